@@ -1,0 +1,1 @@
+"""Many conversations at once: what to run, where the results are kept, how far it has come."""

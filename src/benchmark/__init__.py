@@ -1,0 +1,1 @@
+"""τ²-bench as this project sees it: domains, tasks, environments and the official prompts."""

@@ -1,0 +1,1 @@
+"""Scores: the benchmark's reward of one conversation, and the statistics over many."""

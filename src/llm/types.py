@@ -1,0 +1,228 @@
+"""The words in which the rest of the program talks to models: a request, a reply, its failures.
+
+A provider is anything with `ChatModel.complete`. Messages are immutable and remember their own
+encoding, so a conversation that grows by one message costs one encoding, not all of them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import orjson
+
+ChatRole = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallText:
+    """A tool call as a model wrote it: `arguments` is the raw text, JSON or not."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ChatMessage:
+    """One message of a chat history in the OpenAI form; immutable, its JSON encoded at most once."""
+
+    __slots__ = ("_encoded", "content", "role", "tool_call_id", "tool_calls")
+
+    def __init__(
+        self,
+        role: ChatRole,
+        content: str | None,
+        tool_calls: tuple[ToolCallText, ...] = (),
+        tool_call_id: str | None = None,
+    ) -> None:
+        self.role = role
+        self.content = content
+        self.tool_calls = tool_calls
+        self.tool_call_id = tool_call_id
+        self._encoded: bytes | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The message as the OpenAI chat API wants it."""
+        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        return message
+
+    @property
+    def encoded(self) -> bytes:
+        """JSON bytes of `as_dict()`; lone surrogates, which JSON text cannot carry, become `?`."""
+        if self._encoded is None:
+            message = self.as_dict()
+            try:
+                self._encoded = orjson.dumps(message)
+            except (TypeError, ValueError):
+                self._encoded = orjson.dumps(_without_surrogates(message))
+        return self._encoded
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_surrogates(item) for key, item in value.items()}
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSet:
+    """The tools offered in a request: OpenAI function schemas, and the same encoded once."""
+
+    schemas: tuple[dict[str, Any], ...]
+    encoded: bytes
+
+    @classmethod
+    def of(cls, schemas: Sequence[dict[str, Any]]) -> ToolSet | None:
+        """None for no tools: the API refuses an empty list."""
+        return cls(tuple(schemas), orjson.dumps(list(schemas))) if schemas else None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What to ask a model for."""
+
+    messages: Sequence[ChatMessage]
+    session: str
+    """Spec 7: `<run8>/<domain>/<quoted task id>/<trial>/<role>`; sent as X-Session-ID."""
+    tools: ToolSet | None = None
+    tool_choice: str | None = None
+    """None: `auto` when there are tools. Solo mode sends `required`."""
+    seed: int | None = None
+    deadline: float | None = None
+    """`time.monotonic()` at which the whole simulation must be over; None: no such limit."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one call."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    """The part of `input_tokens` that a prefix cache answered."""
+
+    def add(self, other: Usage) -> None:
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.cached_tokens += other.cached_tokens
+
+
+@dataclass(slots=True)
+class CallStats:
+    """What one call (all its attempts) cost in time, tokens and money; becomes the `llm_call` event."""
+
+    model: str
+    call_type: str
+    """`vllm`, `openai`, `claude` or `litellm` (spec 11; simulated servers count as `vllm`)."""
+    started: float = 0.0
+    """Seconds since the epoch."""
+    duration_ms: float = 0.0
+    queue_ms: float = 0.0
+    """Part of `duration_ms` spent waiting for a replica, a concurrency slot or a retry."""
+    replica: str | None = None
+    attempts: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float = 0.0
+    finish_reason: str | None = None
+    trimmed_messages: int = 0
+    """Messages left out of the request so that it fits the context."""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A model's next message."""
+
+    text: str | None
+    tool_calls: tuple[ToolCallText, ...]
+    stats: CallStats
+    thinking: str | None = None
+    """Reasoning text, kept out of history and conversation."""
+
+    @property
+    def empty(self) -> bool:
+        return not self.tool_calls and not (self.text or "").strip()
+
+
+class ModelError(Exception):
+    """A call that brought no reply, after all retries. `stats` tells what it cost all the same."""
+
+    def __init__(self, message: str, stats: CallStats | None = None) -> None:
+        super().__init__(message)
+        self.stats = stats
+
+
+class ContextOverflowError(ModelError):
+    """The history does not fit the model's context even when cut; never retried."""
+
+
+class DeadlineError(ModelError):
+    """The call's or the simulation's time is over."""
+
+
+class FatalModelError(ModelError):
+    """Every further call would fail alike (bad key, unknown model, no credit): the run should stop."""
+
+
+class ChatModel(Protocol):
+    """One model that can be asked; safe to use from many tasks of one event loop."""
+
+    name: str
+
+    async def complete(self, request: ChatRequest) -> Reply:
+        """Ask for the next message.
+
+        Raises:
+            ModelError: no reply was had; `ContextOverflowError`, `DeadlineError` and
+                `FatalModelError` say why in particular.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One server to send requests to."""
+
+    name: str
+    """For people: `agent/0`."""
+    base_url: str
+    """Without `/v1`: `http://127.0.0.1:1900`."""
+    model: str
+    """The name under which it serves the model."""
+    api_key: str | None = field(default=None, repr=False)
+
+
+class Router(Protocol):
+    """Chooses the server of a request; the fleet implements it, one per pool."""
+
+    async def acquire(self, session: str, avoid: Endpoint | None = None) -> Endpoint:
+        """The endpoint for this session's next request; waits while none is ready.
+
+        `avoid` is the endpoint that has just failed this request.
+
+        Raises:
+            ModelError: no server of the pool is left, nor will one come back.
+        """
+        ...
+
+    def release(self, endpoint: Endpoint, session: str, *, failed: bool = False) -> None:
+        """The request is over; `failed` when the server did not answer (not for a refused request)."""
+        ...
+
+    def end_session(self, session: str) -> None:
+        """The simulation is over; its session holds no replica any longer."""
+        ...
