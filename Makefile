@@ -11,7 +11,7 @@ VENV_VLLM := .venv-vllm
 INSTALLED := $(VENV)/.installed
 INSTALLED_VLLM := $(VENV_VLLM)/.installed
 RUN := $(VENV)/bin/python -m
-PIP := -m pip --disable-pip-version-check --quiet install
+PIP := -m pip --disable-pip-version-check -qq install
 SHIM := tests/vllm/shim
 
 export DIFFERENTIAL
@@ -87,9 +87,9 @@ $(INSTALLED_VLLM): requirements-vllm.lock $(SHIM)/pyproject.toml
 ifeq ($(DEVICE),cuda)
 	@$(VENV_VLLM)/bin/python $(PIP) '$(VLLM)'
 else
-	@$(VENV_VLLM)/bin/python $(PIP) --no-deps --require-hashes --requirement requirements-vllm.lock
 	@$(VENV_VLLM)/bin/python $(PIP) '$(TORCH_CPU)'
+	@$(VENV_VLLM)/bin/python $(PIP) --no-deps --require-hashes --requirement requirements-vllm.lock
 	@$(VENV_VLLM)/bin/python $(PIP) --no-deps --no-build-isolation ./$(SHIM)
 endif
-	@$(VENV_VLLM)/bin/vllm --version >/dev/null
+	@said=$$($(VENV_VLLM)/bin/vllm --version 2>&1) || { echo "$$said"; echo "vLLM is installed but does not start."; exit 1; }
 	@touch $@
