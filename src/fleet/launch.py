@@ -1,0 +1,182 @@
+"""Starting one server process: its session, environment, log, TMPDIR and caches. The supervisor calls it.
+
+A server is started behind a gate: it runs only after the guard has heard of it, and not at all if the runner
+dies in between.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.fleet.guard import Guard
+from src.fleet.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify, members
+
+_GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
+_ALLOWED = frozenset(
+    "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TERM LD_LIBRARY_PATH LD_PRELOAD LIBRARY_PATH CPATH CC CXX "
+    "VIRTUAL_ENV CONDA_PREFIX SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE HTTP_PROXY HTTPS_PROXY "
+    "NO_PROXY ALL_PROXY http_proxy https_proxy no_proxy all_proxy MAX_JOBS".split()
+)
+_ALLOWED_PREFIXES = (
+    "LC_ CUDA NVIDIA_ NCCL_ VLLM_ HF_ HUGGING TRANSFORMERS_ TOKENIZERS_ SAFETENSORS_ TORCH PYTORCH_ TRITON_ XDG_ OMP_ "
+    "MKL_ KMP_ OPENBLAS_ GLOO_ UCX_ RAY_ FLASHINFER_ HIP_ ROCR_ ROCM_ TIKTOKEN_"
+).split()
+_SECRET_OF_OURS = "VLLM_API_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """What to start and how."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    """Beside the allow-listed part of this process's own environment."""
+    log: Path
+    cwd: Path
+    cache: Path | None = None
+    """Where compile caches are kept across runs; None: the server has none."""
+    key: str | None = None
+
+    def shown(self) -> str:
+        """The command as one could type it, the key masked."""
+        words = [f"{name}={shlex.quote(value)}" for name, value in sorted(self.environment.items())]
+        if self.key:
+            words.append(f"{_SECRET_OF_OURS}=***")
+        return " ".join([*words, shlex.join(self.command)])
+
+
+class ServerProcess:
+    """A server that was started here; belongs to the process, not to an event loop."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], group: Group, guard: Guard, log: Path, log_start: int) -> None:
+        self._popen = popen
+        self._guard = guard
+        self._log = log
+        self._log_start = log_start
+        self.group = group
+        self.launched = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def status(self) -> int | None:
+        """The exit status (negative: the signal); None while it lives."""
+        return self._popen.poll()
+
+    def log_text(self, limit: int = 400_000) -> str:
+        """What this process (not an earlier one) has written; of a long log the beginning and the end."""
+        try:
+            with self._log.open("rb") as file:
+                file.seek(self._log_start)
+                data = file.read(limit // 2)
+                file.seek(0, os.SEEK_END)
+                size = file.tell()
+                file.seek(max(self._log_start + len(data), size - limit // 2))
+                data += file.read()
+        except OSError:
+            return ""
+        return data.decode("utf-8", "replace")
+
+    def forget(self) -> None:
+        """After its group has ended: reap it and tell the guard."""
+        self._popen.wait(5)
+        self._guard.drop(self.group)
+
+
+def launch(spec: LaunchSpec, guard: Guard) -> ServerProcess:
+    """Start a server; it leads a session and process group of its own, known to the guard before it runs.
+
+    Raises:
+        OSError: the process could not be made, or the log not be written.
+    """
+    mark = secrets.token_hex(16)
+    scratch = tempfile.mkdtemp(prefix=SCRATCH_PREFIX)
+    environment = _environment(spec, mark, scratch)
+    with spec.log.open("ab") as log:
+        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {spec.shown()}\n".encode())
+        log.flush()
+        log_start = log.tell()
+        popen = subprocess.Popen(
+            [*_GATE, *spec.command],
+            cwd=spec.cwd,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    leader = identify(popen.pid) or ProcessId(popen.pid, 0)
+    group = Group(leader, mark, scratch)
+    guard.add(group)
+    assert popen.stdin is not None
+    try:
+        popen.stdin.write(b"go\n")
+        popen.stdin.close()
+    except OSError:
+        pass  # it has ended already; its status tells
+    return ServerProcess(popen, group, guard, spec.log, log_start)
+
+
+def end_servers(servers: Sequence[ServerProcess], grace_s: float) -> None:
+    """End servers with all that belongs to them; blocks, a little over `grace_s` seconds at most."""
+    end([server.group for server in servers], grace_s)
+    for server in servers:
+        try:
+            server.forget()
+        except subprocess.TimeoutExpired:
+            continue  # in uninterruptible sleep; the guard keeps it on its list
+
+
+def left_behind(server: ServerProcess) -> bool:
+    """Whether a server whose own process has ended still has children about."""
+    return bool(members([server.group]))
+
+
+def _environment(spec: LaunchSpec, mark: str, scratch: str) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if (name in _ALLOWED or name.startswith(tuple(_ALLOWED_PREFIXES))) and name != _SECRET_OF_OURS
+    }
+    caches: dict[str, str] = {}
+    if spec.cache is not None:
+        spec.cache.mkdir(parents=True, exist_ok=True)
+        caches = {
+            "VLLM_CACHE_ROOT": str(spec.cache / "vllm"),
+            "TORCHINDUCTOR_CACHE_DIR": str(spec.cache / "inductor"),
+            "TRITON_CACHE_DIR": str(spec.cache / "triton"),
+        }
+    key = {_SECRET_OF_OURS: spec.key} if spec.key else {}
+    own = {"TMPDIR": scratch, MARK: mark, "PYTHONUNBUFFERED": "1"}
+    return {**kept, **caches, **spec.environment, **key, **own}
+
+
+def cache_root() -> Path:
+    """Where this program keeps what outlives a run: compile caches, what a vLLM understands, who held a port."""
+    chosen = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    root = Path(chosen) / "tau2-fleet"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if os.access(root, os.W_OK):
+            return root
+    except OSError:
+        pass
+    root = Path(tempfile.gettempdir()) / f"tau2-fleet-cache-{os.getuid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    return root
+
+
+def find_executable(name: str) -> str | None:
+    """Absolute path of a program, by name or path; None when it is not there."""
+    found = shutil.which(os.path.expanduser(name))
+    return os.path.abspath(found) if found else None

@@ -1,0 +1,37 @@
+"""The limit of open files, raised to what a run needs; called once before the fleet starts."""
+
+from __future__ import annotations
+
+import logging
+import resource
+
+log = logging.getLogger(__name__)
+
+_BASE = 1024
+_PER_SIMULATION = 8
+"""Connections of one simulation to its roles' servers, with room for retries."""
+
+
+def raise_open_files(max_concurrency: int, replicas: int = 0) -> int:
+    """Raise the soft limit of open files to what this many simulations at once need; the limit then in force.
+
+    Servers started later inherit it. Warns when the hard limit is lower than the need.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = _BASE + _PER_SIMULATION * max_concurrency + 8 * replicas
+    unlimited = resource.RLIM_INFINITY
+    if soft == unlimited or soft >= need:
+        return soft
+    # Servers answer as many connections as there are simulations: leave them room beyond our own need.
+    wanted = max(need, 65536)
+    raised = wanted if hard == unlimited else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    except (OSError, ValueError):
+        raised = soft
+    if raised < need:
+        log.warning(
+            "max_concurrency=%d may need %d open files, the hard limit is %d: lower it or raise `ulimit -Hn`",
+            max_concurrency, need, raised,
+        )  # fmt: skip
+    return raised
