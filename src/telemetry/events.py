@@ -59,6 +59,8 @@ class LLMCall(Event):
     ttft_ms: float | None = None
     expert: str | None = None
     error: str | None = None
+    connect_ms: float | None = None
+    """Part of `duration_ms` spent opening a connection; null when one was reused or nobody measured it."""
 
 
 @dataclass(slots=True)
@@ -80,6 +82,19 @@ class StepComplete(Event):
     from_role: str
     to_role: str
     step: int
+
+
+@dataclass(slots=True)
+class RunMark(Event):
+    """The run (or a resumed attempt of it) began or ended: the wall time between two marks is its own."""
+
+    mark: str
+    """`start` or `end`."""
+
+
+@dataclass(slots=True)
+class SimulationStarted(Event):
+    """A simulation left the queue."""
 
 
 @dataclass(slots=True)

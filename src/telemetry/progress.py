@@ -1,0 +1,297 @@
+"""The progress display of a batch: bars on a terminal, plain lines elsewhere.
+
+The batch calls `started` and `finished`; everything else it hears from events, through the recorder.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from src.telemetry.console import err, neutralise
+from src.telemetry.events import Event
+from src.telemetry.levels import INFO
+from src.telemetry.tally import DomainTally, Finished, SimulationKey, Tally
+
+REFRESH_PER_S = 2
+HEARTBEAT_S = 30.0
+LINES_PER_S = 10
+"""Plain lines at most; what is above is told as a count."""
+
+_REPLICA_ROWS = 8
+_IDLE_SHOWN = 3
+_IDLE_FROM_S = 5.0
+_NAME_LENGTH = 48
+
+
+class Mode(StrEnum):
+    """How progress is shown."""
+
+    live = "live"
+    """Bars that are drawn over."""
+    plain = "plain"
+    """One line per finished simulation and a heartbeat."""
+    off = "off"
+
+
+def mode_for(level: int, terminal: bool) -> Mode:
+    """The display that fits a log level: bars at INFO on a terminal, nothing above INFO, else plain lines.
+
+    Below INFO the log lines themselves are on the screen, and bars would be drawn through them.
+    """
+    if level > INFO:
+        return Mode.off
+    return Mode.live if terminal and level == INFO else Mode.plain
+
+
+class Progress:
+    """Shows how far a run is; a context manager.
+
+    Args:
+        totals: simulations per domain, in the order of the bars; those of earlier attempts included.
+        already_done: of these, finished in earlier attempts of a resumed run.
+        already_passed: of those, successful.
+        mode: None: by `level` and whether stderr is a terminal.
+        level: the run's log level.
+    """
+
+    def __init__(
+        self,
+        totals: Mapping[str, int],
+        already_done: Mapping[str, int] | None = None,
+        already_passed: Mapping[str, int] | None = None,
+        *,
+        mode: Mode | None = None,
+        level: int = INFO,
+        console: Console = err,
+        heartbeat_s: float = HEARTBEAT_S,
+    ) -> None:
+        self.tally = Tally(totals, already_done, already_passed)
+        self.mode = mode if mode is not None else mode_for(level, console.is_terminal)
+        self._console = console
+        self._live: Live | None = None
+        self._plain: _PlainLines | None = None
+        self._heartbeat_s = heartbeat_s
+
+    def __enter__(self) -> Self:
+        self.tally.began_s = self.tally.clock()
+        if self.mode is Mode.live:
+            self._live = Live(
+                _Screen(self.tally),
+                console=self._console,
+                refresh_per_second=REFRESH_PER_S,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start(refresh=True)
+        elif self.mode is Mode.plain:
+            self._plain = _PlainLines(self.tally, self._console, self._heartbeat_s)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        if self._plain is not None:
+            self._plain.close()
+            self._plain = None
+
+    def started(self, domain: str, task_id: str, trial: int) -> None:
+        """A simulation left the queue."""
+        self.tally.started((domain, task_id, trial))
+
+    def finished(
+        self, domain: str, task_id: str, trial: int, reward: float | None, reason: str, cost_usd: float
+    ) -> None:
+        """A simulation is stored; `reason` is its termination reason, `reward` None where there is none."""
+        finished = self.tally.finished((domain, task_id, trial), reward, reason, cost_usd)
+        if self._plain is not None:
+            self._plain.finished(finished)
+
+    def listen(self, event: Event) -> None:
+        """Take one event of the run."""
+        self.tally.listen(event)
+
+
+def _name(key: SimulationKey) -> str:
+    domain, task_id, trial = key
+    name = neutralise(f"{domain}/{task_id}")
+    if len(name) > _NAME_LENGTH:
+        name = name[: _NAME_LENGTH - 9] + "…" + name[-8:]
+    return f"{name} #{trial}"
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "-:--"
+    whole = int(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def _share(value: float | None) -> str:
+    return "   -" if value is None else f"{value:.2f}"
+
+
+class _Screen:
+    """What the live display draws, made anew at each refresh from the tally."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        parts: list[RenderableType] = [self._bars(options.max_width), self._numbers()]
+        if self._tally.replicas:
+            parts.append(self._replicas())
+        idle = self._idle()
+        if idle is not None:
+            parts.append(idle)
+        yield Group(*parts)
+
+    def _bars(self, width: int) -> Table:
+        table = Table.grid(padding=(0, 2), expand=False)
+        table.add_column(no_wrap=True)
+        table.add_column(width=max(min(width - 72, 40), 8))
+        for _ in range(4):
+            table.add_column(justify="right", no_wrap=True)
+        rows = list(self._tally.domains.items())
+        for name, domain in rows:
+            self._bar(table, name, domain, "")
+        if len(rows) != 1:
+            self._bar(table, "all", self._tally.overall(), "bold")
+        return table
+
+    def _bar(self, table: Table, name: str, domain: DomainTally, style: str) -> None:
+        bar = ProgressBar(total=max(domain.total, 1), completed=domain.done, complete_style="cyan")
+        table.add_row(
+            Text(name, style),
+            bar,
+            Text(f"{domain.done}/{domain.total}", style),
+            Text(f"pass^1 {_share(domain.pass_1)}", style),
+            Text(f"in flight {domain.in_flight}", style),
+            Text(f"errors {domain.errors}", "bold red" if domain.errors else "dim"),
+        )
+
+    def _numbers(self) -> Text:
+        tally = self._tally
+        return Text(
+            f"elapsed {_clock(tally.elapsed_s())}   ETA {_clock(tally.eta_s())}   cost ${tally.cost_usd:.4f}   "
+            f"tokens {_short(tally.input_tokens)} in, {_short(tally.output_tokens)} out",
+            "dim",
+        )
+
+    def _replicas(self) -> Table:
+        tally = self._tally
+        now = tally.clock()
+        table = Table.grid(padding=(0, 2))
+        justify: JustifyMethod
+        for justify in ("left", "left", "right", "right", "right"):
+            table.add_column(justify=justify, no_wrap=True)
+        replicas = list(tally.replicas.items())
+        for name, replica in replicas[:_REPLICA_ROWS]:
+            known = replica.running is not None
+            table.add_row(
+                Text(neutralise(name)),
+                Text(replica.state, "green" if replica.state == "ready" else "yellow"),
+                Text(f"{replica.running:.0f} running, {replica.waiting:.0f} waiting" if known else "", "dim"),
+                Text(f"{replica.tokens_per_s(now, tally.began_s):,.0f} tok/s"),
+                Text(f"KV {replica.kv_use:.0%}" if replica.kv_use is not None else "", "dim"),
+            )
+        rest = replicas[_REPLICA_ROWS:]
+        if rest:
+            rate = sum(replica.tokens_per_s(now, tally.began_s) for _, replica in rest)
+            running = sum(replica.running or 0 for _, replica in rest)
+            ready = sum(replica.state == "ready" for _, replica in rest)
+            table.add_row(
+                f"{len(rest)} more", f"{ready} ready", Text(f"{running:.0f} running", "dim"), f"{rate:,.0f} tok/s", ""
+            )
+        return table
+
+    def _idle(self) -> Text | None:
+        idle = [entry for entry in self._tally.idle_longest(_IDLE_SHOWN) if entry[1] >= _IDLE_FROM_S]
+        if not idle:
+            return None
+        named = " · ".join(f"{_name(key)} {seconds:.0f} s for {whom}" for key, seconds, whom in idle)
+        return Text(f"waiting longest: {named}", "dim", overflow="ellipsis", no_wrap=True)
+
+
+def _short(count: int) -> str:
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= limit:
+            return f"{count / limit:.1f}{unit}"
+    return str(count)
+
+
+class _PlainLines:
+    """One line per finished simulation, written by a thread of its own so that a slow reader holds up nothing."""
+
+    def __init__(self, tally: Tally, console: Console, heartbeat_s: float) -> None:
+        self._tally = tally
+        self._console = console
+        self._heartbeat_s = heartbeat_s
+        self._finished: deque[tuple[int, int, Finished]] = deque()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
+        self._thread.start()
+
+    def finished(self, finished: Finished) -> None:
+        overall = self._tally.overall()
+        self._finished.append((overall.done, overall.total, finished))
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+        self._lines()
+        self._beat()
+
+    def _work(self) -> None:
+        next_beat = self._tally.clock() + self._heartbeat_s
+        while not self._closing.wait(min(1.0, self._heartbeat_s)):
+            self._lines()
+            if self._tally.clock() >= next_beat:
+                next_beat += self._heartbeat_s
+                self._beat()
+
+    def _lines(self) -> None:
+        batch = _take(self._finished)
+        shown, rest = batch[:LINES_PER_S], batch[LINES_PER_S:]
+        for done, total, finished in shown:
+            reward = "-" if finished.reward is None else f"{finished.reward:g}"
+            self._print(
+                f"[{done}/{total}] {_name(finished.key)} reward {reward} {finished.reason}"
+                f" {finished.duration_s:.1f} s ${finished.cost_usd:.4f}"
+            )
+        if rest:
+            done, total, _ = rest[-1]
+            passed = sum(finished.reward is not None and finished.reward >= 1 for _, _, finished in rest)
+            self._print(f"[{done}/{total}] and {len(rest)} more finished, {passed} with reward 1")
+
+    def _beat(self) -> None:
+        overall = self._tally.overall()
+        self._print(
+            f"progress {overall.done}/{overall.total} pass^1 {_share(overall.pass_1).strip()}"
+            f" in flight {overall.in_flight} errors {overall.errors} cost ${self._tally.cost_usd:.4f}"
+            f" elapsed {_clock(self._tally.elapsed_s())} ETA {_clock(self._tally.eta_s())}"
+        )
+
+    def _print(self, line: str) -> None:
+        self._console.print(Text(line))
+
+
+def _take(queue: deque[tuple[int, int, Finished]]) -> list[tuple[int, int, Finished]]:
+    taken = []
+    while queue:
+        taken.append(queue.popleft())
+    return taken

@@ -1,0 +1,66 @@
+"""Keeps key values out of every file and every line: whoever writes text passes it through `redact`.
+
+The values are those the program knows: keys of the environment, and the fleet's own, which `protect` adds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+
+SHORTEST = 8
+"""Values below this many characters (`EMPTY`, `none`) are words, not secrets, and stay."""
+
+REPLACEMENT = "[redacted]"
+
+_NAMES = re.compile(r"(API_?KEY|ACCESS_KEY|AUTH|TOKEN|SECRET|PASSWORD)(_|$)", re.IGNORECASE)
+
+
+class Redactor:
+    """Replaces known secret values in text; costs next to nothing where there is none."""
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._values: frozenset[str] = frozenset()
+        self._text: re.Pattern[str] | None = None
+        self._bytes: re.Pattern[bytes] | None = None
+        self.add(values)
+
+    def add(self, values: Iterable[str]) -> None:
+        """Know more values; ones shorter than `SHORTEST` characters are left out."""
+        known = self._values | {value.strip() for value in values if len(value.strip()) >= SHORTEST}
+        if known == self._values:
+            return
+        forms = {form for value in known for form in (value, json.dumps(value)[1:-1])}
+        longest_first = sorted(forms, key=len, reverse=True)
+        self._values = known
+        self._text = re.compile("|".join(map(re.escape, longest_first)))
+        self._bytes = re.compile(b"|".join(re.escape(form.encode()) for form in longest_first))
+
+    def redact(self, text: str) -> str:
+        """The text with every known value replaced."""
+        return text if self._text is None else self._text.sub(REPLACEMENT, text)
+
+    def redact_bytes(self, data: bytes) -> bytes:
+        """The same for encoded text, JSON or plain."""
+        return data if self._bytes is None else self._bytes.sub(REPLACEMENT.encode(), data)
+
+
+redactor = Redactor()
+"""The program's own, used by all handlers and file writers of this room."""
+
+
+def protect(*values: str | None) -> None:
+    """Keep these values (a fleet's random key, the contents of a key file) out of all that is written from now on."""
+    redactor.add(value for value in values if value)
+
+
+def protect_environment(environment: Mapping[str, str] = os.environ) -> None:
+    """Keep the values of all variables out that are named like keys, tokens or passwords."""
+    redactor.add(value for name, value in environment.items() if _NAMES.search(name))
+
+
+def redact(text: str) -> str:
+    """The text without any secret the program knows."""
+    return redactor.redact(text)
