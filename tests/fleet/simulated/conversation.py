@@ -1,0 +1,148 @@
+"""A conversation driver of the tests' own: agent and user asked in turn, tools run by the tau2 package's environment.
+
+It sends both sides just what the runner would, and scores with the package's evaluators.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+from urllib.parse import quote
+
+from tau2.data_model.message import AssistantMessage, ToolCall, ToolMessage, UserMessage
+from tau2.data_model.tasks import RewardType, Task
+from tau2.environment.environment import Environment
+from tau2.evaluator.evaluator_action import ActionEvaluator
+from tau2.evaluator.evaluator_communicate import CommunicateEvaluator
+from tau2.evaluator.evaluator_env import EnvironmentEvaluator
+
+Ask = Callable[[str, list[dict[str, Any]], list[dict[str, Any]]], dict[str, Any]]
+"""Session id, messages and tools -> the assistant message of the answer."""
+
+GREETING = "Hi! How can I help you today?"
+
+
+@cache
+def tasks_of(domain: str) -> tuple[Task, ...]:
+    module = importlib.import_module(f"tau2.domains.{domain}.environment")
+    return tuple(module.get_tasks())
+
+
+def new_environment(domain: str, solo_mode: bool = False) -> Environment:
+    module = importlib.import_module(f"tau2.domains.{domain}.environment")
+    return module.get_environment(solo_mode=solo_mode) if domain == "telecom" else module.get_environment()
+
+
+@dataclass
+class Conversation:
+    """One simulation of `task`; `run` plays it to the user's stop and `reward` scores it."""
+
+    domain: str
+    task: Task
+    ask: Ask
+    hidden_tools: tuple[str, ...] = ()
+    trial: int = 0
+    run_id: str = "abcdef01"
+    max_turns: int = 150
+    messages: list[Any] = field(default_factory=list)
+    agent_history: list[dict[str, Any]] = field(default_factory=list)
+    user_history: list[dict[str, Any]] = field(default_factory=list)
+    ended_by: str = "max_turns"
+
+    def session(self, role: str) -> str:
+        return f"{self.run_id}/{self.domain}/{quote(self.task.id, safe='')}/{self.trial}/{role}"
+
+    def run(self) -> Conversation:
+        environment = new_environment(self.domain)
+        state = self.task.initial_state
+        history = list(state.message_history or ()) if state else []
+        environment.set_state(
+            state.initialization_data if state else None,
+            state.initialization_actions if state else None,
+            history,
+        )
+        agent_tools = [tool.openai_schema for tool in environment.get_tools() if tool.name not in self.hidden_tools]
+        user_tools = [tool.openai_schema for tool in environment.get_user_tools()] if environment.user_tools else []
+        for message in history or [AssistantMessage(role="assistant", content=GREETING)]:
+            self.remember(message)
+        turn = "user" if isinstance(self.messages[-1], AssistantMessage) else "agent"
+        for _ in range(self.max_turns):
+            tools, seen = (agent_tools, self.agent_history) if turn == "agent" else (user_tools, self.user_history)
+            system = {"role": "system", "content": f"You are the {turn}."}
+            reply = self.ask(self.session(turn), [system, *seen], tools)
+            message = self.as_message(reply, turn)
+            self.remember(message)
+            if message.tool_calls:
+                for call in message.tool_calls:
+                    self.remember(environment.get_response(call))
+                environment.sync_tools()
+            elif turn == "user" and "###STOP###" in message.content:
+                self.ended_by = "user_stop"
+                break
+            else:
+                turn = "user" if turn == "agent" else "agent"
+        return self
+
+    def as_message(self, reply: dict[str, Any], turn: str) -> AssistantMessage | UserMessage:
+        requestor = "assistant" if turn == "agent" else "user"
+        calls = [
+            ToolCall(
+                id=call["id"],
+                name=call["function"]["name"],
+                arguments=arguments_of(call["function"]["arguments"]),
+                requestor=requestor,
+            )
+            for call in reply.get("tool_calls") or ()
+        ]
+        kind = AssistantMessage if turn == "agent" else UserMessage
+        return kind(role=requestor, content=reply["content"], tool_calls=calls or None)
+
+    def remember(self, message: AssistantMessage | UserMessage | ToolMessage) -> None:
+        self.messages.append(message)
+        if isinstance(message, ToolMessage):
+            result = {"role": "tool", "tool_call_id": message.id, "content": message.content}
+            (self.agent_history if message.requestor == "assistant" else self.user_history).append(result)
+            return
+        by_agent = isinstance(message, AssistantMessage)
+        own, other = (self.agent_history, self.user_history) if by_agent else (self.user_history, self.agent_history)
+        encoded: dict[str, Any] = {"role": "assistant", "content": message.content}
+        if message.tool_calls:
+            encoded["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+                }
+                for call in message.tool_calls
+            ]
+        else:
+            other.append({"role": "user", "content": message.content})
+        own.append(encoded)
+
+    def reward(self) -> float:
+        """The package's reward; natural-language assertions aside."""
+        if self.ended_by != "user_stop":
+            return 0.0
+        criteria = self.task.evaluation_criteria
+        reward = EnvironmentEvaluator.calculate_reward(
+            lambda solo_mode=False: new_environment(self.domain, solo_mode), self.task, self.messages
+        ).reward
+        basis = criteria.reward_basis if criteria else []
+        if RewardType.ACTION in basis:
+            reward *= ActionEvaluator.calculate_reward(self.task, self.messages).reward
+        if RewardType.COMMUNICATE in basis:
+            reward *= CommunicateEvaluator.calculate_reward(self.task, self.messages).reward
+        return float(reward)
+
+
+def arguments_of(text: str) -> dict[str, Any]:
+    """Arguments as the runner understands them: what is not a JSON object goes to the tool as text."""
+    try:
+        arguments = json.loads(text)
+    except json.JSONDecodeError:
+        arguments = None
+    return arguments if isinstance(arguments, dict) else {"arguments_not_a_json_object": text}
