@@ -24,6 +24,11 @@ class Provider(StrEnum):
     litellm = "litellm"
     """Anything else that litellm can reach (Together, Nebius, OpenRouter, Azure, ...)."""
 
+    @property
+    def is_pool(self) -> bool:
+        """Whether the servers are the fleet's, so that a request needs its router."""
+        return self in (Provider.vllm, Provider.simulated)
+
 
 @dataclass
 class PriceSettings:

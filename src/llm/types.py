@@ -6,6 +6,8 @@ encoding, so a conversation that grows by one message costs one encoding, not al
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -13,6 +15,8 @@ from typing import Any, Literal, Protocol
 import orjson
 
 ChatRole = Literal["system", "user", "assistant", "tool"]
+
+_NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,24 @@ class ToolCallText:
     id: str
     name: str
     arguments: str
+
+    @property
+    def sendable_name(self) -> str:
+        """The name as a history may carry it: OpenAI and Anthropic refuse other characters and more than 64."""
+        return _NOT_IN_A_NAME.sub("_", self.name)[:64] or "unnamed"
+
+    @property
+    def sendable_arguments(self) -> str:
+        """The arguments as a history may carry them: vLLM and Anthropic refuse what is not a JSON object.
+
+        Other text is wrapped the way the simulation executes it (spec 5).
+        """
+        try:
+            if isinstance(orjson.loads(self.arguments), dict):
+                return self.arguments
+        except ValueError:
+            pass
+        return orjson.dumps({"arguments_not_a_json_object": without_surrogates(self.arguments)}).decode()
 
 
 class ChatMessage:
@@ -43,11 +65,16 @@ class ChatMessage:
         self._encoded: bytes | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The message as the OpenAI chat API wants it."""
-        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        """The message as the OpenAI chat API wants it: no missing content without tool calls, tool calls sendable."""
+        content = self.content if self.tool_calls else self.content or ""
+        message: dict[str, Any] = {"role": self.role, "content": content}
         if self.tool_calls:
             message["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.sendable_name, "arguments": call.sendable_arguments},
+                }
                 for call in self.tool_calls
             ]
         if self.tool_call_id is not None:
@@ -62,17 +89,18 @@ class ChatMessage:
             try:
                 self._encoded = orjson.dumps(message)
             except (TypeError, ValueError):
-                self._encoded = orjson.dumps(_without_surrogates(message))
+                self._encoded = orjson.dumps(without_surrogates(message))
         return self._encoded
 
 
-def _without_surrogates(value: Any) -> Any:
+def without_surrogates(value: Any) -> Any:
+    """The same JSON value with `?` for lone surrogates, which UTF-8 cannot carry."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
+        return [without_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {key: _without_surrogates(item) for key, item in value.items()}
+        return {key: without_surrogates(item) for key, item in value.items()}
     return value
 
 
@@ -204,6 +232,17 @@ class Endpoint:
     model: str
     """The name under which it serves the model."""
     api_key: str | None = field(default=None, repr=False)
+    in_flight: set[asyncio.Timeout] = field(default_factory=set, repr=False, compare=False)
+    """Requests that wait for this server's answer."""
+
+    def abandon(self) -> None:
+        """Fail the requests in flight at once, so that they are asked elsewhere; from the event loop's thread.
+
+        For the fleet, when a server stopped answering without closing its connections.
+        """
+        now = asyncio.get_running_loop().time()
+        for scope in self.in_flight:
+            scope.reschedule(now)
 
 
 class Router(Protocol):

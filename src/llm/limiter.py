@@ -1,0 +1,115 @@
+"""How many requests a provider gets at once, and when it gets none any more."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+
+from src.llm.clock import Clock
+from src.llm.failures import HOPELESS, Cause, Failure
+
+
+class Limiter:
+    """Requests in flight to one provider: no limit until it answers 429, then AIMD.
+
+    A 429 halves the limit, once for all requests that were in flight together; every reply raises it
+    by 1/limit, so that it grows by one in the time in which `limit` replies come. (Chiu and Jain,
+    "Analysis of the increase and decrease algorithms for congestion avoidance", 1989.)
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.limit = math.inf
+        self.in_flight = 0
+        self._clock = clock
+        self._generation = 0
+        self._open_at = -math.inf
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self) -> int:
+        """Wait for a slot; the number returned is given back to `throttle`."""
+        if self._waiting or self.in_flight + 1 > self.limit:
+            await self._wait()
+        else:
+            self.in_flight += 1
+        try:
+            while (closed_s := self._open_at - self._clock.monotonic()) > 0:
+                await self._clock.sleep(closed_s)
+        except BaseException:
+            self._free()
+            raise
+        return self._generation
+
+    async def _wait(self) -> None:
+        """Wait until `_hand_over` gives this task a slot, first come, first served."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._free()
+            else:
+                self._waiting.remove(waiter)
+            raise
+
+    def release(self, *, replied: bool) -> None:
+        """The request is over; `replied` when the provider took it."""
+        if replied and self.limit != math.inf:
+            self.limit += 1 / self.limit
+        self._free()
+
+    def throttle(self, generation: int, retry_after_s: float | None) -> None:
+        """A 429 came, while its request was still counted in flight."""
+        if generation == self._generation:
+            self._generation += 1
+            self.limit = max(1.0, min(self.limit, self.in_flight) / 2)
+        if retry_after_s:
+            self._open_at = max(self._open_at, self._clock.monotonic() + retry_after_s)
+
+    def _free(self) -> None:
+        self.in_flight -= 1
+        while self._waiting and self.in_flight + 1 <= self.limit:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self.in_flight += 1
+                waiter.set_result(None)
+
+
+class Circuit:
+    """Notices that every call of one model fails for the same reason, and refuses the calls after that."""
+
+    _IN_A_ROW = 3
+    """Hopeless failures in a row that end a model that has replied before."""
+    _SAME_ANSWERS = 10
+    """Calls in a row that fail alike, the first ones of a model, until it is given up."""
+
+    def __init__(self) -> None:
+        self.open: str | None = None
+        """The line that says why no call is made any more."""
+        self._replied = False
+        self._last: str | None = None
+        self._same = 0
+
+    def replied(self) -> None:
+        self._replied = True
+        self._last = None
+        self._same = 0
+
+    def failed(self, failure: Failure, line: str) -> bool:
+        """Count a call that failed for good; True when no further one need be tried.
+
+        `line` is what people are told then.
+        """
+        if failure.cause is Cause.overflow:
+            return False
+        reason = f"{failure.cause} {failure.status}"
+        self._same = self._same + 1 if reason == self._last else 1
+        self._last = reason
+        if failure.cause in HOPELESS:
+            limit: float = self._IN_A_ROW if self._replied else 1
+        else:
+            limit = math.inf if self._replied else self._SAME_ANSWERS
+        if self._same >= limit:
+            self.open = line
+        return self.open is not None
