@@ -1,0 +1,144 @@
+"""Runs a schedule: many simulations at once, each stored as it ends, stopped in an orderly way.
+
+`experiment.py` calls `Runner.run`; signals, budgets and hopeless providers end it by `stop`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from src.batch.schedule import Schedule
+from src.batch.store import Entry, Store
+from src.simulation.record import Key, Record
+from src.simulation.simulate import Job
+
+log = logging.getLogger(__name__)
+
+
+class StopReason(StrEnum):
+    """Why a run ended before its schedule was through."""
+
+    INTERRUPTED = "interrupted"
+    """Ctrl-C or SIGTERM."""
+    BUDGET = "budget"
+    """`limits.max_cost_usd` was reached."""
+    TIMEOUT = "timeout"
+    """`limits.run_timeout_s` was over."""
+    HOPELESS = "hopeless"
+    """A model refuses every call for the same reason."""
+
+
+class Watcher(Protocol):
+    """Who is told of every simulation (the progress display)."""
+
+    def started(self, key: Key) -> None: ...
+    def finished(self, entry: Entry) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a run ends by itself."""
+
+    max_cost_usd: float | None = None
+    run_timeout_s: float | None = None
+    grace_s: float = 30.0
+    """How long simulations in flight may go on once the run is told to stop."""
+
+
+class Runner:
+    """The simulations of a run, at most `max_concurrency` of them at once over all domains."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        simulate: Callable[[Job], Awaitable[Record]],
+        store: Store,
+        watcher: Watcher,
+        *,
+        max_concurrency: int,
+        limits: Limits = Limits(),
+    ) -> None:
+        self.schedule = schedule
+        self.simulate = simulate
+        self.store = store
+        self.watcher = watcher
+        self.max_concurrency = max_concurrency
+        self.limits = limits
+        self.stop_reason: StopReason | None = None
+        self.stop_detail: str | None = None
+        self.cost_usd = sum(entry.cost_usd for entry in store.entries.values())
+        self._queue: Iterator[Job] = iter(schedule.jobs)
+        self._workers: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    async def run(self) -> None:
+        """Work through the schedule, or up to a stop.
+
+        Raises:
+            UserError: a record could not be stored.
+        """
+        count = min(self.max_concurrency, len(self.schedule.jobs))
+        self._workers = [asyncio.create_task(self._work(), name=f"simulations {index}") for index in range(count)]
+        clock = asyncio.create_task(self._watch_clock())
+        try:
+            await self._wait_for_workers()
+        finally:
+            clock.cancel()
+            for worker in self._workers:
+                worker.cancel()
+            await asyncio.gather(clock, *self._workers, return_exceptions=True)
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self, reason: StopReason, detail: str | None = None) -> None:
+        """Begin nothing new; give what is in flight `grace_s` to end. The first reason stands."""
+        if self.stop_reason is None:
+            self.stop_reason, self.stop_detail = reason, detail
+        self._stopping.set()
+
+    def abort(self) -> None:
+        """End at once: what is in flight is given up, and will be run again by a resumed run."""
+        for worker in self._workers:
+            worker.cancel()
+
+    async def _wait_for_workers(self) -> None:
+        """Return when all workers are done, or `grace_s` after a stop."""
+        if not self._workers:
+            return
+        everyone = asyncio.gather(*self._workers, return_exceptions=True)
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({everyone, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not everyone.done():
+            await asyncio.wait({everyone}, timeout=self.limits.grace_s)
+
+    async def _work(self) -> None:
+        for job in self._queue:
+            if self._stopping.is_set():
+                return
+            self.watcher.started(job.key)
+            record = await self.simulate(job)
+            try:
+                entry = self.store.append(record)
+            except BaseException as error:
+                self._failure = self._failure or error
+                self.stop(StopReason.HOPELESS, str(error))
+                self.abort()
+                return
+            self.watcher.finished(entry)
+            self.cost_usd += entry.cost_usd
+            limit = self.limits.max_cost_usd
+            if limit is not None and self.cost_usd >= limit:
+                self.stop(StopReason.BUDGET, f"spent ${self.cost_usd:.2f} of limits.max_cost_usd={limit:g}")
+
+    async def _watch_clock(self) -> None:
+        timeout_s = self.limits.run_timeout_s
+        if timeout_s is not None:
+            await asyncio.sleep(timeout_s)
+            self.stop(StopReason.TIMEOUT, f"longer than limits.run_timeout_s={timeout_s:g}")

@@ -1,0 +1,75 @@
+"""What there is to run: every (domain, task, trial) with its seed, in an order that is fair to all domains."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from src.simulation.record import Key
+from src.simulation.simulate import Job
+
+if TYPE_CHECKING:
+    from tau2.data_model.tasks import Task
+
+
+def trial_seeds(seed: int, num_trials: int) -> list[int]:
+    """One seed per trial, the same for all tasks, drawn as the benchmark draws them (spec 5).
+
+    >>> trial_seeds(300, 4)
+    [626729, 373753, 361454, 1567]
+    """
+    generator = random.Random(seed)
+    return [generator.randint(0, 1_000_000) for _ in range(num_trials)]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """All simulations of a run. `jobs` are those still to be done, in order."""
+
+    jobs: Sequence[Job]
+    tasks: Mapping[tuple[str, str], Task]
+    """(domain, task id) to task."""
+    totals: Mapping[str, int]
+    """Simulations per domain, finished ones included."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.totals.values())
+
+
+def make_schedule(
+    tasks: Mapping[str, Sequence[Task]], *, seed: int, num_trials: int, finished: Collection[Key] = ()
+) -> Schedule:
+    """Interleave the domains in proportion to their sizes, trial after trial.
+
+    So every domain advances from the first minute on, all end at about the same time, and no slow
+    domain holds back another.
+    """
+    seeds = trial_seeds(seed, num_trials)
+    queues = {
+        domain: [Key(domain, task.id, trial) for trial in range(num_trials) for task in domain_tasks]
+        for domain, domain_tasks in tasks.items()
+    }
+    jobs = [
+        Job(key, seeds[key.trial], thread)
+        for thread, key in enumerate(_interleave(list(queues.values())))
+        if key not in finished
+    ]
+    return Schedule(
+        jobs=jobs,
+        tasks={(domain, task.id): task for domain, domain_tasks in tasks.items() for task in domain_tasks},
+        totals={domain: len(queue) for domain, queue in queues.items()},
+    )
+
+
+def _interleave(queues: Sequence[Sequence[Key]]) -> Iterator[Key]:
+    """Merge by position within each queue: the k-th of n stands at (k + 1/2) / n of the whole."""
+    placed = [
+        ((index + 0.5) / len(queue), order, key)
+        for order, queue in enumerate(queues)
+        for index, key in enumerate(queue)
+    ]
+    placed.sort(key=lambda entry: entry[:2])
+    return (key for _, _, key in placed)

@@ -1,0 +1,245 @@
+"""The record of a run: `simulations.jsonl`, one appended line per finished simulation.
+
+The lines are the truth; everything else a run leaves is derived from them. The store remembers
+of each record only a few figures and where its line stands, so memory does not grow with messages.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import orjson
+
+from src.errors import UserError
+from src.evaluation.endings import INFRASTRUCTURE_ENDINGS
+from src.simulation.record import Key, Record, encode_line
+
+RECORD_FILE = "simulations.jsonl"
+PROMPT_FILE = "prompts.jsonl"
+LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is remembered of a stored record."""
+
+    key: Key
+    offset: int
+    length: int
+    """Place of its line in the file, in bytes."""
+    termination_reason: str
+    reward: float
+    duration_s: float
+    cost_usd: float
+    input_tokens: int
+    output_tokens: int
+    user_turns_as_agent: int
+    trimmed_calls: int
+
+    @property
+    def finished(self) -> bool:
+        """False for the endings that a resumed run does again."""
+        return self.termination_reason not in INFRASTRUCTURE_ENDINGS
+
+
+class Store:
+    """An open run directory. Only one process can hold it: a second one gets a UserError."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open or create the record, dropping a torn last line.
+
+        Raises:
+            UserError: another run writes here, or the directory cannot be written.
+        """
+        self.directory = directory
+        self.entries: dict[Key, Entry] = {}
+        """The last record of each key."""
+        self._prompts: set[str] = set()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(directory / LOCK_FILE)
+            self._records = _open_for_append(directory / RECORD_FILE)
+            self._prompt_file = _open_for_append(directory / PROMPT_FILE)
+        except OSError as error:
+            raise UserError(f"cannot write the run directory {directory}: {error.strerror or error}") from error
+        self._position = self._read_entries()
+        self._read_prompts()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files and let others write the directory."""
+        self._records.close()
+        self._prompt_file.close()
+        self._lock.close()
+
+    def append(self, record: Record) -> Entry:
+        """Write a finished simulation's line and hand it to the operating system.
+
+        Raises:
+            UserError: the disk is full or gone; the file is left without the torn line.
+        """
+        line = record.as_line()
+        try:
+            _write_all(self._records, line)
+        except OSError as error:
+            self._cut_to(self._position)
+            raise UserError(
+                f"cannot store {record.key.label} in {self.directory / RECORD_FILE}: {error.strerror or error}; "
+                f"make room and go on with resume={self.directory}"
+            ) from error
+        entry = _entry_of(record, self._position, len(line))
+        self._position += len(line)
+        self.entries[entry.key] = entry
+        return entry
+
+    def keep_prompt(self, digest: str, text: str) -> None:
+        """Write a system prompt once; records name it by its digest."""
+        if digest not in self._prompts:
+            self._prompts.add(digest)
+            _write_all(self._prompt_file, encode_line({"digest": digest, "text": text}))
+
+    def read(self, entry: Entry) -> dict[str, Any]:
+        """A stored record, read back from its place."""
+        with (self.directory / RECORD_FILE).open("rb") as file:
+            file.seek(entry.offset)
+            return decode_line(file.read(entry.length))
+
+    def records(self, domain: str) -> Iterator[dict[str, Any]]:
+        """The domain's records that count, in the order of their lines, one at a time in memory."""
+        wanted = sorted((entry for entry in self.entries.values() if entry.key.domain == domain), key=_offset)
+        with (self.directory / RECORD_FILE).open("rb") as file:
+            for entry in wanted:
+                file.seek(entry.offset)
+                yield decode_line(file.read(entry.length))
+
+    @property
+    def finished(self) -> set[Key]:
+        """The simulations that need not be run again."""
+        return {key for key, entry in self.entries.items() if entry.finished}
+
+    def _read_entries(self) -> int:
+        """Read what is stored; the file's length once a torn last line is cut off."""
+        position = 0
+        with (self.directory / RECORD_FILE).open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                record = _record_of(line)
+                if record is not None:
+                    self.entries[record.key] = _entry_of(record, position, len(line))
+                position += len(line)
+        self._cut_to(position)
+        return position
+
+    def _cut_to(self, length: int) -> None:
+        os.ftruncate(self._records.fileno(), length)
+
+    def _read_prompts(self) -> None:
+        path = self.directory / PROMPT_FILE
+        whole = 0
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
+                try:
+                    self._prompts.add(str(decode_line(line)["digest"]))
+                except (ValueError, KeyError, TypeError):
+                    continue
+        os.ftruncate(self._prompt_file.fileno(), whole)
+
+
+def decode_line(line: bytes) -> Any:
+    """One stored line; integers past 64 bits, which orjson refuses, included.
+
+    Raises:
+        ValueError: not JSON.
+    """
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line)
+
+
+def read_finished(directory: Path) -> list[dict[str, Any]]:
+    """The records that count in a run directory, for tools that only read; a torn last line is passed over.
+
+    Raises:
+        UserError: there is no record in the directory.
+    """
+    path = directory / RECORD_FILE
+    if not path.is_file():
+        raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
+    latest: dict[Key, dict[str, Any]] = {}
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                record = decode_line(line)
+                latest[Key(record["domain"], record["task_id"], record["trial"])] = record
+            except (ValueError, KeyError, TypeError):
+                continue
+    return list(latest.values())
+
+
+def _offset(entry: Entry) -> int:
+    return entry.offset
+
+
+def _record_of(line: bytes) -> Record | None:
+    """The record of a stored line; None for a line that is no record (left by a damaged disk, say)."""
+    try:
+        return Record(**decode_line(line))
+    except (ValueError, TypeError):
+        return None
+
+
+def _entry_of(record: Record, offset: int, length: int) -> Entry:
+    usages = record.usage_by_role.values()
+    return Entry(
+        key=record.key,
+        offset=offset,
+        length=length,
+        termination_reason=record.termination_reason,
+        reward=record.reward,
+        duration_s=record.duration_s,
+        cost_usd=sum(record.cost_by_role.values()),
+        input_tokens=sum(usage["input_tokens"] for usage in usages),
+        output_tokens=sum(usage["output_tokens"] for usage in usages),
+        user_turns_as_agent=int(record.notes.get("user_turns_as_agent", 0)),
+        trimmed_calls=sum(1 for call in record.calls if call.get("trimmed_messages")),
+    )
+
+
+def _locked(path: Path) -> BinaryIO:
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(f"{path.parent} is being written by another run; wait for it, or choose another one") from error
+    return file
+
+
+def _open_for_append(path: Path) -> BinaryIO:
+    return path.open("ab", buffering=0)
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """An unbuffered file may take less than it is given."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from src.batch.runner import Limits, Runner, StopReason
+from src.batch.schedule import make_schedule
+from src.batch.store import Entry, Store
+from src.errors import UserError
+from src.simulation.record import Key, Record
+from src.simulation.simulate import Job
+from tests.batch.records import make_record
+from tests.batch.test_schedule import domain_tasks
+
+
+@dataclass
+class Watcher:
+    begun: list[Key] = field(default_factory=list)
+    ended: list[Key] = field(default_factory=list)
+
+    def started(self, key: Key) -> None:
+        self.begun.append(key)
+
+    def finished(self, entry: Entry) -> None:
+        self.ended.append(entry.key)
+
+
+def make_runner(
+    directory: Path, simulate: Callable[[Job], Awaitable[Record]], sizes: dict[str, int], **options: object
+) -> Runner:
+    schedule = make_schedule(domain_tasks(sizes), seed=300, num_trials=1)
+    return Runner(schedule, simulate, Store(directory), Watcher(), **options)  # type: ignore[arg-type]
+
+
+def test_all_simulations_are_run_and_never_more_at_once_than_allowed(tmp_path: Path):
+    in_flight = peak = 0
+
+    async def simulate(job: Job) -> Record:
+        nonlocal in_flight, peak
+        in_flight += 1
+        peak = max(peak, in_flight)
+        await asyncio.sleep(0)
+        in_flight -= 1
+        return make_record(job.key)
+
+    runner = make_runner(tmp_path, simulate, {"retail": 20, "mock": 9}, max_concurrency=7)
+    asyncio.run(runner.run())
+    assert len(runner.store.entries) == 29
+    assert peak == 7
+    assert sorted(runner.watcher.ended) == sorted(runner.watcher.begun)
+
+
+def test_a_stop_lets_simulations_in_flight_end_and_begins_no_other(tmp_path: Path):
+    release = asyncio.Event()
+
+    async def simulate(job: Job) -> Record:
+        await release.wait()
+        return make_record(job.key)
+
+    async def scene() -> Runner:
+        runner = make_runner(tmp_path, simulate, {"retail": 10}, max_concurrency=3)
+        running = asyncio.create_task(runner.run())
+        while len(runner.watcher.begun) < 3:
+            await asyncio.sleep(0)
+        runner.stop(StopReason.INTERRUPTED)
+        release.set()
+        await running
+        return runner
+
+    runner = asyncio.run(scene())
+    assert len(runner.store.entries) == 3
+    assert runner.stop_reason is StopReason.INTERRUPTED
+
+
+def test_after_the_grace_time_what_is_in_flight_is_given_up(tmp_path: Path):
+    cancelled = []
+
+    async def simulate(job: Job) -> Record:
+        if job.key.task_id == "0":
+            return make_record(job.key)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(job.key)
+            raise
+        return make_record(job.key)
+
+    async def scene() -> Runner:
+        runner = make_runner(tmp_path, simulate, {"retail": 5}, max_concurrency=2, limits=Limits(grace_s=0.01))
+        running = asyncio.create_task(runner.run())
+        while len(runner.watcher.begun) < 3:
+            await asyncio.sleep(0)
+        runner.stop(StopReason.INTERRUPTED)
+        await running
+        return runner
+
+    runner = asyncio.run(scene())
+    assert set(runner.store.entries) == {Key("retail", "0", 0)}
+    assert len(cancelled) == 2
+
+
+def test_an_abort_ends_at_once(tmp_path: Path):
+    async def simulate(job: Job) -> Record:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def scene() -> None:
+        runner = make_runner(tmp_path, simulate, {"retail": 5}, max_concurrency=2, limits=Limits(grace_s=3600))
+        running = asyncio.create_task(runner.run())
+        while not runner.watcher.begun:
+            await asyncio.sleep(0)
+        runner.stop(StopReason.INTERRUPTED)
+        runner.abort()
+        await asyncio.wait_for(running, 5)
+
+    asyncio.run(scene())
+
+
+def test_the_budget_ends_the_run_and_counts_earlier_attempts(tmp_path: Path):
+    async def simulate(job: Job) -> Record:
+        return make_record(job.key)
+
+    with Store(tmp_path) as store:
+        store.append(make_record(Key("airline", "0", 0)))
+    runner = make_runner(tmp_path, simulate, {"retail": 10}, max_concurrency=1, limits=Limits(max_cost_usd=1.0))
+    asyncio.run(runner.run())
+    assert runner.stop_reason is StopReason.BUDGET
+    assert runner.cost_usd == pytest.approx(1.0)
+    assert len(runner.store.entries) == 4
+
+
+def test_the_run_timeout_ends_the_run(tmp_path: Path):
+    async def simulate(job: Job) -> Record:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    limits = Limits(run_timeout_s=0.01, grace_s=0.01)
+    runner = make_runner(tmp_path, simulate, {"retail": 3}, max_concurrency=2, limits=limits)
+    asyncio.run(runner.run())
+    assert runner.stop_reason is StopReason.TIMEOUT
+
+
+def test_a_store_that_fails_ends_the_run_with_its_error(tmp_path: Path):
+    async def simulate(job: Job) -> Record:
+        await asyncio.sleep(0)
+        return make_record(job.key)
+
+    runner = make_runner(tmp_path, simulate, {"retail": 6}, max_concurrency=3)
+
+    def full(record: Record) -> Entry:
+        raise UserError("no space left")
+
+    runner.store.append = full  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="no space left"):
+        asyncio.run(runner.run())
