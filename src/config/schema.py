@@ -21,7 +21,7 @@ class DomainSettings:
     tasks: str = "base"
     """A task set's name, or the path of a JSON file of tasks."""
     data_dir: Optional[str] = None
-    """Data of the benchmark's form to read in place of the installed package's; null: TAU2_DATA_DIR, then the package."""
+    """Other data of the benchmark's form (default: TAU2_DATA_DIR); null: the installed package's."""
 
 
 @dataclass

@@ -1,0 +1,135 @@
+"""Composes a configuration outside a run (for tools and references) and says in a line what is wrong with one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from src.config.names import CONF_DIR, choices, did_you_mean, nearest, nearest_keys, optional_parts, wanted
+from src.config.schema import register
+from src.errors import UserError
+
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, MissingConfigException, YAMLError)
+"""What Hydra and OmegaConf raise for a configuration that cannot be composed or read."""
+
+NO_TASKS = "Other domains of the original scripts (bank, movie, ...) have no tasks."
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The composed configuration, not yet validated; also inside a running Hydra job.
+
+    Raises:
+        UserError: it cannot be composed.
+    """
+    register()
+    try:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            return hydra_compose("config", list(overrides))
+    except (*COMPOSITION_ERRORS, AssertionError, ValueError) as error:
+        raise UserError(explain(error, overrides)) from error
+
+
+def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
+    """One or two lines that say what is wrong with a configuration, naming the nearest valid names.
+
+    Hydra's exceptions carry no more than their text, so it is their texts that are read here; `overrides`
+    are the arguments, for those exceptions that do not say which of them they mean.
+    """
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _unknown_choice(error.missing_cfg_file)
+    text, cause = str(error), error.__cause__
+    source = cause if isinstance(cause, OmegaConfBaseException) else error
+    if isinstance(source, OmegaConfBaseException) and source.full_key:
+        return _wrong_key(source, re.sub(r"\[\d+\]", "", str(source.full_key)), text)
+    if match := re.match(r"Ambiguous value for argument '(.*)'", text):
+        key, _, value = match[1].partition("=")
+        return f"{match[1]}: several values are a sweep, with --multirun, or one list: '{key}=[{value}]'"
+    if match := re.match(r"Error parsing override '(.*)'", text):
+        return _not_understood(match[1], text)
+    if match := re.match(r"Could not override '(.*?)'", text):
+        return _unknown_key(match[1])
+    if match := re.match(r"(?:no viable alternative|mismatched|extraneous|token recognition).*", text):
+        snippets = re.findall(r"'([^']+)'", match[0])
+        meant = [override for override in overrides if any(snippet in override for snippet in snippets)]
+        return _not_understood((meant or ["an argument"])[-1], f"\n{match[0]}")
+    if isinstance(error, ValueError | AssertionError):
+        return _null_where_none_can_be(text, overrides)
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "https://hydra.cc" not in line]
+    return ": ".join(lines[:2]) or type(error).__name__
+
+
+def _unknown_choice(config: str) -> str:
+    group, _, choice = config.rpartition("/")
+    there = choices(group)
+    if not there:
+        return f"{config}: there is no such file in conf/.{did_you_mean(nearest_keys(group or config))}"
+    line = f"{group}={choice}: there is no such choice.{did_you_mean(nearest(choice, there))}"
+    more = {"user_llm": " Any model: user_llm.model=NAME.", "domain": f" {NO_TASKS}"}.get(group, "")
+    return f"{line}\nChoices of {group}: {', '.join(there)}.{more}"
+
+
+def _wrong_key(error: OmegaConfBaseException, key: str, text: str) -> str:
+    reason = str(error).splitlines()[0]
+    if "not in struct" in reason or re.match(r"Key '.*' not in ", reason):
+        named = re.match(r"Could not override '(.*?)'", text)
+        return _unknown_key(named[1] if named else key)
+    if "interpolat" in reason.lower():
+        return f"{key}: {reason}"
+    override = re.match(r"Error merging override (.*)", text)
+    what = override[1] if override else key
+    if "does not support deletion" in reason:
+        return f"{what}: a key cannot be taken away; set it, to null where it can be without a value"
+    kind = wanted(key)
+    if re.match(r"\+?domain\.", what):
+        name, _, tasks = what.lstrip("+").removeprefix("domain.").partition("=")
+        name = name.partition(".")[0]
+        return f"{what}: domains are selected with domain=[...], their tasks with domain.{name}.tasks={tasks or '...'}"
+    if kind is None:
+        return f"{what}: {reason}"
+    value = what.partition("=")[2] if override else ""
+    members = kind.removeprefix("one of ").removesuffix(" or null").split(", ") if "one of" in kind else []
+    return f"{what}: {key} takes {kind}.{did_you_mean(nearest(value, members))}"
+
+
+def _unknown_key(key: str) -> str:
+    parts = key.split(".")
+    if parts[0] == "domain" and len(parts) > 1:
+        there = choices("domain")
+        if parts[1] in there:
+            return (
+                f"{key}: the domain {parts[1]} is not selected. "
+                f"Add it to the list of domain=[...], or leave this key out."
+            )
+        return f"{key}: there is no domain {parts[1]}.{did_you_mean(nearest(parts[1], there))} {NO_TASKS}"
+    if "extra_body" in parts:
+        return f"{key}: what goes into extra_body is added with a plus: +{key}=..."
+    return f"{key}: there is no such key.{did_you_mean(nearest_keys(key))} All keys: --help"
+
+
+def _null_where_none_can_be(text: str, overrides: Sequence[str]) -> str:
+    """Hydra's asserts that a group is not null, and that the parent of a key is not."""
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if value == "null" and choices(key):
+            return f"{override}: choose one of {', '.join(choices(key))}"
+    if "Unexpected type: None" in text:
+        for override in overrides:
+            key = override.lstrip("+~").partition("=")[0]
+            if part := next((part for part in optional_parts() if key.startswith(f"{part}.")), None):
+                return f"{key}: {part} is null here; choose another {key.partition('.')[0]}=..."
+    return text
+
+
+def _not_understood(override: str, text: str) -> str:
+    if "=" not in override:
+        return f"{override}: arguments are key=value.{did_you_mean([f'{key}=...' for key in nearest_keys(override)])}"
+    reason = text.splitlines()[1] if len(text.splitlines()) > 1 else text
+    key = override.partition("=")[0]
+    return f"{override}: not understood ({reason}). Quote a value with special characters: '{key}=\"...\"'"
