@@ -93,11 +93,6 @@ class RunMark(Event):
 
 
 @dataclass(slots=True)
-class SimulationStarted(Event):
-    """A simulation left the queue."""
-
-
-@dataclass(slots=True)
 class SimulationDone(Event):
     """A simulation has been stored."""
 

@@ -21,7 +21,6 @@ from src.telemetry.events import (
     ReplicaState,
     RunMark,
     SimulationDone,
-    SimulationStarted,
     StepComplete,
     ToolCallDone,
 )
@@ -31,7 +30,6 @@ TYPES: dict[type[Event], str] = {
     LLMCall: "",
     ToolCallDone: "tool_call",
     StepComplete: "step_complete",
-    SimulationStarted: "simulation_started",
     SimulationDone: "simulation",
     ReplicaState: "replica_state",
     ReplicaSample: "replica_sample",

@@ -87,7 +87,8 @@ class Waiting:
     """Monotonic seconds."""
     last_s: float
     """When its last event was heard."""
-    waits_for: str = "agent"
+    waits_for: str = "user"
+    """Who owes the next message; a conversation opens with the greeting to the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ class Tally:
                 self._heard(scope, None)
         elif isinstance(event, StepComplete):
             if scope is not None:
-                self._heard(scope, event.to_role)
+                self._heard(scope, _next_after(event))
         elif isinstance(event, ReplicaSample):
             replica = self._replica(event.replica)
             replica.running, replica.waiting, replica.kv_use = event.running, event.waiting, event.kv_use
@@ -225,3 +226,10 @@ class Tally:
                 continue
             return [(key, now - waiting.last_s, waiting.waits_for) for key, waiting in oldest]
         return []
+
+
+def _next_after(step: StepComplete) -> str:
+    """Who is most likely awaited after a step: a tool's result goes back to its caller, else it is the other's turn."""
+    if step.to_role == "env":
+        return step.from_role
+    return "agent" if step.to_role == "user" else "user"

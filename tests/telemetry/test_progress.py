@@ -84,12 +84,12 @@ def test_the_simulation_heard_from_least_lately_and_what_it_waits_for_are_named(
         tally.started(("retail", task, 0))
         clock.now += 1
     with simulation("retail", "1"):
-        emit(StepComplete(5.0, "agent", "user", 1))
+        emit(StepComplete(5.0, "agent", "env", 1))
     clock.now += 40
     with simulation("retail", "3"):
         emit(llm_call())
     tally.finished(("retail", "2", 0), 1.0, "user_stop", 0)
-    assert tally.idle_longest(5) == [(("retail", "1", 0), 40.0, "user"), (("retail", "3", 0), 0.0, "agent")]
+    assert tally.idle_longest(5) == [(("retail", "1", 0), 40.0, "agent"), (("retail", "3", 0), 0.0, "user")]
 
 
 def test_the_display_follows_the_level_and_the_terminal() -> None:

@@ -21,7 +21,6 @@ from src.telemetry.events import (
     ReplicaSample,
     ReplicaState,
     SimulationDone,
-    SimulationStarted,
     StepComplete,
     emit,
 )
@@ -40,7 +39,6 @@ def _rows(run_dir: Path) -> list[dict[str, object]]:
 def test_every_event_becomes_one_row_with_all_its_fields(tmp_path: Path) -> None:
     with Recorder(tmp_path):
         with simulation("airline", "3", 1, 9):
-            emit(SimulationStarted())
             emit(llm_call("expert_call", expert="expert-1", ttft_ms=20.0))
             emit(tool_call())
             emit(StepComplete(1.5, "agent", "env", 4))
@@ -50,16 +48,16 @@ def test_every_event_becomes_one_row_with_all_its_fields(tmp_path: Path) -> None
         emit(GpuSample(0, 0.9, 10, 20))
     rows = _rows(tmp_path)
     assert [row["type"] for row in rows] == [
-        "run", "simulation_started", "expert_call", "tool_call", "step_complete", "simulation",
+        "run", "expert_call", "tool_call", "step_complete", "simulation",
         "replica_state", "replica_sample", "gpu_sample", "run",
     ]  # fmt: skip
-    call = rows[2]
+    call = rows[1]
     assert (call["domain"], call["task_id"], call["trial"], call["thread"]) == ("airline", "3", 1, 9)
     assert call["duration_ms"] == 1234.56
     assert call["expert"] == "expert-1"
     assert "error" not in call
-    assert "domain" not in rows[6]
-    assert rows[7]["kv_use"] == 0.25
+    assert "domain" not in rows[5]
+    assert rows[6]["kv_use"] == 0.25
     assert abs(float(str(call["time"])) - time.time()) < 60
 
 

@@ -1,0 +1,245 @@
+"""`trace.json`: the run in Chrome's trace format, for Perfetto or chrome://tracing; the recorder feeds it.
+
+Each domain is a process with a row per simulation (the simulation, its steps, their calls); each replica is a
+process with as many rows as it had requests at once, and counters of its KV use and requests. Times are
+microseconds since the epoch. Format: "Trace Event Format", JSON array, written as a stream: a file of a killed
+run lacks only the closing bracket, which viewers do not ask for.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from src.telemetry.events import (
+    Event,
+    GpuSample,
+    LLMCall,
+    ReplicaSample,
+    ReplicaState,
+    RunMark,
+    Scope,
+    SimulationDone,
+    StepComplete,
+    ToolCallDone,
+)
+from src.telemetry.files import FileSink, LineWriter
+
+_PROCESSES_PER_ATTEMPT = 100_000
+_OPENING = b"[\n"
+_CLOSING = b"\n]\n"
+_RUN_START = b'"name":"run start"'
+_RUN_PROCESS = 1
+
+
+class Lanes:
+    """Rows for intervals that overlap: each goes to a row that is free at its start."""
+
+    def __init__(self) -> None:
+        self._busy: list[tuple[float, int]] = []
+
+    def place(self, start_us: float, end_us: float) -> int:
+        """The row of an interval; intervals come in the order of their ends."""
+        if self._busy and self._busy[0][0] <= start_us:
+            _, row = heapq.heapreplace(self._busy, (end_us, self._busy[0][1]))
+            return row
+        row = len(self._busy)
+        heapq.heappush(self._busy, (end_us, row))
+        return row
+
+    @property
+    def count(self) -> int:
+        return len(self._busy)
+
+
+class TraceWriter:
+    """Writes events as they come; remembers only simulations in flight and each replica's rows."""
+
+    def __init__(self, path: Path) -> None:
+        starts = _reopen(path)
+        self._first_process = _PROCESSES_PER_ATTEMPT * starts + _RUN_PROCESS
+        self._attempt = starts + 1
+        self._writer = LineWriter(FileSink(path), path.name)
+        if not starts:
+            self._writer.write(_OPENING)
+        self._processes: dict[str, int] = {}
+        self._rows: dict[tuple[str, str, int], tuple[int, int]] = {}
+        self._starts: dict[tuple[str, str, int], float] = {}
+        self._next_row = 0
+        self._lanes: dict[str, Lanes] = {}
+
+    def listen(self, event: Event) -> None:
+        """Take one event."""
+        if isinstance(event, LLMCall):
+            self._call(event)
+        elif isinstance(event, ToolCallDone):
+            if event.scope is not None:
+                detail = {"requestor": event.requestor, "error": event.error, "step": event.step}
+                self._in_simulation(event.scope, event.function, "tool", event.time, event.duration_ms, detail)
+        elif isinstance(event, StepComplete):
+            if event.scope is not None:
+                name = f"step {event.step}: {event.from_role} to {event.to_role}"
+                self._in_simulation(event.scope, name, "step", event.time, event.total_duration_ms, {})
+        elif isinstance(event, SimulationDone):
+            self._simulation(event)
+        elif isinstance(event, ReplicaSample):
+            process = self._process(f"replica {event.replica}")
+            self._counter(process, "KV use", event.time, {"percent": round(event.kv_use * 100, 2)})
+            self._counter(process, "requests", event.time, {"running": event.running, "waiting": event.waiting})
+        elif isinstance(event, ReplicaState):
+            process = self._process(f"replica {event.replica}")
+            self._instant(process, event.state, event.time, {"pid": event.pid, "detail": event.detail})
+        elif isinstance(event, GpuSample):
+            process = self._process("GPUs")
+            self._counter(process, f"GPU {event.gpu} use", event.time, {"percent": round(event.utilisation * 100, 2)})
+            self._counter(process, f"GPU {event.gpu} memory", event.time, {"GiB": round(event.memory_used / 2**30, 3)})
+        elif isinstance(event, RunMark):
+            self._instant(self._process("run"), f"run {event.mark}", event.time, {})
+
+    def close(self) -> None:
+        """Close the array."""
+        last = {
+            "name": "process_sort_index",
+            "ph": "M",
+            "pid": self._first_process,
+            "tid": 0,
+            "args": {"sort_index": 0},
+        }
+        self._writer.write(orjson.dumps(last) + _CLOSING)
+        self._writer.close()
+
+    def _call(self, event: LLMCall) -> None:
+        duration_us = event.duration_ms * 1000
+        end_us = event.time * 1e6
+        detail: dict[str, Any] = {
+            "model": event.model,
+            "queue_ms": event.queue_ms,
+            "input_tokens": event.input_tokens,
+            "output_tokens": event.output_tokens,
+            "cached_tokens": event.cached_tokens,
+        }
+        if event.error is not None or event.attempts != 1:
+            detail["attempts"] = event.attempts
+            detail["error"] = event.error
+        if event.replica is not None:
+            detail["replica"] = event.replica
+        scope = event.scope
+        if scope is not None:
+            name = event.type if event.expert is None else event.expert
+            self._in_simulation(scope, name, "model", event.time, event.duration_ms, detail)
+        if event.replica is not None:
+            # Time in our own queue is none of the server's.
+            start_us = end_us - max(duration_us - event.queue_ms * 1000, 0.0)
+            process = self._process(f"replica {event.replica}")
+            lanes = self._lanes.get(event.replica)
+            if lanes is None:
+                lanes = self._lanes[event.replica] = Lanes()
+            known = lanes.count
+            row = lanes.place(start_us, end_us)
+            if row == known:
+                self._name("thread_name", process, row, f"requests {row:04d}")
+            title = event.type if scope is None else f"{scope.domain}/{scope.task_id}"
+            self._slice(process, row, title, event.type, start_us, end_us - start_us, {})
+
+    def _simulation(self, event: SimulationDone) -> None:
+        scope = event.scope
+        if scope is None:
+            return
+        key = (scope.domain, scope.task_id, scope.trial)
+        process, row = self._row(scope)
+        end_us = event.time * 1e6
+        start_us = min(end_us - event.duration_ms * 1000, self._starts.pop(key, end_us))
+        detail = {
+            "reward": event.reward,
+            "termination_reason": event.termination_reason,
+            "cost_usd": event.cost_usd,
+            "thread": scope.thread,
+        }
+        title = f"{scope.domain}/{scope.task_id} #{scope.trial}"
+        self._slice(process, row, title, "simulation", start_us, end_us - start_us, detail)
+        del self._rows[key]
+
+    def _in_simulation(
+        self, scope: Scope, name: str, category: str, end_s: float, duration_ms: float, detail: dict[str, Any]
+    ) -> None:
+        process, row = self._row(scope)
+        start_us = end_s * 1e6 - duration_ms * 1000
+        key = (scope.domain, scope.task_id, scope.trial)
+        self._starts[key] = min(self._starts.get(key, start_us), start_us)
+        self._slice(process, row, name, category, start_us, duration_ms * 1000, detail)
+
+    def _row(self, scope: Scope) -> tuple[int, int]:
+        key = (scope.domain, scope.task_id, scope.trial)
+        place = self._rows.get(key)
+        if place is None:
+            process = self._process(f"simulations {scope.domain}")
+            self._next_row += 1
+            place = self._rows[key] = (process, self._next_row)
+            self._name("thread_name", process, self._next_row, f"{scope.task_id} #{scope.trial}")
+        return place
+
+    def _process(self, name: str) -> int:
+        process = self._processes.get(name)
+        if process is None:
+            process = self._processes[name] = self._first_process + len(self._processes)
+            shown = name if self._attempt == 1 else f"{name} (attempt {self._attempt})"
+            self._name("process_name", process, 0, shown)
+        return process
+
+    def _name(self, what: str, process: int, row: int, name: str) -> None:
+        self._write({"name": what, "ph": "M", "pid": process, "tid": row, "args": {"name": name}})
+
+    def _slice(
+        self,
+        process: int,
+        row: int,
+        name: str,
+        category: str,
+        start_us: float,
+        duration_us: float,
+        detail: dict[str, Any],
+    ) -> None:
+        line = (
+            f'{{"name":{_json(name)},"cat":"{category}","ph":"X","ts":{start_us:.1f},"dur":{duration_us:.1f},'
+            f'"pid":{process},"tid":{row},"args":{_json(detail)}}},\n'
+        )
+        self._writer.write(line.encode())
+
+    def _counter(self, process: int, name: str, time_s: float, values: dict[str, float]) -> None:
+        self._write({"name": name, "ph": "C", "ts": round(time_s * 1e6, 1), "pid": process, "tid": 0, "args": values})
+
+    def _instant(self, process: int, name: str, time_s: float, detail: dict[str, Any]) -> None:
+        args = {key: value for key, value in detail.items() if value is not None}
+        self._write(
+            {"name": name, "ph": "i", "s": "p", "ts": round(time_s * 1e6, 1), "pid": process, "tid": 0, "args": args}
+        )
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self._writer.write(_json(row).encode() + b",\n")
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a lone surrogate in some text
+        return json.dumps(value, default=str)
+
+
+def _reopen(path: Path) -> int:
+    """Make an earlier attempt's file ready to be gone on with; returns how many attempts it holds."""
+    if not path.exists() or path.stat().st_size == 0:
+        return 0
+    starts = 0
+    whole = 0
+    with path.open("rb+") as file:
+        for line in file:
+            if line != _OPENING and not line.endswith(b",\n"):
+                break
+            whole += len(line)
+            starts += _RUN_START in line
+        file.truncate(whole if starts else 0)
+    return starts
