@@ -1,0 +1,110 @@
+"""One tool call on a package environment, answered as the package answers it, text for text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from src.benchmark.calculator import CalculationError, ToolDeadline, calculate, calculate_blocking, risky_expression
+from src.benchmark.package import ToolCall, ToolMessage
+
+if TYPE_CHECKING:
+    from tau2.environment.environment import Environment as PackageEnvironment
+
+    from src.benchmark.world import World
+
+_PACKAGE_PARAMETERS = frozenset({"self", "tool_name", "requestor"})
+"""Argument names that collide with parameters of the package's own functions on the way to the tool."""
+
+
+def invoke(world: World, environment: PackageEnvironment, name: str, requestor: str, arguments: dict[str, Any]) -> Any:
+    """Run a tool and return what it returns; unknown tools and the like raise what the package raises.
+
+    The tool's method is called directly, because the package looks up all of a toolkit's tools for every call.
+    """
+    toolkit: Any = None
+    if requestor == "assistant":
+        if environment.solo_mode and name in world.user_tools:
+            toolkit = environment.user_tools
+        elif name in world.agent_tools:
+            toolkit = environment.tools
+    elif not environment.solo_mode and name in world.user_tools:
+        toolkit = environment.user_tools
+    if toolkit is None or not _PACKAGE_PARAMETERS.isdisjoint(arguments):
+        return environment.make_tool_call(name, requestor=requestor, **arguments)
+    return getattr(toolkit, name)(**arguments)
+
+
+async def perform(
+    world: World, environment: PackageEnvironment, name: str, requestor: str, arguments: dict[str, Any]
+) -> Any:
+    """As `invoke`, but no expression for `calculate` can hold the process.
+
+    Raises:
+        ToolDeadline: the call reached its limits.
+    """
+    expression = _risky(world, name, requestor, arguments)
+    if expression is None:
+        return invoke(world, environment, name, requestor, arguments)
+    return await calculate(expression)
+
+
+async def respond(world: World, environment: PackageEnvironment, call: ToolCall) -> ToolMessage:
+    """The environment's answer to a call; after a call that succeeds its two sides are synced.
+
+    Raises:
+        ToolDeadline: the call reached its limits.
+    """
+    expression = _risky(world, call.name, call.requestor, call.arguments)
+    if expression is None:
+        return _answer(environment, call, lambda: _invoke(world, environment, call))
+    try:
+        text = await calculate(expression)
+    except CalculationError as error:
+        return _message(call, f"Error: {error}", error=True)
+    return _answer(environment, call, lambda: text)
+
+
+def respond_blocking(world: World, environment: PackageEnvironment, call: ToolCall) -> ToolMessage:
+    """As `respond`, for callers outside an event loop."""
+    expression = _risky(world, call.name, call.requestor, call.arguments)
+    if expression is None:
+        return _answer(environment, call, lambda: _invoke(world, environment, call))
+    return _answer(environment, call, lambda: calculate_blocking(expression))
+
+
+def _risky(world: World, name: str, requestor: str, arguments: Mapping[str, Any]) -> str | None:
+    if name != "calculate" or requestor != "assistant" or name not in world.agent_tools:
+        return None
+    return risky_expression(arguments)
+
+
+def _invoke(world: World, environment: PackageEnvironment, call: ToolCall) -> Any:
+    return invoke(world, environment, call.name, call.requestor, call.arguments)
+
+
+def _answer(environment: PackageEnvironment, call: ToolCall, run: Callable[[], Any]) -> ToolMessage:
+    error = False
+    try:
+        value = run()
+        environment.sync_tools()
+    except ToolDeadline:
+        raise
+    except Exception as problem:
+        value, error = f"Error: {problem}", True
+    if isinstance(value, str):
+        return _message(call, value, error=error)
+    try:
+        return _message(call, environment.to_json_str(value), error=error)
+    except (TypeError, ValueError, RecursionError) as problem:
+        # Only when a tool gives back what a model sent, too deep for JSON; the package has no answer at all then.
+        return _message(call, f"Error: {problem}", error=True)
+
+
+def _message(call: ToolCall, content: str, *, error: bool) -> ToolMessage:
+    try:
+        return ToolMessage(id=call.id, content=content, requestor=call.requestor, role="tool", error=error)
+    except ValueError:
+        # Lone surrogates, which a model can write as JSON escapes and no text file can hold.
+        content = content.encode("utf-8", "replace").decode("utf-8")
+        return ToolMessage(id=call.id, content=content, requestor=call.requestor, role="tool", error=error)
