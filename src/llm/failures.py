@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email.utils
 import re
-import time
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -51,6 +50,7 @@ class Failure(Exception):
         *,
         status: int | None = None,
         retry_after_s: float | None = None,
+        retry_at: float | None = None,
         endpoint: Endpoint | None = None,
         usage: Usage | None = None,
         context_tokens: int | None = None,
@@ -59,12 +59,21 @@ class Failure(Exception):
         self.cause = cause
         self.status = status
         self.retry_after_s = retry_after_s
+        """Seconds that the server asked to wait."""
+        self.retry_at = retry_at
+        """Seconds since the epoch until which it asked to wait."""
         self.endpoint = endpoint
         """The server that failed, so that another is asked next."""
         self.usage = usage
         """Tokens that the useless answer cost all the same."""
         self.context_tokens = context_tokens
         """The model's context as an `overflow` answer named it."""
+
+    def asked_wait_s(self, now: float) -> float | None:
+        """Seconds that the server asked to wait, seen from `now` (seconds since the epoch); None: it did not ask."""
+        if self.retry_at is not None:
+            return max(0.0, self.retry_at - now)
+        return self.retry_after_s
 
 
 _OVERFLOW = re.compile(
@@ -83,13 +92,13 @@ def failure_of_response(status: int, headers: Mapping[str, str], body: bytes) ->
     """The failure that an HTTP answer (or an `error` object in an answer with status 200) tells of."""
     message, code = _told(body)
     said = f"HTTP {status}: {message}" if message else f"HTTP {status}"
-    retry_after_s = retry_after(headers)
+    wait_s, until = _asked_wait(headers)
     if status == 402 or (status in (400, 403, 429) and _CREDIT.search(f"{code} {message}")):
         return Failure(Cause.credit, said, status=status)
     if status == 429:
-        return Failure(Cause.busy, said, status=status, retry_after_s=retry_after_s)
+        return Failure(Cause.busy, said, status=status, retry_after_s=wait_s, retry_at=until)
     if status in (408, 409) or status >= 500:
-        return Failure(Cause.server, said, status=status, retry_after_s=retry_after_s)
+        return Failure(Cause.server, said, status=status, retry_after_s=wait_s, retry_at=until)
     if status == 401:
         return Failure(Cause.key, f"HTTP {status}", status=status)
     if status == 404:
@@ -102,23 +111,22 @@ def failure_of_response(status: int, headers: Mapping[str, str], body: bytes) ->
     return Failure(Cause.refused, said, status=status)
 
 
-def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds to wait as `retry-after-ms` or `Retry-After` (seconds or an HTTP date) say; None: they say nothing.
+def _asked_wait(headers: Mapping[str, str]) -> tuple[float | None, float | None]:
+    """`retry-after-ms`, or `Retry-After` in either form: seconds, or an HTTP date as seconds since the epoch.
 
-    `now` is in seconds since the epoch. RFC 9110, section 10.2.3.
+    RFC 9110, section 10.2.3.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
-        return milliseconds / 1000
-    value = headers.get("Retry-After") or headers.get("retry-after")
+        return milliseconds / 1000, None
+    value = headers.get("Retry-After") or headers.get("retry-after") or ""
     seconds = _number(value)
-    if seconds is not None or value is None:
-        return seconds
+    if seconds is not None:
+        return seconds, None
     try:
-        until = email.utils.parsedate_to_datetime(value).timestamp()
+        return None, email.utils.parsedate_to_datetime(value).timestamp()
     except (ValueError, OverflowError):
-        return None
-    return max(0.0, until - (time.time() if now is None else now))
+        return None, None
 
 
 def _number(text: str | None) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 
 import aiohttp
 
@@ -16,7 +15,6 @@ class HttpPool:
     """Unlimited pooled connections; make it inside the event loop that uses it, and close it there."""
 
     def __init__(self) -> None:
-        _raise_file_limit()
         connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=_KEEP_ALIVE_S)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
         self.local = aiohttp.ClientSession(
@@ -45,13 +43,3 @@ class HttpPool:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def _raise_file_limit() -> None:
-    """Every connection is an open file, and the usual limit of 1,024 is below what a large run needs."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError):  # macOS names a hard limit that it then refuses
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 10_240), hard), hard))

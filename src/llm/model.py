@@ -135,7 +135,7 @@ class Model:
             return answer
         except Failure as failure:
             if failure.cause is Cause.busy:
-                self._limiter.throttle(generation, failure.retry_after_s)
+                self._limiter.throttle(generation, failure.asked_wait_s(self._clock.time()))
             raise
         finally:
             self._limiter.release(replied=replied)
@@ -147,7 +147,8 @@ class Model:
             DeadlineError: the time would be over before it.
         """
         now = self._clock.monotonic()
-        wait_s = self._retry.wait_s(stats.attempts, failure.retry_after_s, self._clock.random)
+        asked_s = failure.asked_wait_s(self._clock.time())
+        wait_s = self._retry.wait_s(stats.attempts, asked_s, self._clock.random)
         if deadline is not None and now + wait_s >= deadline:
             raise DeadlineError(
                 f"{self.name}: to be asked again in {wait_s:.0f} s, but {deadline - now:.0f} s are left ({failure})"

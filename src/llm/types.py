@@ -16,7 +16,8 @@ import orjson
 
 ChatRole = Literal["system", "user", "assistant", "tool"]
 
-_NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+not_in_a_name = re.compile(r"[^a-zA-Z0-9_-]")
+"""What OpenAI and Anthropic refuse in names and ids of tool calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class ToolCallText:
 
     @property
     def sendable_name(self) -> str:
-        """The name as a history may carry it: OpenAI and Anthropic refuse other characters and more than 64."""
-        return _NOT_IN_A_NAME.sub("_", self.name)[:64] or "unnamed"
+        """The name as a history may carry it: acceptable characters, at most 64."""
+        return not_in_a_name.sub("_", self.name)[:64] or "unnamed"
 
     @property
     def sendable_arguments(self) -> str:

@@ -1,0 +1,81 @@
+"""The way to everything else, through litellm; `src.llm.factory` imports this only when a model needs it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import orjson
+
+from src.llm.completion import read_completion
+from src.llm.failures import Cause, Failure, failure_of_response, short
+from src.llm.keys import find_key
+from src.llm.provider import Answer
+from src.llm.settings import ModelSettings
+from src.llm.types import CallStats, ChatRequest, Endpoint
+
+# Both are read while litellm is imported: no price table from the network, no .env of parent folders.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ["LITELLM_MODE"] = "PRODUCTION"
+
+import litellm
+
+litellm.suppress_debug_info = True
+litellm.telemetry = False
+
+
+class LiteLLMAny:
+    """Whatever litellm can reach by the prefix of the model's name (`together_ai/...`, `azure/...`)."""
+
+    call_type = "litellm"
+
+    def __init__(self, settings: ModelSettings) -> None:
+        key = find_key(settings)
+        always = {
+            "model": settings.model,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            settings.max_tokens_key: settings.max_output_tokens,
+            "reasoning_effort": settings.reasoning_effort,
+            "base_url": settings.base_url,
+            "api_key": key.value if key else "none" if settings.base_url else None,
+            "extra_body": settings.extra_body or None,
+        }
+        self._always = {key: value for key, value in always.items() if value is not None}
+        self._always |= {"drop_params": True, "num_retries": 0, "max_retries": 0, "timeout": 24 * 3600.0}
+        self._sends_seed = settings.sends_seed
+
+    async def ask(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> Answer:
+        asked: dict[str, Any] = {
+            "messages": [orjson.loads(message.encoded) for message in request.messages],
+            "extra_headers": {"X-Session-ID": request.session},
+        }
+        if request.tools is not None:
+            asked |= {"tools": list(request.tools.schemas), "tool_choice": request.tool_choice or "auto"}
+        if self._sends_seed and request.seed is not None:
+            asked["seed"] = request.seed
+        try:
+            completion = await litellm.acompletion(**self._always, **asked)
+            answered = completion.model_dump()
+        except Exception as error:  # what a provider's module raises is mapped by litellm only mostly
+            raise _failure(error) from error
+        return read_completion(answered)
+
+    async def context_tokens(self, session: str) -> int | None:
+        return None
+
+    async def count_tokens(self, request: ChatRequest) -> int | None:
+        return None
+
+    async def close(self) -> None:
+        """litellm keeps its clients for the whole process."""
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, litellm.ContextWindowExceededError):
+        return Failure(Cause.overflow, short(str(error)), status=400)
+    status = getattr(error, "status_code", None)
+    if isinstance(error, litellm.APIConnectionError) or not isinstance(status, int):
+        return Failure(Cause.connection, short(f"{type(error).__name__}: {error}"))
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return failure_of_response(status, headers, str(error).encode("utf-8", "replace"))
