@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from src.fleet.simulated.policy import Turn
 from src.fleet.simulated.tokens import CHARACTERS_PER_TOKEN, prompt_tokens, text_tokens
+from src.fleet.simulated.turns import Turn
 
 
 class ApiError(Exception):

@@ -29,9 +29,10 @@ from src.fleet.simulated.http_server import Exchange, listen
 from src.fleet.simulated.latency import LatencyProfile
 from src.fleet.simulated.metrics import Metrics
 from src.fleet.simulated.options import Options
-from src.fleet.simulated.policy import Session, Situation, next_turn, parse_session
+from src.fleet.simulated.policy import next_turn
 from src.fleet.simulated.scripts import Scripts
 from src.fleet.simulated.tokens import prompt_tokens, text_tokens
+from src.fleet.simulated.turns import Session, Situation, parse_session
 
 VERSION = "simulated"
 _PLAIN = b"text/plain; version=0.0.4; charset=utf-8"

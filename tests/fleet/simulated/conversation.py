@@ -20,8 +20,14 @@ from tau2.evaluator.evaluator_action import ActionEvaluator
 from tau2.evaluator.evaluator_communicate import CommunicateEvaluator
 from tau2.evaluator.evaluator_env import EnvironmentEvaluator
 
+from src.fleet.simulated.policy import next_turn
+from src.fleet.simulated.scripts import Scripts
+from src.fleet.simulated.turns import Situation, parse_session
+
 Ask = Callable[[str, list[dict[str, Any]], list[dict[str, Any]]], dict[str, Any]]
 """Session id, messages and tools -> the assistant message of the answer."""
+
+DOMAINS = ("mock", "retail", "airline", "telecom")
 
 GREETING = "Hi! How can I help you today?"
 
@@ -146,3 +152,76 @@ def arguments_of(text: str) -> dict[str, Any]:
     except json.JSONDecodeError:
         arguments = None
     return arguments if isinstance(arguments, dict) else {"arguments_not_a_json_object": text}
+
+
+class WithoutEnvironment(Conversation):
+    """A conversation in which every tool is offered to its side and answers the same."""
+
+    def run(self) -> WithoutEnvironment:
+        actions = (self.task.evaluation_criteria.actions if self.task.evaluation_criteria else None) or ()
+        tools = {
+            side: [
+                {"function": {"name": name}}
+                for name in {action.name for action in actions if action.requestor == requestor}
+                if name not in self.hidden_tools
+            ]
+            for side, requestor in (("agent", "assistant"), ("user", "user"))
+        }
+        history: dict[str, list[dict[str, Any]]] = {"agent": self.agent_history, "user": self.user_history}
+        history["agent"].append({"role": "assistant", "content": "Hi!"})
+        history["user"].append({"role": "user", "content": "Hi!"})
+        turn = "user"
+        for _ in range(self.max_turns):
+            seen = self.seen(history[turn])
+            reply = self.ask(self.session(turn), [{"role": "system", "content": "s"}, *seen], tools[turn])
+            history[turn].append(reply)
+            if reply["tool_calls"]:
+                history[turn].extend(self.answers(reply))
+                continue
+            turn = "user" if turn == "agent" else "agent"
+            if "###STOP###" in reply["content"]:
+                self.ended_by = "user_stop"
+                break
+            history[turn].append({"role": "user", "content": reply["content"]})
+        return self
+
+    def seen(self, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return history
+
+    def answers(self, reply: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in reply["tool_calls"]]
+
+    def played(self) -> list[tuple[str, Any]]:
+        """Calls of both sides in the order of their steps."""
+        calls = [
+            (int(call["id"].split("-")[1]), call["function"]["name"], json.loads(call["function"]["arguments"]))
+            for history in (self.agent_history, self.user_history)
+            for message in history
+            for call in message.get("tool_calls") or ()
+        ]
+        return [(name, arguments) for _, name, arguments in sorted(calls, key=lambda call: call[0])]
+
+
+def ask_policy(scripts: Scripts, **more: Any) -> Any:
+    """An `Ask` of the conversation driver that goes straight to the policy."""
+
+    def ask(session_id: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> dict[str, Any]:
+        session = parse_session(session_id)
+        assert session is not None
+        turn = next_turn(
+            Situation(
+                session=session,
+                role=session.role,
+                script=scripts.get(session.domain, session.quoted_task_id),
+                messages=messages,
+                tools={tool["function"]["name"]: tool["function"] for tool in tools},
+                **more,
+            )
+        )
+        calls = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in turn.calls
+        ]
+        return {"role": "assistant", "content": turn.text, "tool_calls": calls}
+
+    return ask
