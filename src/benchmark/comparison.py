@@ -170,4 +170,3 @@ def _dumped(value: Any) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 1] + "…"
-

@@ -36,10 +36,7 @@ def copy_value(value: Any, memo: Memo | None = None) -> Any:
     elif isinstance(value, BaseModel):
         copied = model_with(
             kind,
-            {
-                key: item if type(item) in _IMMUTABLE else copy_value(item, memo)
-                for key, item in value.__dict__.items()
-            },
+            {key: item if type(item) in _IMMUTABLE else copy_value(item, memo) for key, item in value.__dict__.items()},
             value.__pydantic_fields_set__.copy(),
         )
     elif isinstance(value, Enum):

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,9 +81,7 @@ class Domain:
         """The named task sets and how many tasks each has."""
         return {name: len(ids) for name, ids in self._splits.items()}
 
-    def tasks(
-        self, task_set: str = BASE, ids: Sequence[str] | None = None, limit: int | None = None
-    ) -> list[Task]:
+    def tasks(self, task_set: str = BASE, ids: Sequence[str] | None = None, limit: int | None = None) -> list[Task]:
         """Tasks of a named set, or of a JSON file, in the order of their file.
 
         `ids` keeps these alone, `limit` the first so many of what is left.
@@ -196,7 +194,7 @@ def load_domain(name: str, data_dir: Path | None = None) -> Domain:
     return _load_domain(name, _folder(name, data_dir))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load_domain(name: str, folder: Path) -> Domain:
     return Domain(name, folder)
 

@@ -93,6 +93,7 @@ from tau2.data_model.tasks import (  # noqa: E402
     InitialState,
     RewardType,
     Task,
+    UserScenario,
 )
 from tau2.utils.utils import DATA_DIR  # noqa: E402
 
@@ -112,6 +113,7 @@ __all__ = [
     "ToolCall",
     "ToolMessage",
     "UserMessage",
+    "UserScenario",
     "load",
     "source",
 ]

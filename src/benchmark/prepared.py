@@ -95,7 +95,7 @@ class PreparedTask:
             for action in (criteria.actions if criteria is not None else None) or []:
                 try:
                     await perform(self.world, environment, action.name, action.requestor, action.arguments)
-                except Exception:  # noqa: S112 - the benchmark passes over failing gold actions
+                except Exception:
                     continue
             user = self.opened.user
             self._gold = Gold(

@@ -10,15 +10,17 @@ import ast
 import hashlib
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from src.benchmark.package import DATA_DIR, AssistantMessage, Message, Task, source
+from src.benchmark.package import DATA_DIR, AssistantMessage, Message, Task, UserScenario, source
 
 _AGENT = "tau2.agent.llm_agent"
 _USER = "tau2.user.user_simulator"
 _USER_BASE = "tau2.user.base"
 _ORCHESTRATOR = "tau2.orchestrator.orchestrator"
 _JUDGE = "tau2.evaluator.evaluator_nl_assertions"
+_JUDGE_FUNCTION = ("NLAssertionsEvaluator", "evaluate_nl_assertions")
 
 
 def agent_system_prompt(policy: str) -> str:
@@ -71,10 +73,10 @@ def solo_stop() -> tuple[str, str]:
     return names["STOP_FUNCTION_NAME"], names["STOP_TOKEN"]
 
 
-def user_system_prompt(scenario: str, with_tools: bool) -> str:
-    """What the simulated user is told; `scenario` is `str(task.user_scenario)`."""
+def user_system_prompt(scenario: UserScenario | str, with_tools: bool) -> str:
+    """What the simulated user is told: how to behave, and the task's scenario."""
     return _text(_USER, "SYSTEM_PROMPT").format(
-        global_user_sim_guidelines=user_guidelines(with_tools), instructions=scenario
+        global_user_sim_guidelines=user_guidelines(with_tools), instructions=str(scenario)
     )
 
 
@@ -82,7 +84,7 @@ def user_system_prompt(scenario: str, with_tools: bool) -> str:
 def user_guidelines(with_tools: bool) -> str:
     """How a simulated user behaves; there is a variant for domains in which it has tools."""
     name = "simulation_guidelines_tools.md" if with_tools else "simulation_guidelines.md"
-    return (DATA_DIR / "tau2" / "user_simulator" / name).read_text(encoding="utf-8")
+    return Path(DATA_DIR, "tau2", "user_simulator", name).read_text(encoding="utf-8")
 
 
 @cache
@@ -93,13 +95,18 @@ def greeting() -> str:
     return message.content or ""
 
 
-def judge_messages(transcript: Sequence[Message], assertions: Sequence[str]) -> tuple[str, str]:
-    """System and user prompt for the judge of natural-language assertions."""
-    path = ("NLAssertionsEvaluator", "evaluate_nl_assertions")
-    names = {"trajectory": list(transcript), "nl_assertions": list(assertions)}
-    names["trajectory_str"] = eval(_compiled(_assigned(_JUDGE, (*path, "trajectory_str"))), {}, names)
+def judge_transcript(messages: Sequence[Message]) -> str:
+    """A trajectory as the judge reads it."""
+    expression = _assigned(_JUDGE, (*_JUDGE_FUNCTION, "trajectory_str"))
+    return str(eval(_compiled(expression), {}, {"trajectory": messages}))
+
+
+def judge_messages(transcript: str, assertions: Sequence[str]) -> tuple[str, str]:
+    """System and user prompt for the judge of natural-language assertions; `transcript` as above."""
+    names = {"trajectory_str": transcript, "nl_assertions": list(assertions)}
     system, user = (
-        eval(_compiled(_assigned(_JUDGE, (*path, name))), {}, names) for name in ("system_prompt", "user_prompt")
+        str(eval(_compiled(_assigned(_JUDGE, (*_JUDGE_FUNCTION, name))), {}, names))
+        for name in ("system_prompt", "user_prompt")
     )
     return system, user
 
@@ -112,7 +119,7 @@ def digests() -> dict[str, str]:
         "solo": _text(_AGENT, "SYSTEM_PROMPT_SOLO") + _text(_AGENT, "AGENT_SOLO_INSTRUCTION"),
         "user": user_system_prompt("", with_tools=False),
         "user_with_tools": user_system_prompt("", with_tools=True),
-        "judge": "".join(judge_messages([], [])),
+        "judge": "".join(judge_messages("", [])),
         "greeting": greeting(),
     }
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
@@ -162,9 +169,6 @@ def _assigned(module: str, path: tuple[str, ...]) -> ast.expr:
     for node in _body(module, tuple(parents)):
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
             return node.value
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
-            if node.value is not None:
-                return node.value
     raise LookupError(f"{module} has no {'.'.join(path)}: is this another version of the benchmark's package?")
 
 

@@ -117,9 +117,7 @@ def evaluate(
     basis = set(criteria.reward_basis)
     if RewardType.NL_ASSERTION in basis and nl_checks is None:
         raise ValueError(f"task {task.id}: natural-language assertions count, and the judge was not asked")
-    counted = {
-        kind: reward for part in parts.values() for kind, reward in part.rewards.items() if kind in basis
-    }
+    counted = {kind: reward for part in parts.values() for kind, reward in part.rewards.items() if kind in basis}
     reward = prod(counted.values(), start=1.0)
     environment, nl = parts["env"], parts.get("nl")
     info = {
