@@ -7,6 +7,8 @@ in the terminal does not reach it, and loads only the standard library.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
 import select
@@ -66,10 +68,9 @@ class Guard:
         """Let the guard go; it ends what is still registered."""
         with self._lock:
             assert self._process.stdin is not None
-            try:
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(b'{"word": "over"}\n')
                 self._process.stdin.close()
-            except OSError:
-                pass
             try:
                 self._process.wait(GRACE_S + 5)
             except subprocess.TimeoutExpired:
@@ -113,6 +114,28 @@ class Guard:
         self._process.stdin.flush()
 
 
+_shared: Guard | None = None
+_shared_by = 0
+
+
+def shared_guard(log: Path) -> Guard:
+    """The guard of this process, started at the first call; `log` takes the notes of a new one."""
+    global _shared, _shared_by
+    if _shared is None or _shared_by != os.getpid():
+        _shared, _shared_by = Guard(log), os.getpid()
+        atexit.register(close_shared_guard)
+    _shared.ensure()
+    return _shared
+
+
+def close_shared_guard() -> None:
+    """Let the guard of this process go; whatever is still registered ends now."""
+    global _shared
+    if _shared is not None and _shared_by == os.getpid():
+        _shared.close()
+        _shared = None
+
+
 def main(arguments: list[str]) -> None:
     """Listen until the runner is gone, then end what it left."""
     runner, log = int(arguments[0]), Path(arguments[1])
@@ -147,7 +170,10 @@ def _listen(runner: int) -> dict[int, Group]:
                 return groups
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                _apply(groups, json.loads(line))
+                message = json.loads(line)
+                if message["word"] == "over":
+                    return groups
+                _apply(groups, message)
         if gone:
             return groups
 

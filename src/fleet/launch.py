@@ -7,6 +7,7 @@ dies in between.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -21,15 +22,13 @@ from src.fleet.guard import Guard
 from src.fleet.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify, members
 
 _GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
-_ALLOWED = frozenset(
-    "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TERM LD_LIBRARY_PATH LD_PRELOAD LIBRARY_PATH CPATH CC CXX "
-    "VIRTUAL_ENV CONDA_PREFIX SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE HTTP_PROXY HTTPS_PROXY "
-    "NO_PROXY ALL_PROXY http_proxy https_proxy no_proxy all_proxy MAX_JOBS".split()
+_ALLOWED_ENVIRONMENT = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TERM|LD_LIBRARY_PATH|LD_PRELOAD|LIBRARY_PATH|CPATH|CC|CXX|MAX_JOBS"
+    r"|VIRTUAL_ENV|CONDA_PREFIX|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
+    r"|(HTTP|HTTPS|NO|ALL)_PROXY|(http|https|no|all)_proxy"
+    r"|(LC|NVIDIA|NCCL|VLLM|HF|TRANSFORMERS|TOKENIZERS|SAFETENSORS|PYTORCH|TRITON|XDG|OMP|MKL|KMP|OPENBLAS|GLOO|UCX"
+    r"|RAY|FLASHINFER|HIP|ROCR|ROCM|TIKTOKEN|HUGGING_?FACE(_HUB)?)_\w+|(CUDA|TORCH)\w*"
 )
-_ALLOWED_PREFIXES = (
-    "LC_ CUDA NVIDIA_ NCCL_ VLLM_ HF_ HUGGING TRANSFORMERS_ TOKENIZERS_ SAFETENSORS_ TORCH PYTORCH_ TRITON_ XDG_ OMP_ "
-    "MKL_ KMP_ OPENBLAS_ GLOO_ UCX_ RAY_ FLASHINFER_ HIP_ ROCR_ ROCM_ TIKTOKEN_"
-).split()
 _SECRET_OF_OURS = "VLLM_API_KEY"
 
 
@@ -72,6 +71,10 @@ class ServerProcess:
     def status(self) -> int | None:
         """The exit status (negative: the signal); None while it lives."""
         return self._popen.poll()
+
+    def wait(self) -> int:
+        """Block until it has ended; its exit status."""
+        return self._popen.wait()
 
     def log_text(self, limit: int = 400_000) -> str:
         """What this process (not an earlier one) has written; of a long log the beginning and the end."""
@@ -146,7 +149,7 @@ def _environment(spec: LaunchSpec, mark: str, scratch: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if (name in _ALLOWED or name.startswith(tuple(_ALLOWED_PREFIXES))) and name != _SECRET_OF_OURS
+        if _ALLOWED_ENVIRONMENT.fullmatch(name) and name != _SECRET_OF_OURS
     }
     caches: dict[str, str] = {}
     if spec.cache is not None:

@@ -26,7 +26,7 @@ class PoolSpec:
     name: str
     kind: PoolKind
     model: str | None = None
-    """Checkpoint path, hub id, or the name a simulated server answers to; external: what to choose among those served."""
+    """Checkpoint path, hub id, or the name a simulated server answers to; external: which of those served."""
     served_model_name: str | None = None
     """null: `model` as it is."""
     num: int = 1
@@ -100,9 +100,7 @@ def plan(specs: Sequence[PoolSpec], server: ServerSettings, devices: Sequence[st
     counts, warnings = _counts(launched, server, devices)
     for spec, count in zip(launched, counts, strict=True):
         if spec.min_ready > count:
-            raise UserError(
-                f"server.min_ready={spec.min_ready} cannot be met: pool {spec.name} has {count} replica(s)"
-            )
+            raise UserError(f"server.min_ready={spec.min_ready} cannot be met: pool {spec.name} has {count} replica(s)")
     last_port = server.start_port + sum(counts) - 1
     if server.start_port and not 1 <= server.start_port <= last_port <= 65535:
         raise UserError(

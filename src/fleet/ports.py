@@ -74,7 +74,7 @@ def holder(port: int) -> Holder:
     except (psutil.Error, OSError):
         connections = []
     for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        if connection.status == psutil.CONN_LISTEN and tuple(connection.laddr)[1:2] == (port,) and connection.pid:
             try:
                 command = " ".join(psutil.Process(connection.pid).cmdline())
             except psutil.Error:

@@ -166,10 +166,9 @@ def _members(groups: Sequence[Group], table: dict[int, _Entry]) -> list[ProcessI
     oldest = min(group.leader.started for group in groups) if groups else 0
     found: dict[int, ProcessId] = {}
     for pid, entry in table.items():
-        leader = leaders.get(entry.group) or leaders.get(entry.session)
-        if leader is not None and entry.id.started >= leader.started:
-            found[pid] = entry.id
-        elif marks and entry.id.started >= oldest and _carries(pid, marks):
+        head = leaders.get(entry.group) or leaders.get(entry.session)
+        in_group = head is not None and entry.id.started >= head.started
+        if in_group or (marks and entry.id.started >= oldest and _carries(pid, marks)):
             found[pid] = entry.id
     grown = True
     while grown:

@@ -1,0 +1,308 @@
+"""The fleet of a run, from outside: start, routers, status, stop; several jobs of a sweep can use one in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import aiohttp
+
+from src.errors import UserError
+from src.fleet import hub
+from src.fleet.arguments import ExtraArgs
+from src.fleet.command import HELP_WORDS, FlagBook, is_cpu_build, parse_flags, python_of, server_executable
+from src.fleet.external import external_replicas
+from src.fleet.gpus import Gpu, gpus, visible_devices
+from src.fleet.guard import shared_guard
+from src.fleet.launch import cache_root, end_servers
+from src.fleet.launcher import Launcher, VllmProgram
+from src.fleet.plan import FleetPlan, PoolKind, PoolSpec, plan
+from src.fleet.preflight import preflight
+from src.fleet.probe import http_session
+from src.fleet.replica import Phase, Replica, ReplicaStatus
+from src.fleet.routing import PoolRouter
+from src.fleet.sampler import sample_forever, sample_replicas
+from src.fleet.settings import Device, ServerSettings
+from src.fleet.supervisor import Supervisor, WatchSettings
+from src.llm.types import Endpoint
+
+log = logging.getLogger(__name__)
+
+_LAST_SAMPLE_S = 5.0
+
+
+class Fleet:
+    """All servers of a run.
+
+    Processes, ports and the key belong to this process; watching, routing and sampling belong to the event loop
+    that `start` or `attach` was called in, until `detach`.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[PoolSpec],
+        server: ServerSettings,
+        directory: Path,
+        tasks_file: Path | None = None,
+        watch: WatchSettings | None = None,
+    ) -> None:
+        """Logs go to `directory/servers`; `tasks_file` is what simulated servers play."""
+        self.pools = tuple(pools)
+        self.server = server
+        self.signature = fleet_signature(pools, server, tasks_file)
+        self.logs = directory.absolute() / "servers"
+        self._tasks_file = tasks_file.absolute() if tasks_file is not None else None
+        self._watch = watch or WatchSettings()
+        self._key = secrets.token_urlsafe(32)
+        self._replicas: list[Replica] = []
+        self._launcher: Launcher | None = None
+        self._uses_gpus = False
+        self._prepared = False
+        self._checked = False
+        self._ended = False
+        self._routers: dict[str, PoolRouter] = {}
+        self._supervisor: Supervisor | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Launch what does not run yet; returns when every pool has `min_ready` ready replicas.
+
+        The others go on starting in the background. May be called again in another event loop.
+
+        Raises:
+            UserError: the plan does not fit, a port is taken, a model is missing, servers do not start, or the
+                preflight found an unfit parser. Nothing keeps running then.
+        """
+        try:
+            await self._prepare()
+            await self.attach()
+            assert self._supervisor is not None
+            assert self._http is not None
+            await self._supervisor.enough_ready(self.pools)
+            if self.server.preflight and not self._checked:
+                await self._check_pools(self._http)
+                self._checked = True
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def attach(self) -> None:
+        """Watch, route and sample in the running event loop."""
+        if self._supervisor is not None:
+            return
+        if self._ended:
+            raise RuntimeError("the fleet has been stopped")
+        self._http = http_session()
+        self._routers = {spec.name: PoolRouter(spec.name, self.server.routing, self._hint) for spec in self.pools}
+        launcher = self._launcher
+        self._supervisor = Supervisor(
+            self._replicas,
+            self._routers,
+            launcher.start if launcher is not None else _never,
+            self._http,
+            self._watch,
+            self.server.ready_timeout_s,
+            self.server.stagger_s,
+        )
+        self._supervisor.run()
+        self._tasks = [asyncio.create_task(sample_forever(self._http, lambda: self._replicas, self._uses_gpus))]
+        if launcher is not None:
+            self._tasks.append(asyncio.create_task(launcher.keep_guard()))
+
+    async def detach(self) -> None:
+        """Take a last sample and leave the processes running, unwatched, for the next job."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        if self._http is not None:
+            try:
+                async with asyncio.timeout(_LAST_SAMPLE_S):
+                    await sample_replicas(self._http, self._replicas)
+            except TimeoutError:
+                log.debug("the last sample was not had in time")
+        if self._supervisor is not None:
+            await self._supervisor.close()
+            self._supervisor = None
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    async def stop(self) -> None:
+        """End every server of this fleet and what belongs to it."""
+        self._ended = True
+        try:
+            await self.detach()
+        finally:
+            await asyncio.to_thread(self.end)
+
+    def end(self) -> None:
+        """The same without an event loop; blocks for a few seconds at most."""
+        self._ended = True
+        running = [replica for replica in self._replicas if replica.process is not None]
+        end_servers([replica.process for replica in running if replica.process is not None], self._watch.grace_s)
+        for replica in running:
+            replica.enter(Phase.stopped)
+            replica.process = None
+
+    def router(self, pool: str) -> PoolRouter:
+        """The router of a pool; belongs to the event loop of the last `start` or `attach`.
+
+        Raises:
+            KeyError: no such pool.
+        """
+        return self._routers[pool]
+
+    def endpoints(self, pool: str | None = None) -> list[Endpoint]:
+        """The replicas in the routing now, of one pool or all."""
+        ready = (replica for replica in self._replicas if pool in (None, replica.pool))
+        return [replica.endpoint for replica in ready if replica.endpoint is not None]
+
+    def context_limit(self, pool: str) -> int | None:
+        """Tokens that the pool's servers take, from /v1/models; None when they do not say."""
+        limits = [replica.context_limit for replica in self._replicas if replica.pool == pool]
+        known = [limit for limit in limits if limit is not None]
+        return min(known) if known else None
+
+    def status(self) -> list[ReplicaStatus]:
+        """Every replica as it stands, in the order of ports."""
+        return [ReplicaStatus.of(replica) for replica in self._replicas]
+
+    @property
+    def restarts(self) -> int:
+        """How often servers had to be started again."""
+        return sum(replica.restarts for replica in self._replicas)
+
+    @property
+    def usable(self) -> bool:
+        """Whether another job can use it: not stopped, and no pool given up."""
+        lost = {spec.name for spec in self.pools} - {
+            replica.pool for replica in self._replicas if replica.phase is not Phase.failed
+        }
+        return self._prepared and not self._ended and not lost
+
+    async def _prepare(self) -> None:
+        """Everything before the first launch: plan, program, models, ports."""
+        if self._prepared:
+            return
+        self.logs.mkdir(parents=True, exist_ok=True)
+        launched = [spec for spec in self.pools if spec.kind is not PoolKind.external]
+        if launched:
+            guard = shared_guard(self.logs / "guard.log")
+            executable = self._executable()
+            on_hub = [spec for spec in self._vllm_pools() if hub.is_on_hub(spec.model or "", _model_key(spec))]
+            devices = await asyncio.to_thread(choose_devices, self.server, executable) if executable else []
+            self._uses_gpus = bool(devices)
+            found = self._plan(devices)
+            tool = Launcher(self.server, self.logs, guard, self._key, None, None)
+            program = None
+            if executable is not None:
+                flags = await self._flags(tool, executable)
+                program = VllmProgram(executable, flags, devices is None)
+            for spec in on_hub:
+                await self._download(tool, executable or "", spec)
+            if self._tasks_file is None and any(spec.kind is PoolKind.simulated for spec in self.pools):
+                raise UserError("simulated servers need the tasks they are to play: no tasks file was given")
+            self._launcher = Launcher(self.server, self.logs, guard, self._key, program, self._tasks_file)
+            self._replicas = self._launcher.replicas(found.placements)
+            await self._launcher.check_ports(self._replicas)
+        self._replicas += external_replicas(self.pools)
+        self._prepared = True
+
+    def _plan(self, devices: list[str] | None) -> FleetPlan:
+        found = plan(self.pools, self.server, devices)
+        for warning in found.warnings:
+            log.warning("%s", warning)
+        return found
+
+    def _vllm_pools(self) -> list[PoolSpec]:
+        return [spec for spec in self.pools if spec.kind is PoolKind.vllm]
+
+    def _executable(self) -> str | None:
+        return server_executable(self.server.executable) if self._vllm_pools() else None
+
+    async def _flags(self, launcher: Launcher, executable: str) -> frozenset[str]:
+        book = FlagBook(cache_root())
+        known = book.read(executable)
+        if known is not None:
+            return known
+        log.info("asking %s which flags it knows (once)", executable)
+        text = ""
+        for word in HELP_WORDS:
+            _, text = await launcher.run_tool([executable, "serve", word], self.logs / "vllm-help.log")
+            if flags := parse_flags(text):
+                book.write(executable, flags)
+                return flags
+        last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
+        raise UserError(f"server.executable={executable} does not show its flags: {last.strip()[:300]}")
+
+    async def _download(self, launcher: Launcher, executable: str, spec: PoolSpec) -> None:
+        assert spec.model is not None
+        target = self.logs / f"download-{spec.name}.log"
+        log.info("fetching %s from the hub unless it is in the cache (log: %s)", spec.model, target)
+        extra = ExtraArgs.parse(spec.extra_args, spec.name)
+        status, output = await launcher.run_tool(hub.download_command(python_of(executable), spec.model, extra), target)
+        if status != 0:
+            raise hub.download_failure(spec.model, _model_key(spec), output, target)
+
+    async def _check_pools(self, http: aiohttp.ClientSession) -> None:
+        first = {endpoint.name: endpoint for endpoint in self.endpoints()}
+        by_pool = {replica.pool: first[replica.name] for replica in self._replicas if replica.name in first}
+        checks = [preflight(http, spec, by_pool[spec.name]) for spec in self.pools if spec.name in by_pool]
+        for outcome in await asyncio.gather(*checks, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def _hint(self, endpoint: Endpoint) -> None:
+        if self._supervisor is not None:
+            self._supervisor.hint(endpoint)
+
+
+def choose_devices(server: ServerSettings, executable: str) -> list[str] | None:
+    """What the servers may be given: entries for CUDA_VISIBLE_DEVICES, or None for the CPU.
+
+    Raises:
+        UserError: `server.gpu_ids` names a GPU that is not there.
+    """
+    if server.device is Device.cpu:
+        return None
+    found = gpus()
+    if server.gpu_ids is not None:
+        return _named(server.gpu_ids, found)
+    if server.device is Device.auto and is_cpu_build(executable):
+        return None
+    return visible_devices(found)
+
+
+def fleet_signature(pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> str:
+    """Equal for two jobs that can share one running fleet."""
+    settings = {key: value for key, value in asdict(server).items() if key not in ("routing", "preflight", "strict")}
+    played = b""
+    if tasks_file is not None and any(spec.kind is PoolKind.simulated for spec in pools):
+        played = hashlib.sha256(tasks_file.read_bytes()).digest()
+    keys = [spec.api_key for spec in pools]
+    return hashlib.sha256(repr((sorted(settings.items()), list(pools), keys, played)).encode()).hexdigest()
+
+
+def _named(gpu_ids: Sequence[int], found: Sequence[Gpu]) -> list[str]:
+    there = {gpu.index for gpu in found}
+    missing = sorted(set(gpu_ids) - there)
+    if found and missing:
+        raise UserError(f"server.gpu_ids={list(gpu_ids)}: there is no GPU {missing[0]} (there are 0 to {max(there)})")
+    if not found:
+        log.warning("NVML shows no GPU; server.gpu_ids=%s is taken as it is", list(gpu_ids))
+    return [str(number) for number in gpu_ids]
+
+
+def _model_key(spec: PoolSpec) -> str:
+    return "agent.model" if spec.num_key == "server.num" else f"the model of pool {spec.name}"
+
+
+async def _never(replica: Replica) -> None:
+    raise UserError(f"server {replica.name} is not one that this fleet starts")
