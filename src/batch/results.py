@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.batch.files import replaced
-from src.evaluation.endings import INFRASTRUCTURE_ENDINGS
+from src.evaluation.endings import OURS
 from src.simulation.record import encode_line
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def as_simulation_run(record: dict[str, Any]) -> dict[str, Any]:
     """
     reason = record["termination_reason"]
     reward_info = record["reward_info"]
-    if reason in INFRASTRUCTURE_ENDINGS:
+    if reason in OURS:
         note = f"{reason}: {record['error']}" if record["error"] else reason
         reward_info = {**reward_info, "reward": 0.0, "info": {**(reward_info.get("info") or {}), "note": note}}
         reason = "agent_error"

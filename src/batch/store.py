@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Self
 import orjson
 
 from src.errors import UserError
-from src.evaluation.endings import INFRASTRUCTURE_ENDINGS
+from src.evaluation.endings import OURS
 from src.simulation.record import Key, Record, encode_line
 
 RECORD_FILE = "simulations.jsonl"
@@ -46,7 +46,7 @@ class Entry:
     @property
     def finished(self) -> bool:
         """False for the endings that a resumed run does again."""
-        return self.termination_reason not in INFRASTRUCTURE_ENDINGS
+        return self.termination_reason not in OURS
 
 
 class Store:

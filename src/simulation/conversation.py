@@ -20,8 +20,6 @@ from src.telemetry.events import StepComplete, ToolCallDone, emit
 if TYPE_CHECKING:
     from tau2.data_model.message import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
 
-SOLO_STOP = "###STOP###"
-
 
 class Role(StrEnum):
     """Who sends or receives a message."""
@@ -54,6 +52,8 @@ class Rules:
     """A message with both text and tool calls ends the simulation."""
     stop_tokens: tuple[str, ...] = ()
     """Any of these in a user's text ends the conversation."""
+    solo_stop: str = ""
+    """This in a solo agent's text ends it as it should; any other text is an error."""
 
 
 class Conversation:
@@ -144,9 +144,9 @@ class Conversation:
             return
         text = message.content or ""
         if self.sender is Role.USER and any(token in text for token in self.rules.stop_tokens):
-            self.ending = TerminationReason.USER_STOP
+            self.ending = TerminationReason.user_stop
         elif self.sender is Role.AGENT and self.solo:
-            self.ending = TerminationReason.AGENT_STOP if SOLO_STOP in text else TerminationReason.AGENT_ERROR
+            self.ending = TerminationReason.agent_stop if self.rules.solo_stop in text else TerminationReason.agent_error
 
     async def _step(self) -> None:
         """Deliver the pending message; what comes back is pending next."""
@@ -189,9 +189,9 @@ class Conversation:
     def _apply_limits(self) -> None:
         """Both limits overwrite a stop of the same step, and too many errors win over too many steps."""
         if self.steps >= self.rules.max_steps:
-            self.ending = TerminationReason.MAX_STEPS
+            self.ending = TerminationReason.max_steps
         if self.errors >= self.rules.max_errors:
-            self.ending = TerminationReason.TOO_MANY_ERRORS
+            self.ending = TerminationReason.too_many_errors
 
     def _check_communication(self) -> None:
         if not self.rules.validate_communication or self.sender is Role.ENV:
@@ -202,4 +202,4 @@ class Conversation:
 
     @staticmethod
     def _error_of(role: Role) -> TerminationReason:
-        return TerminationReason.USER_ERROR if role is Role.USER else TerminationReason.AGENT_ERROR
+        return TerminationReason.user_error if role is Role.USER else TerminationReason.agent_error

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from src.evaluation.reward import NLCheck
 from src.llm.types import ChatMessage, ModelError
 from src.simulation.voice import RoleError, Voice
 
@@ -15,20 +15,11 @@ ATTEMPTS = 3
 _OBJECT = re.compile(r"\{.*\}", re.S)
 
 
-@dataclass(frozen=True, slots=True)
-class AssertionVerdict:
-    """What the judge says of one natural-language assertion."""
-
-    assertion: str
-    met: bool
-    justification: str
-
-
 class JudgeError(ModelError):
     """No readable verdict was had: an infrastructure error, not a failed assertion."""
 
 
-async def judge(voice: Voice, question: str, assertions: Sequence[str]) -> list[AssertionVerdict]:
+async def judge(voice: Voice, question: str, assertions: Sequence[str]) -> list[NLCheck]:
     """Grade the assertions; an answer that cannot be read is asked for again with another seed.
 
     Raises:
@@ -47,7 +38,7 @@ async def judge(voice: Voice, question: str, assertions: Sequence[str]) -> list[
     raise JudgeError(f"the judge gave no readable verdict in {ATTEMPTS} answers: {problem}")
 
 
-def parse_verdicts(text: str, assertions: Sequence[str]) -> list[AssertionVerdict]:
+def parse_verdicts(text: str, assertions: Sequence[str]) -> list[NLCheck]:
     """The verdicts in a judge's answer, one for each assertion.
 
     Raises:
@@ -65,9 +56,9 @@ def parse_verdicts(text: str, assertions: Sequence[str]) -> list[AssertionVerdic
     return [_verdict(result) for result in results]
 
 
-def _verdict(result: Any) -> AssertionVerdict:
+def _verdict(result: Any) -> NLCheck:
     if not isinstance(result, dict) or not isinstance(result.get("metExpectation"), bool):
         raise ValueError("a result without a boolean metExpectation")
-    return AssertionVerdict(
+    return NLCheck(
         str(result.get("expectedOutcome", "")), result["metExpectation"], str(result.get("reasoning", ""))
     )

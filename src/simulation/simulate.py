@@ -16,13 +16,13 @@ from urllib.parse import quote
 from src.benchmark import prompts
 from src.benchmark.environment import ToolDeadline
 from src.evaluation.endings import TerminationReason
-from src.evaluation.reward import evaluate
+from src.evaluation.reward import NLCheck, evaluate
 from src.llm.types import ChatMessage, ContextOverflowError, DeadlineError, FatalModelError, ModelError, ToolSet
 from src.simulation.agent import Agent
 from src.simulation.calls import CallLog
-from src.simulation.conversation import SOLO_STOP, Conversation
+from src.simulation.conversation import Conversation
 from src.simulation.experts import Consultation
-from src.simulation.judge import AssertionVerdict, JudgeError, judge
+from src.simulation.judge import JudgeError, judge
 from src.simulation.record import Key, Record
 from src.simulation.stage import Stage, prompt_digest
 from src.simulation.translate import agent_view, own_turn, user_view
@@ -61,7 +61,7 @@ class _Outcome:
     ending: TerminationReason
     error: str | None = None
     final_state: FinalState | None = None
-    verdicts: list[AssertionVerdict] | None = None
+    verdicts: list[NLCheck] | None = None
 
     def failed(self, ending: TerminationReason, error: str) -> None:
         """The infrastructure's endings overwrite all others."""
@@ -116,7 +116,7 @@ class Simulation:
     async def _play(self) -> Record:
         conversation = None
         notes: dict[str, Any] = {}
-        outcome = _Outcome(TerminationReason.INFRASTRUCTURE_ERROR)
+        outcome = _Outcome(TerminationReason.infrastructure_error)
         try:
             environment = self.stage.domain.environment(self.task, solo=self.stage.solo)
             parties = self._parties()
@@ -130,9 +130,9 @@ class Simulation:
         messages = [] if conversation is None else conversation.trajectory
         try:
             if conversation is not None:
-                if outcome.ending in (TerminationReason.USER_STOP, TerminationReason.AGENT_STOP):
+                if outcome.ending.regular:
                     outcome.verdicts = await self._judge(messages)
-                outcome.final_state = await environment.final_state(messages)
+                outcome.final_state = await environment.final_state()
         except Exception as error:
             ending, text = self._diagnose(error)
             outcome.failed(ending, f"scoring: {text}")
@@ -143,18 +143,20 @@ class Simulation:
         if isinstance(error, FatalModelError):
             self.fatal = str(error)
         if isinstance(error, ContextOverflowError):
-            return TerminationReason.CONTEXT_OVERFLOW, str(error)
+            return TerminationReason.context_overflow, str(error)
         if isinstance(error, (DeadlineError, ToolDeadline)):
-            return TerminationReason.DEADLINE, str(error)
+            return TerminationReason.deadline, str(error)
         if isinstance(error, TimeoutError):
-            return TerminationReason.DEADLINE, f"longer than {self.stage.play.simulation_timeout_s} s"
+            return TerminationReason.deadline, f"longer than {self.stage.play.simulation_timeout_s} s"
         if isinstance(error, ModelError):
-            return TerminationReason.INFRASTRUCTURE_ERROR, str(error)
+            return TerminationReason.infrastructure_error, str(error)
         log.error("%s failed unexpectedly", self.job.key.label, exc_info=error)
-        return TerminationReason.INFRASTRUCTURE_ERROR, f"{type(error).__name__}: {error}"
+        return TerminationReason.infrastructure_error, f"{type(error).__name__}: {error}"
 
     def _record(self, messages: list[Message], outcome: _Outcome, notes: dict[str, Any]) -> Record:
         evaluation = evaluate(self.task, messages, outcome.ending, outcome.final_state, outcome.verdicts)
+        if evaluation.notes:
+            notes = {**notes, "scoring": list(evaluation.notes)}
         key = self.job.key
         return Record(
             id=str(uuid.uuid4()),
@@ -180,7 +182,7 @@ class Simulation:
             error=outcome.error,
         )
 
-    async def _judge(self, messages: list[Message]) -> list[AssertionVerdict] | None:
+    async def _judge(self, messages: list[Message]) -> list[NLCheck] | None:
         """Verdicts on the natural-language assertions, when they count or are always wanted."""
         criteria = self.task.evaluation_criteria
         if criteria is None:
@@ -193,8 +195,7 @@ class Simulation:
         model = self.stage.play.cast.judge
         if model is None:
             raise JudgeError("the task needs a judge and there is none (judge=none)")
-        transcript = "\n".join(f"{message.role}: {message.content}" for message in messages)
-        system, question = prompts.judge_messages(transcript, criteria.nl_assertions)
+        system, question = prompts.judge_messages(prompts.judge_transcript(messages), criteria.nl_assertions)
         voice = self._voice("judge", model, ChatMessage("system", system), None)
         return await judge(voice, question, criteria.nl_assertions)
 
@@ -221,7 +222,7 @@ class Simulation:
             agent_voice,
             consultation=consultation,
             strip_message_tags=play.strip_message_tags,
-            solo_stop=(prompts.done_tool_schema()["function"]["name"], SOLO_STOP) if stage.solo else None,
+            solo_stop=prompts.solo_stop() if stage.solo else None,
         )
         user = None
         if not stage.solo:

@@ -51,6 +51,7 @@ def scene(domain: Domain, task: Any, seed: int, mode: AgentMode) -> tuple[list[L
         max_errors=generator.choice([2, 4, 10]),
         validate_communication=generator.random() < 0.3,
         stop_tokens=STOPS,
+        solo_stop="###STOP###",
     )
     if mode is AgentMode.solo:
         agent = random_lines(generator, 200, [*agent_calls, *user_calls, ("done", {})], (), 0)

@@ -1,0 +1,1 @@
+"""Speed and memory, side by side with the tau2 package in one run: `python -m benchmarks`."""
