@@ -1,10 +1,12 @@
-"""The fleet of a run, from outside: start, routers, status, stop; several jobs of a sweep can use one in turn."""
+"""The fleet of a run, from outside: start, routers, status, stop; `lease` keeps one for the jobs of a sweep."""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import hashlib
 import logging
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,21 +15,17 @@ from pathlib import Path
 import aiohttp
 
 from src.errors import UserError
-from src.fleet import hub
-from src.fleet.arguments import ExtraArgs
-from src.fleet.command import HELP_WORDS, FlagBook, is_cpu_build, parse_flags, python_of, server_executable
-from src.fleet.external import external_replicas
-from src.fleet.gpus import Gpu, gpus, visible_devices
-from src.fleet.guard import shared_guard
-from src.fleet.launch import cache_root, end_servers
-from src.fleet.launcher import Launcher, VllmProgram
-from src.fleet.plan import FleetPlan, PoolKind, PoolSpec, plan
+from src.fleet.guard import close_shared_guard
+from src.fleet.launch import end_servers
+from src.fleet.launcher import Launcher
+from src.fleet.plan import PoolKind, PoolSpec
 from src.fleet.preflight import preflight
+from src.fleet.prepare import prepare
 from src.fleet.probe import http_session
 from src.fleet.replica import Phase, Replica, ReplicaStatus
 from src.fleet.routing import PoolRouter
 from src.fleet.sampler import sample_forever, sample_replicas
-from src.fleet.settings import Device, ServerSettings
+from src.fleet.settings import ServerSettings
 from src.fleet.supervisor import Supervisor, WatchSettings
 from src.llm.types import Endpoint
 
@@ -59,7 +57,7 @@ class Fleet:
         self._tasks_file = tasks_file.absolute() if tasks_file is not None else None
         self._watch = watch or WatchSettings()
         self._key = secrets.token_urlsafe(32)
-        self._replicas: list[Replica] = []
+        self._replicas: tuple[Replica, ...] = ()
         self._launcher: Launcher | None = None
         self._uses_gpus = False
         self._prepared = False
@@ -80,7 +78,10 @@ class Fleet:
                 preflight found an unfit parser. Nothing keeps running then.
         """
         try:
-            await self._prepare()
+            if not self._prepared:
+                found = await prepare(self.pools, self.server, self.logs, self._key, self._tasks_file)
+                self._replicas, self._launcher, self._uses_gpus = found.replicas, found.launcher, found.uses_gpus
+                self._prepared = True
             await self.attach()
             assert self._supervisor is not None
             assert self._http is not None
@@ -187,70 +188,6 @@ class Fleet:
         }
         return self._prepared and not self._ended and not lost
 
-    async def _prepare(self) -> None:
-        """Everything before the first launch: plan, program, models, ports."""
-        if self._prepared:
-            return
-        self.logs.mkdir(parents=True, exist_ok=True)
-        launched = [spec for spec in self.pools if spec.kind is not PoolKind.external]
-        if launched:
-            guard = shared_guard(self.logs / "guard.log")
-            executable = self._executable()
-            on_hub = [spec for spec in self._vllm_pools() if hub.is_on_hub(spec.model or "", _model_key(spec))]
-            devices = await asyncio.to_thread(choose_devices, self.server, executable) if executable else []
-            self._uses_gpus = bool(devices)
-            found = self._plan(devices)
-            tool = Launcher(self.server, self.logs, guard, self._key, None, None)
-            program = None
-            if executable is not None:
-                flags = await self._flags(tool, executable)
-                program = VllmProgram(executable, flags, devices is None)
-            for spec in on_hub:
-                await self._download(tool, executable or "", spec)
-            if self._tasks_file is None and any(spec.kind is PoolKind.simulated for spec in self.pools):
-                raise UserError("simulated servers need the tasks they are to play: no tasks file was given")
-            self._launcher = Launcher(self.server, self.logs, guard, self._key, program, self._tasks_file)
-            self._replicas = self._launcher.replicas(found.placements)
-            await self._launcher.check_ports(self._replicas)
-        self._replicas += external_replicas(self.pools)
-        self._prepared = True
-
-    def _plan(self, devices: list[str] | None) -> FleetPlan:
-        found = plan(self.pools, self.server, devices)
-        for warning in found.warnings:
-            log.warning("%s", warning)
-        return found
-
-    def _vllm_pools(self) -> list[PoolSpec]:
-        return [spec for spec in self.pools if spec.kind is PoolKind.vllm]
-
-    def _executable(self) -> str | None:
-        return server_executable(self.server.executable) if self._vllm_pools() else None
-
-    async def _flags(self, launcher: Launcher, executable: str) -> frozenset[str]:
-        book = FlagBook(cache_root())
-        known = book.read(executable)
-        if known is not None:
-            return known
-        log.info("asking %s which flags it knows (once)", executable)
-        text = ""
-        for word in HELP_WORDS:
-            _, text = await launcher.run_tool([executable, "serve", word], self.logs / "vllm-help.log")
-            if flags := parse_flags(text):
-                book.write(executable, flags)
-                return flags
-        last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
-        raise UserError(f"server.executable={executable} does not show its flags: {last.strip()[:300]}")
-
-    async def _download(self, launcher: Launcher, executable: str, spec: PoolSpec) -> None:
-        assert spec.model is not None
-        target = self.logs / f"download-{spec.name}.log"
-        log.info("fetching %s from the hub unless it is in the cache (log: %s)", spec.model, target)
-        extra = ExtraArgs.parse(spec.extra_args, spec.name)
-        status, output = await launcher.run_tool(hub.download_command(python_of(executable), spec.model, extra), target)
-        if status != 0:
-            raise hub.download_failure(spec.model, _model_key(spec), output, target)
-
     async def _check_pools(self, http: aiohttp.ClientSession) -> None:
         first = {endpoint.name: endpoint for endpoint in self.endpoints()}
         by_pool = {replica.pool: first[replica.name] for replica in self._replicas if replica.name in first}
@@ -264,20 +201,47 @@ class Fleet:
             self._supervisor.hint(endpoint)
 
 
-def choose_devices(server: ServerSettings, executable: str) -> list[str] | None:
-    """What the servers may be given: entries for CUDA_VISIBLE_DEVICES, or None for the CPU.
+_held: Fleet | None = None
+_held_by = 0
+
+
+async def lease(
+    pools: Sequence[PoolSpec],
+    server: ServerSettings,
+    directory: Path,
+    tasks_file: Path | None = None,
+    watch: WatchSettings | None = None,
+) -> Fleet:
+    """A started fleet for this job: the running one if it is the same, else a new one in its place.
+
+    Call `Fleet.detach` at the job's end and `shutdown` after the last.
 
     Raises:
-        UserError: `server.gpu_ids` names a GPU that is not there.
+        UserError: as `Fleet.start`.
     """
-    if server.device is Device.cpu:
-        return None
-    found = gpus()
-    if server.gpu_ids is not None:
-        return _named(server.gpu_ids, found)
-    if server.device is Device.auto and is_cpu_build(executable):
-        return None
-    return visible_devices(found)
+    global _held, _held_by
+    held = _held if _held_by == os.getpid() else None
+    if held is not None:
+        if held.usable and held.signature == fleet_signature(pools, server, tasks_file):
+            held.server = server
+            await held.start()
+            return held
+        await held.stop()
+    fleet = Fleet(pools, server, directory, tasks_file, watch)
+    if _held_by != os.getpid():
+        atexit.register(shutdown)
+    _held, _held_by = fleet, os.getpid()
+    await fleet.start()
+    return fleet
+
+
+def shutdown() -> None:
+    """End the leased fleet and the guard; for the end of the process, no event loop needed."""
+    global _held
+    if _held is not None and _held_by == os.getpid():
+        _held.end()
+        _held = None
+        close_shared_guard()
 
 
 def fleet_signature(pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> str:
@@ -288,20 +252,6 @@ def fleet_signature(pools: Sequence[PoolSpec], server: ServerSettings, tasks_fil
         played = hashlib.sha256(tasks_file.read_bytes()).digest()
     keys = [spec.api_key for spec in pools]
     return hashlib.sha256(repr((sorted(settings.items()), list(pools), keys, played)).encode()).hexdigest()
-
-
-def _named(gpu_ids: Sequence[int], found: Sequence[Gpu]) -> list[str]:
-    there = {gpu.index for gpu in found}
-    missing = sorted(set(gpu_ids) - there)
-    if found and missing:
-        raise UserError(f"server.gpu_ids={list(gpu_ids)}: there is no GPU {missing[0]} (there are 0 to {max(there)})")
-    if not found:
-        log.warning("NVML shows no GPU; server.gpu_ids=%s is taken as it is", list(gpu_ids))
-    return [str(number) for number in gpu_ids]
-
-
-def _model_key(spec: PoolSpec) -> str:
-    return "agent.model" if spec.num_key == "server.num" else f"the model of pool {spec.name}"
 
 
 async def _never(replica: Replica) -> None:

@@ -46,6 +46,11 @@ class PoolSpec:
     """The configuration key behind `num`, named in errors."""
 
     @property
+    def model_key(self) -> str:
+        """Where the model stands in the configuration."""
+        return "agent.model" if self.num_key == "server.num" else self.num_key.replace(".pool.num", ".model")
+
+    @property
     def gpus_per_replica(self) -> int:
         """Tensor-parallel size, times the pipeline- and data-parallel sizes found in `extra_args`."""
         if self.kind is not PoolKind.vllm:

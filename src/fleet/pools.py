@@ -164,10 +164,10 @@ def _other_pool(other: LocalModel, agent: PoolSpec) -> PoolSpec:
 
 def _joined(known: PoolSpec, spec: PoolSpec, other: LocalModel) -> PoolSpec:
     """One pool for two models: they must agree on what is served; the first one's other keys count."""
-    mismatch = known.model != spec.model and not (known.kind is PoolKind.external and spec.model is None)
-    if known.kind is not spec.kind and known.kind is not PoolKind.external:
-        mismatch = True
-    if mismatch:
+    one_kind = known.kind is spec.kind or (known.kind is PoolKind.external and spec.kind is PoolKind.vllm)
+    # Simulated servers play for whoever asks; external ones say themselves what they serve.
+    one_model = known.model == spec.model or known.kind is PoolKind.simulated or None in (known.model, spec.model)
+    if not (one_kind and one_model):
         raise UserError(
             f"{other.key}.pool.name={spec.name}: this pool serves {known.model} ({known.kind}), "
             f"not {spec.model} ({spec.kind}): give it a name of its own"
