@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from src.config.names import CONF_DIR, choices, did_you_mean, nearest, nearest_keys, optional_parts, wanted
+from src.config.names import CONF_DIR, choices, did_you_mean, groups, nearest, nearest_keys, optional_parts, wanted
 from src.config.schema import register
 from src.errors import UserError
 
@@ -47,7 +47,15 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     text, cause = str(error), error.__cause__
     source = cause if isinstance(cause, OmegaConfBaseException) else error
     if isinstance(source, OmegaConfBaseException) and source.full_key:
-        return _wrong_key(source, re.sub(r"\[\d+\]", "", str(source.full_key)), text)
+        file = re.match(r"In '(.*)': \w+ raised while composing", text)
+        where = f"conf/{file[1]}.yaml: " if file else ""
+        return where + _wrong_key(source, re.sub(r"\[\d+\]", "", str(source.full_key)), text)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, YAMLError):
+        return " ".join(text.split())
+    if match := re.match(r"In '(.*)': Could not override '(.*)'\. No match in the defaults list", text):
+        return f"conf/{match[1]}.yaml: there is no group {match[2]}.{did_you_mean(nearest(match[2], groups()))}"
     if match := re.match(r"Ambiguous value for argument '(.*)'", text):
         key, _, value = match[1].partition("=")
         return f"{match[1]}: several values are a sweep, with --multirun, or one list: '{key}=[{value}]'"
@@ -83,7 +91,8 @@ def _wrong_key(error: OmegaConfBaseException, key: str, text: str) -> str:
     if "interpolat" in reason.lower():
         return f"{key}: {reason}"
     override = re.match(r"Error merging override (.*)", text)
-    what = override[1] if override else key
+    stated = re.search(r"[Vv]alue '(.*?)'", reason)
+    what = override[1] if override else f"{key}={stated[1]}" if stated else key
     if "does not support deletion" in reason:
         return f"{what}: a key cannot be taken away; set it, to null where it can be without a value"
     kind = wanted(key)
@@ -93,7 +102,7 @@ def _wrong_key(error: OmegaConfBaseException, key: str, text: str) -> str:
         return f"{what}: domains are selected with domain=[...], their tasks with domain.{name}.tasks={tasks or '...'}"
     if kind is None:
         return f"{what}: {reason}"
-    value = what.partition("=")[2] if override else ""
+    value = what.partition("=")[2]
     members = kind.removeprefix("one of ").removesuffix(" or null").split(", ") if "one of" in kind else []
     return f"{what}: {key} takes {kind}.{did_you_mean(nearest(value, members))}"
 

@@ -11,7 +11,7 @@ AGENT_POOL = "agent"
 
 
 def model_settings(config: Config) -> dict[str, ModelSettings]:
-    """Every model but the agent's, by its key (`user_llm`, `experts.expert_3.fallback`); without a switched-off judge."""
+    """Every model but the agent's and a switched-off judge, by its key (`user_llm`, `experts.expert_3.fallback`)."""
     models: dict[str, ModelSettings] = {"user_llm": config.user_llm}
     if config.judge.enabled:
         models["judge"] = config.judge

@@ -194,9 +194,9 @@ def _agent_problems(config: Config) -> Iterator[str]:
             "agent.model is not set: give a local path or a hub id (agent.model=Qwen/Qwen3-8B), or set CKPT_DIR.\n"
             "Without a model: experiment=smoke runs on simulated ones."
         )
-    elif agent.model is not None and kind is ServerKind.vllm and agent.model.startswith(("/", ".", "~")):
-        if not Path(agent.model).is_dir():
-            yield f"agent.model={agent.model}: there is no such directory"
+    local = agent.model is not None and agent.model.startswith(("/", "."))
+    if local and kind is ServerKind.vllm and not Path(str(agent.model)).is_dir():
+        yield f"agent.model={agent.model}: there is no such directory"
     if agent.mode is AgentMode.solo:
         for name in config.domain:
             if name in NO_SOLO:
@@ -264,11 +264,11 @@ def _url_problems(key: str, urls: list[str]) -> Iterator[str]:
 def _model_problems(key: str, model: ModelSettings) -> Iterator[str]:
     pool = model.pool
     if model.provider.is_pool:
+        group = key.partition(".")[0]
         if pool is None:
-            yield f"{key}.provider={model.provider.value}: needs a pool of servers; start from {key.partition('.')[0]}=vllm or simulated"
-        elif model.provider is Provider.vllm and pool.name != AGENT_POOL:
-            if not (model.model or pool.model or pool.endpoints):
-                yield f"{key}.model is not set: which model is to be served (or {key}.pool.name={AGENT_POOL})?"
+            yield f"{key}.provider={model.provider.value}: needs a pool; start from {group}=vllm or {group}=simulated"
+        elif not (model.model or pool.model or pool.endpoints or pool.name == AGENT_POOL):
+            yield f"{key}.model is not set: which model is to be served (or {key}.pool.name={AGENT_POOL})?"
     elif not model.model:
         yield f"{key}.model is not set: give the name that {model.provider.value} knows the model by"
     if model.max_tokens_key not in ("max_tokens", "max_completion_tokens"):

@@ -1,0 +1,134 @@
+"""Runs what a command line asks for through Hydra, one job or a sweep of them, and gathers their exit statuses.
+
+`main.py` calls `run_command_line`. Hydra composes and names directories; each job is `src.experiment.run`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from src.config import load
+from src.config.arguments import known_flags, read_dotenv
+from src.config.compose import COMPOSITION_ERRORS, explain
+from src.config.names import CONF_DIR
+from src.config.resume import check_resumable, resumed_arguments, save_sweep
+from src.config.run_dir import register_resolvers, remove_unused, save_composition
+from src.config.schema import register
+from src.errors import UserError
+from src.telemetry.console import err
+from src.telemetry.secrets import redact
+
+FINISHED, INFRASTRUCTURE, FAILED, INTERRUPTED = 0, 3, 1, 130
+"""The exit statuses of spec 10, from best to worst."""
+
+_BADNESS = {status: badness for badness, status in enumerate((FINISHED, INFRASTRUCTURE, FAILED, INTERRUPTED))}
+
+
+class Jobs:
+    """The jobs of this process; Hydra drops what they return, so their statuses are kept here."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.statuses: list[int] = []
+        self._arguments = arguments
+        self._finish_sweep: Callable[[], None] | None = None
+
+    def run(self, tree: DictConfig) -> None:
+        """One job, called by Hydra. KeyboardInterrupt, when it was interrupted, ends the sweep too."""
+        job = HydraConfig.get()
+        run_dir = Path(job.runtime.output_dir)
+        sweep_dir = Path(job.sweep.dir).absolute() if job.mode is RunMode.MULTIRUN else None
+        status = FAILED
+        try:
+            status = self._run(tree, run_dir, sweep_dir)
+        except UserError as error:
+            complain(str(error) if sweep_dir is None else f"job {run_dir.name}: {error}")
+            remove_unused(run_dir)
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+        except SystemExit as error:
+            status = status_of(error)
+        except Exception:
+            show_traceback()
+        self.statuses.append(status)
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
+
+    def _run(self, tree: DictConfig, run_dir: Path, sweep_dir: Path | None) -> int:
+        config = load(tree)
+        check_resumable(config, run_dir)
+        from src import experiment  # after the checks: it brings the benchmark with it
+
+        overrides = save_composition(tree, HydraConfig.instance().cfg, run_dir)
+        if sweep_dir is not None and self._finish_sweep is None:
+            save_sweep(self._arguments, overrides, sweep_dir)
+            experiment.sweep_started(sweep_dir)
+            self._finish_sweep = experiment.sweep_finished
+        return experiment.run(config, run_dir, overrides)
+
+    def finish(self) -> None:
+        """What a sweep does once, after its last job."""
+        if self._finish_sweep is not None:
+            self._finish_sweep()
+
+    def worst(self) -> int:
+        """The status for the whole process."""
+        return max(self.statuses, key=lambda status: _BADNESS.get(status, len(_BADNESS)), default=FINISHED)
+
+
+def run_command_line(given: Sequence[str]) -> int:
+    """Compose and run what the arguments say; the worst exit status of its jobs."""
+    wants_tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra then hands its errors on, for `explain`, in place of printing them.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    arguments = list(given)
+    try:
+        read_dotenv()
+        arguments = resumed_arguments(known_flags(arguments))
+    except UserError as error:
+        complain(str(error))
+        return FAILED
+    register()
+    sweep_dir = register_resolvers(arguments)
+    sys.argv[1:] = arguments
+    jobs = Jobs(arguments)
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(jobs.run)()
+    except KeyboardInterrupt:
+        jobs.statuses.append(INTERRUPTED)
+    except SystemExit as error:
+        jobs.statuses.append(status_of(error))
+    except (*COMPOSITION_ERRORS, OSError, ValueError, AssertionError) as error:
+        if wants_tracebacks:
+            show_traceback()
+        complain(explain(error, arguments))
+        jobs.statuses.append(FAILED)
+    finally:
+        jobs.finish()
+        remove_unused(sweep_dir)
+    return jobs.worst()
+
+
+def status_of(error: SystemExit) -> int:
+    """What a call of `sys.exit` meant; argparse's 2 for a wrong command line is 1 here."""
+    if error.code is None:
+        return FINISHED
+    return error.code if isinstance(error.code, int) and error.code in _BADNESS else FAILED
+
+
+def complain(text: str) -> None:
+    """An error for people, on standard error."""
+    err.print(f"error: {redact(text)}", markup=False)
+
+
+def show_traceback() -> None:
+    """An error of this program itself, or one that the user wants to see whole."""
+    err.print(redact(traceback.format_exc()), markup=False)
