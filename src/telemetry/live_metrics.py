@@ -1,0 +1,82 @@
+"""The running numbers of a run as they are charted in W&B: one snapshot every few seconds, made by the tracker."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from src.telemetry.events import Event, GpuSample, LLMCall
+from src.telemetry.quantiles import quantile
+from src.telemetry.tally import Tally
+
+_WINDOW = 5000
+"""Durations kept per type between two snapshots."""
+
+
+class LiveMetrics:
+    """Adds to the tally what is measured between two snapshots: latencies, tokens per second, GPUs."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._durations: dict[str, deque[float]] = {}
+        self._gpus: dict[int, GpuSample] = {}
+        self._tokens_before = 0
+        self._snapshot_at = time.monotonic()
+
+    def listen(self, event: Event) -> None:
+        """Take one event of the run."""
+        if isinstance(event, LLMCall):
+            durations = self._durations.get(event.type)
+            if durations is None:
+                durations = self._durations[event.type] = deque(maxlen=_WINDOW)
+            durations.append(event.duration_ms)
+        elif isinstance(event, GpuSample):
+            self._gpus[event.gpu] = event
+
+    def snapshot(self) -> dict[str, float]:
+        """The running numbers, as they are charted: totals, per domain, per replica, latencies since the last one."""
+        tally, now = self._tally, time.monotonic()
+        overall = tally.overall()
+        values: dict[str, float] = {
+            "finished": overall.done,
+            "in_flight": overall.in_flight,
+            "errors": overall.errors,
+            "elapsed_s": tally.elapsed_s(),
+            "cost_usd": tally.cost_usd,
+            "tokens/input": tally.input_tokens,
+            "tokens/output": tally.output_tokens,
+        }
+        passed_s = max(now - self._snapshot_at, 1e-3)
+        values["tokens/output_per_s"] = (tally.output_tokens - self._tokens_before) / passed_s
+        self._snapshot_at, self._tokens_before = now, tally.output_tokens
+        values.update(self._latencies())
+        values.update(self._servers())
+        for name, domain in [*list(tally.domains.items()), ("all", overall)]:
+            if domain.pass_1 is not None:
+                values[f"pass_1/{name}"] = domain.pass_1
+                values[f"done/{name}"] = domain.done
+        return values
+
+    def _latencies(self) -> dict[str, float]:
+        values = {}
+        for kind, durations in list(self._durations.items()):
+            self._durations[kind] = deque(maxlen=_WINDOW)
+            ordered = sorted(durations)
+            if ordered:
+                for percent in (50, 95, 99):
+                    values[f"latency_ms/{kind}/p{percent}"] = quantile(ordered, percent / 100)
+        return values
+
+    def _servers(self) -> dict[str, float]:
+        tally = self._tally
+        values = {}
+        for name, replica in list(tally.replicas.items()):
+            values[f"replica/{name}/output_per_s"] = replica.tokens_per_s(tally.clock(), tally.began_s)
+            if replica.running is not None and replica.waiting is not None and replica.kv_use is not None:
+                values[f"replica/{name}/running"] = replica.running
+                values[f"replica/{name}/waiting"] = replica.waiting
+                values[f"replica/{name}/kv_use"] = replica.kv_use
+        for number, gpu in list(self._gpus.items()):
+            values[f"gpu/{number}/use"] = gpu.utilisation
+            values[f"gpu/{number}/memory_gib"] = gpu.memory_used / 2**30
+        return values
