@@ -40,26 +40,28 @@ TYPES: dict[type[Event], str] = {
 
 Encoder = Callable[[Event], bytes]
 
+_SCOPE = ("domain", "task_id", "trial", "thread")
+
 
 def _encoder(kind: type[Event]) -> Encoder:
     """Compile the JSON line of one class of events; fields that are None are left out."""
-    names = tuple(field.name for field in fields(kind) if field.name not in ("scope", "time"))
+    names = tuple(field.name for field in fields(kind) if field.name not in ("scope", "time", "type"))
     fixed = TYPES.get(kind, kind.__name__)
-    get: Callable[[Event], Any] = attrgetter(*names) if names else lambda event: ()
-    single = len(names) == 1
+    kind_from = "__class__" if fixed else "type"
+    outside: Callable[[Event], tuple[Any, ...]] = attrgetter("time", kind_from, *names)
+    inside: Callable[[Event], tuple[Any, ...]] = attrgetter(
+        "time", kind_from, *(f"scope.{name}" for name in _SCOPE), *names
+    )
+    keys_outside = ("time", "type", *names)
+    keys_inside = ("time", "type", *_SCOPE, *names)
 
     def encode(event: Event) -> bytes:
-        row: dict[str, Any] = {"time": event.time, "type": fixed}
-        scope = event.scope
-        if scope is not None:
-            row["domain"] = scope.domain
-            row["task_id"] = scope.task_id
-            row["trial"] = scope.trial
-            row["thread"] = scope.thread
-        values = (get(event),) if single else get(event)
-        for name, value in zip(names, values, strict=True):
-            if value is not None:
-                row[name] = value
+        if event.scope is None:
+            row = {key: value for key, value in zip(keys_outside, outside(event), strict=True) if value is not None}
+        else:
+            row = {key: value for key, value in zip(keys_inside, inside(event), strict=True) if value is not None}
+        if fixed:
+            row["type"] = fixed
         try:
             return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
         except TypeError:

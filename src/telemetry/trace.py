@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ _OPENING = b"[\n"
 _CLOSING = b"\n]\n"
 _RUN_START = b'"name":"run start"'
 _RUN_PROCESS = 1
+_WORDS = 10_000
+"""Distinct names whose JSON is remembered (a model can invent tool names for ever)."""
 
 
 class Lanes:
@@ -56,6 +59,18 @@ class Lanes:
         return len(self._busy)
 
 
+@dataclass(slots=True)
+class _Row:
+    """Where a simulation's slices go."""
+
+    process: int
+    number: int
+    title: str
+    """As JSON."""
+    starts_us: float
+    """Of its first slice."""
+
+
 class TraceWriter:
     """Writes events as they come; remembers only simulations in flight and each replica's rows."""
 
@@ -67,10 +82,10 @@ class TraceWriter:
         if not starts:
             self._writer.write(_OPENING)
         self._processes: dict[str, int] = {}
-        self._rows: dict[tuple[str, str, int], tuple[int, int]] = {}
-        self._starts: dict[tuple[str, str, int], float] = {}
+        self._rows: dict[tuple[str, str, int], _Row] = {}
         self._next_row = 0
-        self._lanes: dict[str, Lanes] = {}
+        self._replicas: dict[str, tuple[int, Lanes]] = {}
+        self._quoted: dict[str, str] = {}
 
     def listen(self, event: Event) -> None:
         """Take one event."""
@@ -78,20 +93,21 @@ class TraceWriter:
             self._call(event)
         elif isinstance(event, ToolCallDone):
             if event.scope is not None:
-                detail = {"requestor": event.requestor, "error": event.error, "step": event.step}
-                self._in_simulation(event.scope, event.function, "tool", event.time, event.duration_ms, detail)
+                detail = f'{{"requestor":{self._quote(event.requestor)},"error":{"true" if event.error else "false"}}}'
+                name = self._quote(event.function)
+                self._in_simulation(event.scope, name, "tool", event.time, event.duration_ms, detail)
         elif isinstance(event, StepComplete):
             if event.scope is not None:
-                name = f"step {event.step}: {event.from_role} to {event.to_role}"
-                self._in_simulation(event.scope, name, "step", event.time, event.total_duration_ms, {})
+                name = f'"step {event.step}: {event.from_role} to {event.to_role}"'
+                self._in_simulation(event.scope, name, "step", event.time, event.total_duration_ms, "{}")
         elif isinstance(event, SimulationDone):
             self._simulation(event)
         elif isinstance(event, ReplicaSample):
-            process = self._process(f"replica {event.replica}")
+            process, _ = self._replica(event.replica)
             self._counter(process, "KV use", event.time, {"percent": round(event.kv_use * 100, 2)})
             self._counter(process, "requests", event.time, {"running": event.running, "waiting": event.waiting})
         elif isinstance(event, ReplicaState):
-            process = self._process(f"replica {event.replica}")
+            process, _ = self._replica(event.replica)
             self._instant(process, event.state, event.time, {"pid": event.pid, "detail": event.detail})
         elif isinstance(event, GpuSample):
             process = self._process("GPUs")
@@ -109,78 +125,79 @@ class TraceWriter:
             "tid": 0,
             "args": {"sort_index": 0},
         }
-        self._writer.write(orjson.dumps(last) + _CLOSING)
+        self._writer.write(_json(last).encode() + _CLOSING)
         self._writer.close()
 
     def _call(self, event: LLMCall) -> None:
-        duration_us = event.duration_ms * 1000
         end_us = event.time * 1e6
-        detail: dict[str, Any] = {
-            "model": event.model,
-            "queue_ms": event.queue_ms,
-            "input_tokens": event.input_tokens,
-            "output_tokens": event.output_tokens,
-            "cached_tokens": event.cached_tokens,
-        }
-        if event.error is not None or event.attempts != 1:
-            detail["attempts"] = event.attempts
-            detail["error"] = event.error
-        if event.replica is not None:
-            detail["replica"] = event.replica
         scope = event.scope
+        title = kind = self._quote(event.type)
         if scope is not None:
-            name = event.type if event.expert is None else event.expert
-            self._in_simulation(scope, name, "model", event.time, event.duration_ms, detail)
+            name = kind if event.expert is None else self._quote(event.expert)
+            replica = "null" if event.replica is None else self._quote(event.replica)
+            trouble = ""
+            if event.error is not None or event.attempts != 1:
+                trouble = f',"attempts":{event.attempts},"error":{_json(event.error)}'
+            detail = (
+                f'{{"model":{self._quote(event.model)},"replica":{replica},"queue_ms":{event.queue_ms:.1f},'
+                f'"input_tokens":{event.input_tokens},"cached_tokens":{event.cached_tokens},'
+                f'"output_tokens":{event.output_tokens}{trouble}}}'
+            )
+            title = self._in_simulation(scope, name, "model", event.time, event.duration_ms, detail).title
         if event.replica is not None:
             # Time in our own queue is none of the server's.
-            start_us = end_us - max(duration_us - event.queue_ms * 1000, 0.0)
-            process = self._process(f"replica {event.replica}")
-            lanes = self._lanes.get(event.replica)
-            if lanes is None:
-                lanes = self._lanes[event.replica] = Lanes()
+            duration_us = max(event.duration_ms - event.queue_ms, 0.0) * 1000
+            process, lanes = self._replica(event.replica)
             known = lanes.count
-            row = lanes.place(start_us, end_us)
+            row = lanes.place(end_us - duration_us, end_us)
             if row == known:
                 self._name("thread_name", process, row, f"requests {row:04d}")
-            title = event.type if scope is None else f"{scope.domain}/{scope.task_id}"
-            self._slice(process, row, title, event.type, start_us, end_us - start_us, {})
+            self._slice(process, row, title, event.type, end_us - duration_us, duration_us, "{}")
 
     def _simulation(self, event: SimulationDone) -> None:
         scope = event.scope
         if scope is None:
             return
-        key = (scope.domain, scope.task_id, scope.trial)
-        process, row = self._row(scope)
         end_us = event.time * 1e6
-        start_us = min(end_us - event.duration_ms * 1000, self._starts.pop(key, end_us))
+        row = self._row(scope, end_us)
+        start_us = min(end_us - event.duration_ms * 1000, row.starts_us)
         detail = {
             "reward": event.reward,
             "termination_reason": event.termination_reason,
             "cost_usd": event.cost_usd,
             "thread": scope.thread,
         }
-        title = f"{scope.domain}/{scope.task_id} #{scope.trial}"
-        self._slice(process, row, title, "simulation", start_us, end_us - start_us, detail)
-        del self._rows[key]
+        self._slice(row.process, row.number, row.title, "simulation", start_us, end_us - start_us, _json(detail))
+        del self._rows[scope.domain, scope.task_id, scope.trial]
 
     def _in_simulation(
-        self, scope: Scope, name: str, category: str, end_s: float, duration_ms: float, detail: dict[str, Any]
-    ) -> None:
-        process, row = self._row(scope)
-        start_us = end_s * 1e6 - duration_ms * 1000
-        key = (scope.domain, scope.task_id, scope.trial)
-        self._starts[key] = min(self._starts.get(key, start_us), start_us)
-        self._slice(process, row, name, category, start_us, duration_ms * 1000, detail)
+        self, scope: Scope, name: str, category: str, end_s: float, duration_ms: float, detail: str
+    ) -> _Row:
+        """Write a slice of a simulation; `name` and `detail` are JSON."""
+        duration_us = duration_ms * 1000
+        start_us = end_s * 1e6 - duration_us
+        row = self._row(scope, start_us)
+        if start_us < row.starts_us:
+            row.starts_us = start_us
+        self._slice(row.process, row.number, name, category, start_us, duration_us, detail)
+        return row
 
-    def _row(self, scope: Scope) -> tuple[int, int]:
+    def _row(self, scope: Scope, starts_us: float) -> _Row:
         key = (scope.domain, scope.task_id, scope.trial)
-        place = self._rows.get(key)
-        if place is None:
+        row = self._rows.get(key)
+        if row is None:
             process = self._process(f"simulations {scope.domain}")
             self._next_row += 1
-            place = self._rows[key] = (process, self._next_row)
+            title = _json(f"{scope.domain}/{scope.task_id} #{scope.trial}")
+            row = self._rows[key] = _Row(process, self._next_row, title, starts_us)
             self._name("thread_name", process, self._next_row, f"{scope.task_id} #{scope.trial}")
-        return place
+        return row
+
+    def _replica(self, name: str) -> tuple[int, Lanes]:
+        replica = self._replicas.get(name)
+        if replica is None:
+            replica = self._replicas[name] = (self._process(f"replica {name}"), Lanes())
+        return replica
 
     def _process(self, name: str) -> int:
         process = self._processes.get(name)
@@ -190,22 +207,24 @@ class TraceWriter:
             self._name("process_name", process, 0, shown)
         return process
 
+    def _quote(self, word: str) -> str:
+        """A recurring word as JSON."""
+        quoted = self._quoted.get(word)
+        if quoted is None:
+            quoted = _json(word)
+            if len(self._quoted) < _WORDS:
+                self._quoted[word] = quoted
+        return quoted
+
     def _name(self, what: str, process: int, row: int, name: str) -> None:
         self._write({"name": what, "ph": "M", "pid": process, "tid": row, "args": {"name": name}})
 
     def _slice(
-        self,
-        process: int,
-        row: int,
-        name: str,
-        category: str,
-        start_us: float,
-        duration_us: float,
-        detail: dict[str, Any],
+        self, process: int, row: int, name: str, category: str, start_us: float, duration_us: float, detail: str
     ) -> None:
         line = (
-            f'{{"name":{_json(name)},"cat":"{category}","ph":"X","ts":{start_us:.1f},"dur":{duration_us:.1f},'
-            f'"pid":{process},"tid":{row},"args":{_json(detail)}}},\n'
+            f'{{"name":{name},"cat":"{category}","ph":"X","ts":{start_us:.1f},"dur":{duration_us:.1f},'
+            f'"pid":{process},"tid":{row},"args":{detail}}},\n'
         )
         self._writer.write(line.encode())
 

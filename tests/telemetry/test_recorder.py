@@ -29,6 +29,7 @@ from src.telemetry.logs import setup
 from src.telemetry.profile import TYPES
 from src.telemetry.progress import Mode, Progress
 from src.telemetry.recorder import Recorder
+from src.telemetry.secrets import Redactor
 from tests.telemetry.events_of import llm_call, simulation, tool_call
 
 
@@ -159,13 +160,15 @@ def test_a_full_disk_ends_the_profile_but_not_the_run(capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err.count("cannot write profile.jsonl") == 1
 
 
-def test_an_event_costs_at_most_20_microseconds(tmp_path: Path) -> None:
+def test_an_event_costs_at_most_20_microseconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     progress = Progress({"retail": 100}, mode=Mode.off)
-    count = 20_000
+    count = 1000
+    secrets = Redactor(f"key-number-{number:04d}" for number in range(8))
+    monkeypatch.setattr("src.telemetry.files.redactor", secrets)
     with setup(tmp_path, INFO) as logs, Recorder(tmp_path, logs=logs, progress=progress) as recorder, simulation():
         progress.started("retail", "1", 0)
-        best = float("inf")
-        for _ in range(3):
+        best = float("inf")  # of many short stretches: others use this machine too
+        for _ in range(30):
             before = time.process_time()
             for _ in range(count):
                 emit(llm_call_fast())

@@ -124,4 +124,3 @@ def test_memory_holds_only_what_is_in_flight(tmp_path: Path) -> None:
     leave()
     writer.close()
     assert not writer._rows
-    assert not writer._starts
