@@ -12,7 +12,7 @@ from src.llm.keys import key_name
 from src.llm.limiter import Limiter
 from src.llm.markup import MarkupWatch
 from src.llm.model import Model
-from src.llm.prices import PriceTable
+from src.llm.prices import PriceTable, own_price
 from src.llm.provider import Backend
 from src.llm.retry import RetryPolicy
 from src.llm.settings import ModelSettings, Provider
@@ -49,8 +49,8 @@ def build(
     """A model that can be asked.
 
     `name` is what records and logs call it. `router` is the pool's (providers `vllm` and `simulated`).
-    `limiters` is shared by all models of a run. `parser_key` is the key of the configuration that sets
-    the pool's tool-call parser.
+    `limiters` is shared by all models of a run. Without `prices` only the settings' own price counts.
+    `parser_key` is the key of the configuration that sets the pool's tool-call parser.
 
     Raises:
         UserError: the settings cannot be: no model, no pool, no room for an answer.
@@ -66,7 +66,7 @@ def build(
         markup=MarkupWatch(name, parser_key),
         clock=clock,
         retry=retry or RetryPolicy(),
-        price=(prices or PriceTable()).price_of(settings),
+        price=own_price(settings) if prices is None else prices.price_of(settings),
         call_timeout_s=call_timeout_s,
         asked_as=settings.model,
         key_env=key_name(settings),

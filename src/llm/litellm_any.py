@@ -77,5 +77,7 @@ def _failure(error: Exception) -> Failure:
     status = getattr(error, "status_code", None)
     if isinstance(error, litellm.APIConnectionError) or not isinstance(status, int):
         return Failure(Cause.connection, short(f"{type(error).__name__}: {error}"))
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    return failure_of_response(status, headers, str(error).encode("utf-8", "replace"))
+    headers = getattr(error, "litellm_response_headers", None) or {}
+    body = getattr(error, "body", None)
+    told = {"message": str(error), "code": body.get("code") if isinstance(body, dict) else None}
+    return failure_of_response(status, headers, orjson.dumps({"error": told}, default=str))

@@ -184,10 +184,10 @@ class OpenAICompatible:
         try:
             target = self._target(endpoint)
             status, _, body = await self._send(endpoint, target.models, None, target.headers)
+            self._context_known = status < 500
             if status == 200:
                 limits = {entry["id"]: entry.get("max_model_len") for entry in decode_json(body)["data"]}
                 self._context = count(limits.get(endpoint.model)) or None
-                self._context_known = True
         except (Failure, AttributeError, KeyError, TypeError):
             pass  # the request itself will tell what is wrong with this server
         finally:

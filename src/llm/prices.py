@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from src.errors import UserError
-from src.llm.settings import ModelSettings, PriceSettings
+from src.llm.settings import ModelSettings
 from src.llm.types import Usage
 
 logger = logging.getLogger(__name__)
@@ -79,10 +79,8 @@ class PriceTable:
 
     def price_of(self, settings: ModelSettings) -> Price:
         """What this model costs: its own `price`, nothing on a fleet, else the table's; unknown ones count as free."""
-        if settings.price is not None:
-            return _own(settings.price)
-        if settings.provider.is_pool:
-            return FREE
+        if settings.price is not None or settings.provider.is_pool:
+            return own_price(settings)
         price = self.find(settings.model or "")
         if price is None:
             logger.warning(
@@ -92,8 +90,10 @@ class PriceTable:
         return price or FREE
 
 
-def _own(price: PriceSettings) -> Price:
-    return Price(price.input, price.output, price.cached_input)
+def own_price(settings: ModelSettings) -> Price:
+    """The price in the settings themselves; nothing when there is none."""
+    price = settings.price
+    return FREE if price is None else Price(price.input, price.output, price.cached_input)
 
 
 def _price(entry: dict[str, Any]) -> Price:

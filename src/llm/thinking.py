@@ -11,10 +11,10 @@ def split(text: str | None, thinking: str | None) -> tuple[str | None, str | Non
     """Text without thinking, and all thinking: the server's own field first, then `<think>` blocks of the text.
 
     A block that is never closed reaches to the end; one that is never opened (chat templates open it
-    in the prompt) reaches from the beginning. Text without tags is returned as it is.
+    in the prompt) reaches from the beginning. Text without any thinking is returned as it is.
     """
     if text is None or "think>" not in text:
-        return text, thinking or None
+        return text.lstrip() if text and thinking else text, thinking or None
     found = [thinking] if thinking else []
     before, closed, rest = text.partition("</think>")
     if closed and "<think>" not in before:
