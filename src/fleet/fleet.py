@@ -16,7 +16,7 @@ import aiohttp
 
 from src.errors import UserError
 from src.fleet.guard import close_shared_guard
-from src.fleet.launch import end_servers
+from src.fleet.launch import ServerProcess, end_servers
 from src.fleet.launcher import Launcher
 from src.fleet.plan import PoolKind, PoolSpec
 from src.fleet.preflight import preflight
@@ -26,7 +26,8 @@ from src.fleet.replica import Phase, Replica, ReplicaStatus
 from src.fleet.routing import PoolRouter
 from src.fleet.sampler import sample_forever, sample_replicas
 from src.fleet.settings import ServerSettings
-from src.fleet.supervisor import Supervisor, WatchSettings
+from src.fleet.supervisor import Supervisor
+from src.fleet.watch import WatchSettings
 from src.llm.types import Endpoint
 
 log = logging.getLogger(__name__)
@@ -141,14 +142,22 @@ class Fleet:
         try:
             await self.detach()
         finally:
-            await asyncio.to_thread(self.end)
+            running = self._running()
+            await asyncio.to_thread(end_servers, [process for _, process in running], self._watch.grace_s)
+            self._note_stopped(running)
 
     def end(self) -> None:
         """The same without an event loop; blocks for a few seconds at most."""
         self._ended = True
-        running = [replica for replica in self._replicas if replica.process is not None]
-        end_servers([replica.process for replica in running if replica.process is not None], self._watch.grace_s)
-        for replica in running:
+        running = self._running()
+        end_servers([process for _, process in running], self._watch.grace_s)
+        self._note_stopped(running)
+
+    def _running(self) -> list[tuple[Replica, ServerProcess]]:
+        return [(replica, replica.process) for replica in self._replicas if replica.process is not None]
+
+    def _note_stopped(self, running: Sequence[tuple[Replica, ServerProcess]]) -> None:
+        for replica, _ in running:
             replica.enter(Phase.stopped)
             replica.process = None
 

@@ -9,53 +9,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import aiohttp
 
 from src.errors import UserError
-from src.fleet.diagnose import diagnose
+from src.fleet.failures import StartError, pool_failure, running_end, start_error
 from src.fleet.launch import end_servers
 from src.fleet.plan import PoolSpec
 from src.fleet.probe import ProbeError, ServedModel, check_health, served_models
 from src.fleet.replica import Phase, Replica
 from src.fleet.routing import PoolRouter
+from src.fleet.watch import WatchSettings
 from src.llm.types import Endpoint
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class WatchSettings:
-    """How closely replicas are watched, in seconds."""
-
-    process_s: float = 0.5
-    health_s: float = 5.0
-    health_timeout_s: float = 10.0
-    recheck_s: float = 1.0
-    """Between looks at a replica that did not answer."""
-    hang_after: int = 3
-    """Unanswered looks after which it counts as hanging and is restarted."""
-    start_poll_s: float = 0.25
-    backoff_s: float = 1.0
-    """Before the first restart; doubles with each further one."""
-    backoff_max_s: float = 60.0
-    max_attempts: int = 6
-    """Starts in a row before a replica is given up."""
-    forgiven_after_s: float = 600.0
-    """Being well for so long makes earlier failures forgotten."""
-    grace_s: float = 4.0
-    """Between SIGTERM and SIGKILL."""
-    external_patience_s: float = 60.0
-    """How long a server that we did not start may be away before requests to it stop waiting."""
-
-
-class _StartError(Exception):
-    """A start that did not become ready; `final`: it would not another time either."""
-
-    def __init__(self, message: str, final: bool) -> None:
-        super().__init__(message)
-        self.final = final
 
 
 class Supervisor:
@@ -82,6 +49,8 @@ class Supervisor:
         self._hints = {replica.name: asyncio.Event() for replica in self._replicas}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._begun = False
+        self._told: set[str] = set()
 
     def run(self) -> None:
         """Begin to start and to watch."""
@@ -89,7 +58,9 @@ class Supervisor:
         for replica in self._replicas:
             delay = self._stagger_s * launched.index(replica) if replica in launched else 0.0
             keep = self._keep_external(replica) if replica.external else self._keep(replica, delay)
-            self._tasks.append(asyncio.create_task(keep, name=f"fleet {replica.name}"))
+            task = asyncio.create_task(keep, name=f"fleet {replica.name}")
+            task.add_done_callback(self._note_end)
+            self._tasks.append(task)
 
     async def close(self) -> None:
         """Stop watching; processes are left alone."""
@@ -123,13 +94,19 @@ class Supervisor:
                 waiting = True
                 hopeful = sum(replica.endpoint is None and not replica.failed_once for replica in own)
                 if ready + hopeful < spec.min_ready:
-                    raise UserError(_pool_failure(spec, own, ready))
+                    raise UserError(pool_failure(spec, own, ready))
             if not waiting:
+                self._begun = True
                 return
             for task in self._tasks:
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                     raise error
             await self._changed.wait()
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s: watching it has failed", task.get_name(), exc_info=error)
+            self._changed.set()
 
     # One launched replica
 
@@ -143,8 +120,8 @@ class Supervisor:
                     await self._relaunch(replica)
                 await self._until_ready(replica)
                 reason = await self._until_down(replica)
-            except (_StartError, UserError) as error:
-                final = isinstance(error, _StartError) and error.final
+            except (StartError, UserError) as error:
+                final = isinstance(error, StartError) and error.final
                 reason = str(error)
                 replica.failure = reason
                 replica.failed_once = True
@@ -155,8 +132,8 @@ class Supervisor:
                 self._give_up(replica, reason)
                 return
             pause = min(self._watch.backoff_s * 2 ** max(0, replica.attempts - 1), self._watch.backoff_max_s)
-            self._set(replica, Phase.restarting, f"{reason}; next start in {pause:.0f} s")
-            log.warning("server %s: %s; it is started again in %.0f s", replica.name, reason, pause)
+            self._set(replica, Phase.restarting, reason)
+            self._tell(replica, reason, f"started again in {pause:.0f} s")
             await asyncio.sleep(pause)
 
     async def _relaunch(self, replica: Replica) -> None:
@@ -168,7 +145,7 @@ class Supervisor:
         try:
             await self._start(replica)
         except OSError as error:
-            raise _StartError(f"cannot be launched: {error}", final=False) from error
+            raise StartError(f"server {replica.name} cannot be launched: {error}", final=False) from error
         self._set(replica, Phase.starting)
 
     async def _until_ready(self, replica: Replica) -> None:
@@ -178,7 +155,7 @@ class Supervisor:
         problem = ""
         while replica.phase is not Phase.ready:
             if (status := process.status()) is not None:
-                raise self._start_error(replica, f"ended with status {status}", status)
+                raise start_error(replica, status)
             try:
                 await check_health(self._http, replica.base_url, self._watch.health_timeout_s)
                 models = await served_models(self._http, replica.base_url, replica.key, self._watch.health_timeout_s)
@@ -190,8 +167,8 @@ class Supervisor:
                 log.info("server %s is ready on %s (pid %d)", replica.name, replica.base_url, process.pid)
                 return
             if time.monotonic() > over:
-                what = f"was not ready after server.ready_timeout_s={self._ready_timeout_s:g} ({problem})"
-                raise self._start_error(replica, what, None)
+                waited = f"was not ready within server.ready_timeout_s={self._ready_timeout_s:g} ({problem})"
+                raise start_error(replica, None, waited)
             await asyncio.sleep(self._watch.start_poll_s)
         self._admit(replica)  # ready since an earlier job
 
@@ -205,7 +182,7 @@ class Supervisor:
             hinted = await _set_within(hint, self._watch.process_s)
             hint.clear()
             if (status := process.status()) is not None:
-                return f"ended with status {status}"
+                return running_end(replica, status)
             now = time.monotonic()
             if replica.ready_since is not None and now > replica.ready_since + self._watch.forgiven_after_s:
                 replica.attempts = 0
@@ -219,25 +196,13 @@ class Supervisor:
                     self._withdraw(replica)
                     self._set(replica, Phase.down, str(error))
                 if misses >= self._watch.hang_after and process.status() is None:
-                    return f"stopped answering ({error})"
+                    return f"server {replica.name} stopped answering ({error})"
                 next_look = time.monotonic() + self._watch.recheck_s
                 continue
             misses = 0
             next_look = time.monotonic() + self._watch.health_s
             if replica.phase is not Phase.ready:
                 self._admit(replica)
-
-    def _start_error(self, replica: Replica, what: str, status: int | None) -> _StartError:
-        process = replica.process
-        assert process is not None
-        found = diagnose(process.log_text(), status)
-        took = time.monotonic() - process.launched
-        lines = [f"server {replica.name} {what} after {took:.0f} s" + (f": {found.cause}" if found.cause else "")]
-        if status is None:
-            lines[0] = f"server {replica.name} {what}" + (f": {found.cause}" if found.cause else "")
-        lines += [f"    {line}" for line in found.lines]
-        lines += [f"  command: {replica.shown_command}", f"  log: {replica.log}"]
-        return _StartError("\n".join(lines), found.final and status is not None)
 
     def _check_model(self, replica: Replica, models: Sequence[ServedModel]) -> str:
         """Take the model's id and context from what the server shows; else what is wrong with it."""
@@ -258,7 +223,7 @@ class Supervisor:
         patience = min(self._watch.external_patience_s, self._ready_timeout_s)
         while True:
             problem, final = await self._look_external(replica)
-            if not problem and replica.phase is not Phase.ready:
+            if not problem and replica.endpoint is None:
                 self._admit(replica)
                 self._routers[replica.pool].reopen()
             elif problem and replica.phase is Phase.ready:
@@ -309,17 +274,27 @@ class Supervisor:
 
     def _give_up(self, replica: Replica, reason: str) -> None:
         self._set(replica, Phase.failed, reason)
-        log.error("server %s is given up: %s", replica.name, reason)
+        self._tell(replica, reason, "given up")
         self._close_if_lost(replica.pool, reason)
+
+    def _tell(self, replica: Replica, reason: str, next_step: str) -> None:
+        """Log a failure: in full for the first of its kind, not at all where `enough_ready` is about to raise it."""
+        cause, _, rest = reason.partition("\n")
+        others = [other for other in self._replicas if other.pool == replica.pool and other is not replica]
+        if not self._begun and replica.failed_once and all(other.failed_once for other in others):
+            return
+        kind = cause.replace(replica.name, "")
+        told, self._told = kind in self._told, self._told | {kind}
+        log.warning("%s; %s%s", cause, next_step, "" if told or not rest else f"\n{rest}")
 
     def _close_if_lost(self, pool: str, reason: str) -> None:
         own = [replica for replica in self._replicas if replica.pool == pool]
         lost = (Phase.failed, Phase.down) if own[0].external else (Phase.failed,)
         if all(replica.phase in lost for replica in own):
-            self._routers[pool].close(reason.splitlines()[0])
+            self._routers[pool].close(reason.partition("\n")[0])
 
     def _set(self, replica: Replica, phase: Phase, detail: str | None = None) -> None:
-        replica.enter(phase, detail)
+        replica.enter(phase, detail.partition("\n")[0] if detail else None)
         self._changed.set()
 
     async def _end(self, replica: Replica) -> None:
@@ -335,11 +310,3 @@ async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _pool_failure(spec: PoolSpec, own: Sequence[Replica], ready: int) -> str:
-    failures = list(dict.fromkeys(replica.failure for replica in own if replica.failure))
-    wanted = f", server.min_ready={spec.min_ready}" if spec.min_ready > 1 else ""
-    more = f"\n({len(failures) - 1} more failed; see the logs)" if len(failures) > 1 else ""
-    first = failures[0] if failures else "no server"
-    return f"pool {spec.name}: {ready} of {len(own)} server(s) became ready{wanted}. {first}{more}"

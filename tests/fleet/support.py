@@ -13,7 +13,7 @@ from typing import Any
 
 from src.fleet.plan import PoolKind, PoolSpec
 from src.fleet.settings import Device, ServerSettings
-from src.fleet.supervisor import WatchSettings
+from src.fleet.watch import WatchSettings
 from src.telemetry.events import Event, subscribe
 
 FAKE = Path(__file__).parent / "fakes" / "fake_vllm.py"

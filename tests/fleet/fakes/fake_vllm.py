@@ -15,7 +15,6 @@ import threading
 import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 
 @dataclass
@@ -52,7 +51,6 @@ CHILD = (
 
 def main() -> None:
     if "--help=all" in sys.argv or "--help" in sys.argv:
-        Path(os.environ["VLLM_FAKE_HELPS"]).open("a").write("asked\n") if "VLLM_FAKE_HELPS" in os.environ else None
         print(HELP)
         return
     parser = argparse.ArgumentParser("vllm serve", allow_abbrev=False)
@@ -74,9 +72,8 @@ def main() -> None:
     else:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if habits.children:
-        pids = [
-            subprocess.Popen([sys.executable, "-S", "-c", CHILD], start_new_session=apart).pid for apart in (False, True)
-        ]
+        command = [sys.executable, "-S", "-c", CHILD]
+        pids = [subprocess.Popen(command, start_new_session=apart).pid for apart in (False, True)]
         print("children", *pids, flush=True)
     while habits.never_ready:
         time.sleep(1)
@@ -105,7 +102,8 @@ def handler(arguments: argparse.Namespace, habits: Habits) -> type[BaseHTTPReque
             elif not self.allowed():
                 self.answer(401, b'{"error": "Unauthorized"}')
             else:
-                entry = {"id": model, "object": "model", "max_model_len": arguments.max_model_len or habits.max_model_len}
+                limit = arguments.max_model_len or habits.max_model_len
+                entry = {"id": model, "object": "model", "max_model_len": limit}
                 self.answer(200, json.dumps({"object": "list", "data": [entry]}).encode())
 
         def do_POST(self) -> None:

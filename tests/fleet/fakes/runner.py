@@ -1,0 +1,46 @@
+"""A runner for the tests of the guard: starts a fleet of fake servers, prints its pids, then does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from src.fleet.fleet import lease, shutdown
+from src.fleet.guard import shared_guard
+from tests.fleet.support import QUICK, children_of, fake_pool, fake_settings, until
+
+
+async def run(folder: Path, behaviour: str) -> None:
+    pools = [fake_pool(folder, 2, deaf=True, children=True)]
+    fleet = await lease(pools, fake_settings(folder, preflight=False), folder, None, QUICK)
+    try:
+        await until(lambda: len(fleet.endpoints()) == 2)
+        servers = [status.pid for status in fleet.status()]
+        kin = [pid for number in (0, 1) for pid in children_of(fleet.logs / f"agent-{number}.log")]
+        if behaviour == "fork" and os.fork() == 0:
+            signal.pause()  # a child that has inherited every open file and outlives its parent
+        told = {"servers": servers, "kin": kin, "guard": shared_guard(folder / "guard.log").pid}
+        print(json.dumps(told | {"ports": [status.port for status in fleet.status()]}), flush=True)
+        if behaviour == "raise":
+            raise RuntimeError("a fault of the program")
+        if behaviour == "freeze":
+            time.sleep(600)
+        await asyncio.sleep(600)
+    finally:
+        await fleet.detach()
+
+
+def main() -> None:
+    try:
+        asyncio.run(run(Path(sys.argv[1]), sys.argv[2]))
+    finally:
+        shutdown()
+
+
+if __name__ == "__main__":
+    main()
