@@ -9,6 +9,7 @@ import logging
 import os
 import resource
 import sys
+from functools import partial
 from pathlib import Path
 
 from src.errors import UserError
@@ -33,13 +34,15 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(message)s", stream=sys.stderr)
     try:
         options = parse_options(arguments.options)
-        server = Server(
-            model=arguments.model,
-            scripts=read_script_file(arguments.tasks),
+        make = partial(
+            Server,
+            arguments.model,
+            read_script_file(arguments.tasks),
             role=_role(arguments.role_pool),
             options=options,
             latency=load_profile(options.latency) if options.latency else None,
-            api_key=os.environ.get("VLLM_API_KEY") or None,
+            api_key=os.environ.get("VLLM_API_KEY"),
+            replica=f"{arguments.role_pool}:{arguments.port}",
         )
     except (UserError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
@@ -48,7 +51,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     try:
-        asyncio.run(serve(server, arguments.host, arguments.port))
+        asyncio.run(serve(make, arguments.host, arguments.port))
     except OSError as error:
         sys.exit(f"error: cannot listen on {arguments.host}:{arguments.port}: {error}")
 
