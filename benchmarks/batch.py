@@ -92,18 +92,18 @@ def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: i
     from benchmarks.scripted import ReplayModel, load
     from src.batch.runner import Runner
     from src.batch.schedule import make_schedule
-    from src.batch.store import Entry, Store
+    from src.batch.store import Store
     from src.benchmark import prompts
     from src.benchmark.domains import load_domain
     from src.simulation.conversation import Rules
-    from src.simulation.record import Key, Record
+    from src.simulation.record import Record
     from src.simulation.simulate import Job, Simulation
     from src.simulation.stage import Cast, Play, Stage
     from src.telemetry.recorder import Recorder
 
     class Nobody:
-        def started(self, key: Key) -> None: ...
-        def finished(self, entry: Entry) -> None: ...
+        def started(self, *_: object) -> None: ...
+        def finished(self, *_: object) -> None: ...
 
     known = load(conversations)
     domain = load_domain(domain_name)

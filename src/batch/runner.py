@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from src.batch.schedule import Schedule
-from src.batch.store import Entry, Store
-from src.simulation.record import Key, Record
+from src.batch.store import Store
+from src.simulation.record import Record
 from src.simulation.simulate import Job
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,10 @@ class StopReason(StrEnum):
 class Watcher(Protocol):
     """Who is told of every simulation (the progress display)."""
 
-    def started(self, key: Key) -> None: ...
-    def finished(self, entry: Entry) -> None: ...
+    def started(self, domain: str, task_id: str, trial: int) -> None: ...
+    def finished(
+        self, domain: str, task_id: str, trial: int, reward: float | None, reason: str, cost_usd: float
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Runner:
         for job in self._queue:
             if self._stopping.is_set():
                 return
-            self.watcher.started(job.key)
+            self.watcher.started(*job.key)
             record = await self.simulate(job)
             try:
                 entry = self.store.append(record)
@@ -131,7 +133,7 @@ class Runner:
                 self.stop(StopReason.HOPELESS, str(error))
                 self.abort()
                 return
-            self.watcher.finished(entry)
+            self.watcher.finished(*entry.key, entry.reward, entry.termination_reason, entry.cost_usd)
             self.cost_usd += entry.cost_usd
             limit = self.limits.max_cost_usd
             if limit is not None and self.cost_usd >= limit:

@@ -33,10 +33,15 @@ class Schedule:
     """(domain, task id) to task."""
     totals: Mapping[str, int]
     """Simulations per domain, finished ones included."""
+    num_trials: int
 
     @property
     def total(self) -> int:
         return sum(self.totals.values())
+
+    def includes(self, key: Key) -> bool:
+        """Whether this run wants the simulation; a resumed directory may hold others too."""
+        return (key.domain, key.task_id) in self.tasks and key.trial < self.num_trials
 
 
 def make_schedule(
@@ -61,6 +66,7 @@ def make_schedule(
         jobs=jobs,
         tasks={(domain, task.id): task for domain, domain_tasks in tasks.items() for task in domain_tasks},
         totals={domain: len(queue) for domain, queue in queues.items()},
+        num_trials=num_trials,
     )
 
 

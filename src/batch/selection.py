@@ -40,7 +40,7 @@ def select_tasks(
     domains: Mapping[str, Domain],
     task_sets: Mapping[str, str],
     *,
-    task_ids: Sequence[str] | None = None,
+    task_ids: Mapping[str, Sequence[str] | None],
     num_tasks: int | None = None,
     mode: AgentMode = AgentMode.llm,
 ) -> Selection:
@@ -49,21 +49,17 @@ def select_tasks(
     Args:
         domains: the selected domains by name.
         task_sets: for each, a task set's name or a JSON file of tasks.
-        task_ids: `5` with one domain, `retail/5` with several; None takes all.
+        task_ids: for each, the ids to take; None takes all.
         num_tasks: the first so many of each domain.
         mode: tasks that it cannot play are left out and listed.
 
     Raises:
-        UserError: an unknown task, an id without its domain, or nothing left to run.
+        UserError: an unknown task, or nothing left to run.
     """
-    chosen = ids_by_domain(task_ids, list(domains)) if task_ids is not None else None
     tasks: dict[str, list[Task]] = {}
     left_out: list[str] = []
     for name, domain in domains.items():
-        ids = None if chosen is None else chosen.get(name, [])
-        if ids == []:
-            continue
-        found = domain.tasks(task_sets[name], ids=ids, limit=num_tasks)
+        found = domain.tasks(task_sets[name], ids=task_ids[name], limit=num_tasks)
         tasks[name] = [task for task in found if playable(task, mode)]
         left_out += [f"{name}/{task.id}" for task in found if not playable(task, mode)]
     tasks = {name: found for name, found in tasks.items() if found}
@@ -71,24 +67,3 @@ def select_tasks(
         why = f"agent.mode={mode} can play none of the chosen tasks" if left_out else "the selection is empty"
         raise UserError(f"there are no tasks to run: {why}")
     return Selection(tasks, left_out)
-
-
-def ids_by_domain(task_ids: Sequence[str], domains: Sequence[str]) -> dict[str, list[str]]:
-    """The chosen ids of each domain.
-
-    >>> ids_by_domain(["retail/5", "airline/7"], ["retail", "airline"])
-    {'retail': ['5'], 'airline': ['7']}
-    """
-    ids: dict[str, list[str]] = {}
-    for full in task_ids:
-        prefix, slash, rest = full.partition("/")
-        if slash and prefix in domains:
-            ids.setdefault(prefix, []).append(rest)
-        elif len(domains) == 1:
-            ids.setdefault(domains[0], []).append(full)
-        else:
-            raise UserError(
-                f"task_ids: {full!r} does not say its domain; with several domains write "
-                f"{domains[0]}/{full} (selected: {', '.join(domains)})"
-            )
-    return ids

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -30,7 +32,8 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     """
     register()
     try:
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        inside_a_job = GlobalHydra.instance().is_initialized()
+        with nullcontext() if inside_a_job else initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return hydra_compose("config", list(overrides))
     except (*COMPOSITION_ERRORS, AssertionError, ValueError) as error:
         raise UserError(explain(error, overrides)) from error

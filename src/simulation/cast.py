@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,13 +9,11 @@ from src.llm.factory import Limiters, build
 from src.llm.http import HttpPool
 from src.llm.keys import find_key
 from src.llm.prices import PriceTable
-from src.llm.settings import ModelSettings, PoolSettings, Provider
+from src.llm.settings import ModelSettings
 from src.llm.types import ChatModel, Router
 from src.simulation.experts import ExpertCard
-from src.simulation.settings import AgentMode, AgentSettings, ExpertSettings, ExpertsSettings, JudgeSettings
+from src.simulation.settings import AgentMode, ExpertSettings, ExpertsSettings, JudgeSettings
 from src.simulation.stage import Cast
-
-AGENT_POOL = "agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,50 +37,27 @@ class Roles:
 
 
 def choose_roles(
-    agent: AgentSettings,
+    agent: ModelSettings,
+    mode: AgentMode,
     user: ModelSettings,
     judge: JudgeSettings,
     experts: ExpertsSettings,
     *,
-    simulated: bool,
     judged: bool,
 ) -> Roles:
-    """Which model plays which role.
-
-    Args:
-        simulated: the agent's servers are simulated ones.
-        judged: some task of the run has assertions to be judged.
-    """
+    """Which model plays which role; `judged`: some task of the run has assertions to be judged."""
     return Roles(
-        agent=agent_model(agent, simulated),
-        user=None if agent.mode is AgentMode.solo else user,
+        agent=agent,
+        user=None if mode is AgentMode.solo else user,
         judge=judge if judged and judge.enabled else None,
         experts={name: expert_model(expert) for name, expert in experts.members().items()},
     )
 
 
-def agent_model(agent: AgentSettings, simulated: bool) -> ModelSettings:
-    """The agent as a model on the fleet's pool `agent`; its servers are described by `server`."""
-    return ModelSettings(
-        provider=Provider.simulated if simulated else Provider.vllm,
-        model=agent.model,
-        temperature=agent.temperature,
-        top_p=agent.top_p,
-        max_output_tokens=agent.max_output_tokens,
-        max_context_tokens=agent.max_context_tokens,
-        sends_seed=agent.sends_seed,
-        extra_body=agent.extra_body,
-        price=agent.price,
-        pool=PoolSettings(name=AGENT_POOL),
-    )
-
-
 def expert_model(expert: ExpertSettings) -> ModelSettings:
     """The expert's model, or its fallback where the key that the first one needs is missing."""
-    needs_key = expert.llm.provider not in (Provider.vllm, Provider.simulated)
-    if expert.fallback is not None and needs_key and find_key(expert.llm, os.environ) is None:
-        return expert.fallback
-    return expert.llm
+    keyless = not expert.llm.provider.is_pool and find_key(expert.llm) is None
+    return expert.fallback if expert.fallback is not None and keyless else expert.llm
 
 
 def expert_cards(experts: ExpertsSettings, chosen: Mapping[str, ModelSettings]) -> list[ExpertCard]:

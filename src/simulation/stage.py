@@ -37,6 +37,12 @@ class Cast:
     judge: ChatModel | None = None
     experts: Mapping[str, ChatModel] = field(default_factory=dict)
 
+    async def close(self) -> None:
+        """Let go of what the models hold."""
+        models = [self.agent, self.user, self.judge, *self.experts.values()]
+        for model in {id(model): model for model in models if model is not None}.values():
+            await model.close()
+
 
 @dataclass(frozen=True, slots=True)
 class Play:

@@ -22,11 +22,13 @@ class Watcher:
     begun: list[Key] = field(default_factory=list)
     ended: list[Key] = field(default_factory=list)
 
-    def started(self, key: Key) -> None:
-        self.begun.append(key)
+    def started(self, domain: str, task_id: str, trial: int) -> None:
+        self.begun.append(Key(domain, task_id, trial))
 
-    def finished(self, entry: Entry) -> None:
-        self.ended.append(entry.key)
+    def finished(
+        self, domain: str, task_id: str, trial: int, reward: float | None, reason: str, cost_usd: float
+    ) -> None:
+        self.ended.append(Key(domain, task_id, trial))
 
 
 def make_runner(

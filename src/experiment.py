@@ -1,0 +1,386 @@
+"""One run, told top to bottom: tasks chosen, fleet up, simulations run and scored, results written, fleet down.
+
+`jobs.py` calls `run` for every job, and `sweep_started` and `sweep_finished` around the jobs of a sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from src.batch.outcome import SUMMARY_FILE, ExitStatus, Outcome, judge_outcome, show, write_summary
+from src.batch.results import ResultsInfo, RoleInfo, write_results
+from src.batch.runner import Limits, Runner, StopReason
+from src.batch.schedule import Schedule, make_schedule
+from src.batch.selection import Selection, select_tasks
+from src.batch.signals import on_interrupt
+from src.batch.store import Store
+from src.batch.sweep import SweepTable
+from src.batch.versions import digests, git_commit, versions
+from src.benchmark import prompts
+from src.benchmark.domains import Domain, load_domain
+from src.config import Config, agent_model, departures, flat, result_digest, task_ids_of
+from src.errors import UserError
+from src.fleet.fleet import Fleet, lease, shutdown
+from src.fleet.pools import LocalModel, pool_specs
+from src.fleet.settings import ServerKind
+from src.fleet.simulated.scripts import write_script_file
+from src.llm.http import HttpPool
+from src.llm.preflight import preflight
+from src.llm.prices import PriceTable
+from src.llm.settings import ModelSettings, Provider
+from src.simulation.cast import Roles, choose_roles, expert_cards, hire
+from src.simulation.conversation import Rules
+from src.simulation.record import Record
+from src.simulation.settings import AgentMode
+from src.simulation.simulate import Job, Simulation
+from src.simulation.stage import Cast, Play, Stage
+from src.telemetry.console import err, out
+from src.telemetry.logs import Logs
+from src.telemetry.logs import setup as logs_of_run
+from src.telemetry.progress import Progress
+from src.telemetry.recorder import Recorder
+from src.telemetry.secrets import protect_environment
+from src.telemetry.trace import TraceWriter
+from src.telemetry.tracker import TrackedRun, Tracker
+
+log = logging.getLogger(__name__)
+
+PRICES = Path(__file__).resolve().parents[1] / "data" / "prices"
+
+_sweep: SweepTable | None = None
+
+
+def sweep_started(sweep_dir: Path) -> None:
+    """From here on jobs share a fleet as long as their server configuration stays the same."""
+    global _sweep
+    _sweep = SweepTable(sweep_dir)
+
+
+def sweep_finished() -> None:
+    """End the shared fleet, also after a job that failed, and say how the jobs compare."""
+    global _sweep
+    shutdown()
+    if _sweep is not None:
+        _sweep.write()
+        _sweep.show(out)
+    _sweep = None
+
+
+def run(config: Config, run_dir: Path, overrides: list[str]) -> int:
+    """Do one job and leave its files in `run_dir`.
+
+    Returns:
+        The exit status of spec 10.
+
+    Raises:
+        UserError: it cannot be run here as it is configured.
+    """
+    protect_environment()
+    try:
+        with Store(run_dir) as store, logs_of_run(run_dir, config.log_level.number) as logs:
+            return asyncio.run(Experiment(config, run_dir, overrides, store, logs).perform())
+    finally:
+        if _sweep is None:
+            shutdown()
+
+
+class Experiment:
+    """One job: `perform` is its story, the methods below it are the chapters."""
+
+    def __init__(self, config: Config, run_dir: Path, overrides: list[str], store: Store, logs: Logs) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self.overrides = overrides
+        self.store = store
+        self.logs = logs
+        self.run_id = secrets.token_hex(4)
+        self.attempt = sum(1 for path in run_dir.glob(".hydra/attempt-*") if path.is_dir())
+        self.started = datetime.now()
+        self.runner: Runner | None = None
+        self.interrupted = False
+        self._task: asyncio.Task[Any] | None = None
+
+    async def perform(self) -> int:
+        """Run to the end, or to an interrupt: the first one stops the run in good order, the second at once."""
+        self._task = asyncio.current_task()
+        with on_interrupt(self._stop, self._abort):
+            try:
+                return await self._perform()
+            except asyncio.CancelledError:
+                if not self.interrupted:
+                    raise
+                return ExitStatus.INTERRUPTED
+
+    async def _perform(self) -> int:
+        config = self.config
+        domains = {name: load_domain(name, _path(domain.data_dir)) for name, domain in config.domain.items()}
+        selection = self._select(domains)
+        schedule = make_schedule(
+            selection.tasks, seed=config.seed, num_trials=config.num_trials, finished=self.store.finished
+        )
+        roles = self._roles(selection)
+        progress = self._progress(schedule)
+        trace = TraceWriter(self.run_dir / "trace.json")
+        with self._tracker(progress, schedule) as tracker:
+            listeners = [trace.listen, tracker.listen]
+            with Recorder(self.run_dir, logs=self.logs, progress=progress, listeners=listeners), progress:
+                fleet = await self._simulate(domains, selection, schedule, roles, progress)
+            trace.close()
+            outcome = self._take_stock(schedule)
+            summary = self._write(outcome, domains, selection, roles, fleet)
+            show(outcome, self.run_dir, out)
+            told = await asyncio.to_thread(tracker.finish, summary, int(outcome.exit_status))
+        if told:
+            err.print(told, markup=False)
+        if _sweep is not None:
+            _sweep.add(self.run_dir, outcome)
+        return outcome.exit_status
+
+    def _stop(self) -> None:
+        self.interrupted = True
+        if self.runner is None:
+            self._abort()
+        else:
+            grace_s = self.config.limits.grace_s
+            err.print(f"[yellow]stopping[/]: simulations in flight have {grace_s:g} s; Ctrl-C again ends at once")
+            self.runner.stop(StopReason.INTERRUPTED)
+
+    def _abort(self) -> None:
+        self.interrupted = True
+        if self.runner is not None:
+            self.runner.abort()
+        elif self._task is not None:
+            self._task.cancel()
+
+    def _select(self, domains: Mapping[str, Domain]) -> Selection:
+        config = self.config
+        selection = select_tasks(
+            domains,
+            {name: domain.tasks for name, domain in config.domain.items()},
+            task_ids={name: task_ids_of(config, name) for name in domains},
+            num_tasks=config.num_tasks,
+            mode=config.agent.mode,
+        )
+        if selection.left_out:
+            log.warning(
+                "agent.mode=%s cannot play %d of the chosen tasks; they are left out (summary.json lists them)",
+                config.agent.mode,
+                len(selection.left_out),
+            )
+        needing = selection.needing_judge(always=False)
+        if needing and not config.judge.enabled:
+            raise UserError(f"judge=none, but the reward of {needing[0]} needs a judge; choose one, such as judge=gpt-5")
+        return selection
+
+    def _roles(self, selection: Selection) -> Roles:
+        config = self.config
+        judged = bool(selection.needing_judge(config.judge.always))
+        return choose_roles(
+            agent_model(config), config.agent.mode, config.user_llm, config.judge, config.experts, judged=judged
+        )
+
+    def _progress(self, schedule: Schedule) -> Progress:
+        done = [entry for key, entry in self.store.entries.items() if entry.finished and schedule.includes(key)]
+        count = {name: sum(entry.key.domain == name for entry in done) for name in schedule.totals}
+        passed = {name: sum(entry.key.domain == name and entry.reward == 1 for entry in done) for name in count}
+        return Progress(schedule.totals, count, passed, level=self.config.log_level.number)
+
+    def _tracker(self, progress: Progress, schedule: Schedule) -> Tracker:
+        run = TrackedRun(
+            model=self.config.agent.model or str(self.config.server.kind),
+            domains=tuple(schedule.totals),
+            config=flat(self.config),
+            sweep=None if _sweep is None else _sweep.directory.name,
+        )
+        return Tracker(self.config.wandb, self.run_dir, run, progress.tally)
+
+    async def _simulate(
+        self,
+        domains: Mapping[str, Domain],
+        selection: Selection,
+        schedule: Schedule,
+        roles: Roles,
+        progress: Progress,
+    ) -> list[dict[str, Any]]:
+        """Everything that needs models, from the check of the keys to the last reply; the replicas at the end."""
+        if not schedule.jobs:
+            return []
+        async with HttpPool() as http:
+            await preflight(roles.by_name(), http)
+            fleet = await self._fleet(selection, roles)
+            try:
+                cast = hire(roles, fleet.router, http, PriceTable.load(PRICES), self.config.limits.call_timeout_s)
+                play = self._play(cast, roles)
+                stages = {name: Stage(domains[name], play) for name in selection.tasks}
+                self.runner = self._make_runner(stages, schedule, progress)
+                await self.runner.run()
+                await cast.close()
+            finally:
+                replicas = [asdict(status) for status in fleet.status()]
+                await fleet.detach()
+        return replicas
+
+    async def _fleet(self, selection: Selection, roles: Roles) -> Fleet:
+        """The servers of this run's pools, or those of the sweep's last job if they are the same."""
+        others = [
+            LocalModel(
+                key=key,
+                simulated=settings.provider is Provider.simulated,
+                model=settings.model,
+                pool=settings.pool,
+                needs_tools=key != "judge",
+            )
+            for key, settings in _pooled(roles)
+            if settings.pool is not None
+        ]
+        simulated = roles.agent.provider is Provider.simulated
+        specs = pool_specs(self.config.server, self.config.agent.model, simulated, others)
+        directory = self.run_dir if _sweep is None else _sweep.directory
+        tasks_file = None
+        if simulated or any(other.simulated for other in others):
+            tasks_file = _tasks_file(directory / "servers", selection)
+        return await lease(specs, self.config.server, directory, tasks_file)
+
+    def _play(self, cast: Cast, roles: Roles) -> Play:
+        config = self.config
+        return Play(
+            run_id=self.run_id,
+            cast=cast,
+            rules=Rules(
+                max_steps=config.max_steps,
+                max_errors=config.max_errors,
+                validate_communication=config.validate_communication,
+                stop_tokens=prompts.STOP_TOKENS,
+                solo_stop=prompts.solo_stop()[1],
+            ),
+            mode=config.agent.mode,
+            expert_cards=expert_cards(config.experts, roles.experts),
+            hide_transfer_tool=config.experts.hide_transfer_tool,
+            policy_edit=config.experts.policy_edit,
+            strip_message_tags=config.agent.strip_message_tags,
+            format_instruction=config.agent.format_instruction,
+            judge_always=config.judge.always,
+            simulation_timeout_s=config.limits.simulation_timeout_s,
+            attempt=self.attempt,
+        )
+
+    def _make_runner(self, stages: Mapping[str, Stage], schedule: Schedule, progress: Progress) -> Runner:
+        limits = self.config.limits
+
+        async def simulate(job: Job) -> Record:
+            task = schedule.tasks[job.key.domain, job.key.task_id]
+            simulation = Simulation(stages[job.key.domain], task, job, self.store.keep_prompt)
+            record = await simulation.run()
+            if simulation.fatal is not None and runner.stop_reason is None:
+                log.error("the run is stopped: %s", simulation.fatal)
+                runner.stop(StopReason.HOPELESS, simulation.fatal)
+            return record
+
+        runner = Runner(
+            schedule,
+            simulate,
+            self.store,
+            progress,
+            max_concurrency=self.config.max_concurrency,
+            limits=Limits(limits.max_cost_usd, limits.run_timeout_s, limits.grace_s),
+        )
+        return runner
+
+    def _take_stock(self, schedule: Schedule) -> Outcome:
+        runner = self.runner
+        if runner is None:
+            return judge_outcome(schedule, self.store)
+        return judge_outcome(schedule, self.store, runner.stop_reason, runner.stop_detail)
+
+    def _write(
+        self,
+        outcome: Outcome,
+        domains: Mapping[str, Domain],
+        selection: Selection,
+        roles: Roles,
+        fleet: list[dict[str, Any]],
+    ) -> dict[str, Any]:
+        """The files that are derived from the record: one per domain, and the summary."""
+        for name, tasks in selection.tasks.items():
+            info = self._results_info(domains[name], roles)
+            write_results(self.run_dir / f"{name}.json", info, tasks, self.store.records(name))
+        reference, departed = departures(self.config)
+        about = {
+            "run_id": self.run_id,
+            "attempt": self.attempt,
+            "started": self.started.isoformat(),
+            "duration_s": (datetime.now() - self.started).total_seconds(),
+            "overrides": self.overrides,
+            "reference": {"name": reference, "departures": departed},
+            "result_digest": result_digest(self.config),
+            "models": {role: _shown(settings) for role, settings in roles.by_name().items()},
+            "fleet": {"replicas": fleet, "restarts": sum(replica["restarts"] for replica in fleet)},
+            "left_out": list(selection.left_out),
+            "versions": versions(),
+            "digests": digests(domains),
+        }
+        return write_summary(self.run_dir / SUMMARY_FILE, outcome, about)
+
+    def _results_info(self, domain: Domain, roles: Roles) -> ResultsInfo:
+        config = self.config
+        solo = config.agent.mode is AgentMode.solo
+        agent = {"llm": "llm_agent", "solo": "llm_agent_solo", "ground_truth": "llm_agent_gt"}[config.agent.mode]
+        user = roles.user
+        return ResultsInfo(
+            git_commit=git_commit(),
+            num_trials=config.num_trials,
+            max_steps=config.max_steps,
+            max_errors=config.max_errors,
+            seed=config.seed,
+            agent=RoleInfo(agent, roles.agent.model, _sampling(roles.agent)),
+            user=RoleInfo(
+                "dummy_user" if user is None else "user_simulator",
+                None if user is None else user.model,
+                {} if user is None else _sampling(user),
+                None if user is None else prompts.user_guidelines(bool(domain.user_tools)),
+            ),
+            domain_name=domain.name,
+            policy=domain.solo_policy if solo else domain.policy,
+        )
+
+
+def _pooled(roles: Roles) -> Sequence[tuple[str, ModelSettings]]:
+    """The models beside the agent's that are served by pools, under the keys that describe them."""
+    keys = {"user": "user_llm", **{name: f"experts.{name.replace('-', '_')}.llm" for name in roles.experts}}
+    return [
+        (keys.get(role, role), settings)
+        for role, settings in roles.by_name().items()
+        if role != "agent" and settings.provider.is_pool
+    ]
+
+
+def _tasks_file(directory: Path, selection: Selection) -> Path:
+    """What simulated servers play; named by its content, because servers of an earlier job may still read theirs."""
+    directory.mkdir(parents=True, exist_ok=True)
+    part = directory / f".tasks-{time.monotonic_ns()}.json"
+    write_script_file(part, selection.tasks)
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()[:8]
+    return part.replace(directory / f"tasks-{digest}.json")
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _shown(settings: ModelSettings) -> dict[str, Any]:
+    return {"provider": str(settings.provider), "model": settings.model, **_sampling(settings)}
+
+
+def _sampling(settings: ModelSettings) -> dict[str, Any]:
+    keys = ("temperature", "top_p", "max_output_tokens", "max_context_tokens", "reasoning_effort")
+    found = {key: getattr(settings, key) for key in keys}
+    return {key: value for key, value in found.items() if value is not None} | dict(settings.extra_body)
