@@ -12,18 +12,19 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 CPU_LIMIT_S = 2
 """CPU seconds an expression may take."""
 WALL_LIMIT_S = 60.0
 """Seconds after which the child is killed although it has not used its CPU time: the machine is overloaded."""
-MEMORY_LIMIT_BYTES = 1 << 30
+MEMORY_LIMIT_BYTES = 512 << 20
+CHILDREN = 4
+"""How many run at a time; further calls wait their turn."""
 
 _ALLOWED = frozenset("0123456789+-*/(). ")
 _LONG = 500
 """Characters: a longer expression can nest deep enough to bring down the parser or the compiler."""
-_NESTED = 20
-"""Opening parentheses: the parser's time for a wrong expression grows fast with them."""
 
 _CHILD = f"""
 import json, resource, sys, warnings
@@ -62,9 +63,7 @@ def risky_expression(arguments: Mapping[str, Any]) -> str | None:
     expression = arguments["expression"]
     if not isinstance(expression, str) or not _ALLOWED.issuperset(expression):
         return None
-    if "**" in expression or len(expression) > _LONG or expression.count("(") > _NESTED:
-        return expression
-    return None
+    return expression if "**" in expression or len(expression) > _LONG else None
 
 
 async def calculate(expression: str) -> str:
@@ -76,17 +75,19 @@ async def calculate(expression: str) -> str:
     """
     if (known := _known.get(expression)) is not None:
         return _outcome(expression, known)
-    child = await asyncio.create_subprocess_exec(
-        *_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    try:
-        printed, _ = await asyncio.wait_for(child.communicate(expression.encode()), WALL_LIMIT_S)
-    except TimeoutError:
-        printed = b""
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+    loop = asyncio.get_running_loop()
+    async with _turns.setdefault(loop, asyncio.Semaphore(CHILDREN)):
+        child = await asyncio.create_subprocess_exec(
+            *_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        try:
+            printed, _ = await asyncio.wait_for(child.communicate(expression.encode()), WALL_LIMIT_S)
+        except TimeoutError:
+            printed = b""
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
     return _outcome(expression, printed)
 
 
@@ -108,6 +109,7 @@ def calculate_blocking(expression: str) -> str:
     return _outcome(expression, done.stdout)
 
 
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 _known: dict[str, bytes] = {}
 """What the child printed for an expression; scoring asks for the same ones again."""
 _MOST_KNOWN = 10_000

@@ -1,27 +1,31 @@
-"""The statistics over many simulations: average reward, pass^k, intervals, endings, cost. Pure functions."""
+"""Statistics over simulations: average reward, pass^k, 95% intervals, endings. Pure functions on plain results.
+
+An infrastructure error counts as a failure in the headline figures; the same figures without them stand beside.
+"""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import comb, sqrt
+from statistics import NormalDist, fmean
 from typing import Any
 
 from src.evaluation.endings import OURS
 
-_Z_95 = 1.959963984540054
-"""97.5th percentile of the standard normal distribution."""
+CONFIDENCE = 0.95
+_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 _TOLERANCE = 1e-6
-"""The benchmark takes a reward this near to 1 for a success."""
+"""The benchmark's: a reward this near to 1 is a success."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the statistics need to know of one simulation."""
+    """What the statistics need of one simulation."""
 
     task: str
-    """Its full name, `domain/id`."""
+    """`domain/id`: trials of one task have the same."""
     reward: float
     termination_reason: str
     duration_s: float = 0.0
@@ -34,14 +38,13 @@ class Result:
         return abs(self.reward - 1.0) <= _TOLERANCE
 
     @property
-    def infrastructure(self) -> bool:
-        """Whether it ended for a reason outside agent, user and environment."""
+    def infrastructure_error(self) -> bool:
         return self.termination_reason in OURS
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean and its 95% interval; without an interval where there is only one task."""
+    """A mean with its 95% confidence interval; no interval where there is only one task."""
 
     value: float
     low: float | None = None
@@ -50,118 +53,92 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The figures of one domain, or of all together."""
+    """Figures of some simulations, of one domain or of all."""
 
     simulations: int
     tasks: int
     average_reward: Estimate
     pass_hat: dict[int, Estimate]
-    """pass^k for k from 1 to the smallest number of trials that a task has."""
+    """pass^k by k, from 1 to the smallest number of trials that a task has."""
     infrastructure_errors: int
     average_reward_excluding_infrastructure: Estimate | None
-    """The same without the simulations that infrastructure ended; None when nothing is left."""
+    """None when nothing is left."""
     pass_hat_excluding_infrastructure: dict[int, Estimate]
     endings: dict[str, int]
-    duration_s: float
-    """Mean length of a simulation."""
+    """Simulations by termination reason, the most frequent first."""
     cost_usd: float
+    """Of all simulations together."""
     input_tokens: int
     output_tokens: int
+    duration_s: float
+    """Mean of a simulation."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON; pass^k under `pass_hat_k`, as the benchmark names it."""
-        fields = asdict(self)
+        """Ready for JSON."""
+        figures = asdict(self)
         for name in ("pass_hat", "pass_hat_excluding_infrastructure"):
-            fields[name] = {f"pass_hat_{k}": estimate for k, estimate in fields[name].items()}
-        return fields
+            figures[name] = {str(k): estimate for k, estimate in figures[name].items()}
+        return figures
 
 
 def measure(results: Sequence[Result]) -> Metrics | None:
-    """The figures of these simulations; None of none.
-
-    Infrastructure errors count as failures in the headline, whatever reward they carry, and are left
-    out in the figures beside it.
-    """
+    """All figures of some simulations; None when there are none."""
     if not results:
         return None
-    clean = [result for result in results if not result.infrastructure]
+    sound = [result for result in results if not result.infrastructure_error]
     return Metrics(
         simulations=len(results),
         tasks=len({result.task for result in results}),
         average_reward=average_reward(results),
         pass_hat=pass_hat(results),
-        infrastructure_errors=len(results) - len(clean),
-        average_reward_excluding_infrastructure=average_reward(clean) if clean else None,
-        pass_hat_excluding_infrastructure=pass_hat(clean),
-        endings=dict(sorted(Counter(result.termination_reason for result in results).items())),
-        duration_s=math.fsum(result.duration_s for result in results) / len(results),
-        cost_usd=math.fsum(result.cost_usd for result in results),
+        infrastructure_errors=len(results) - len(sound),
+        average_reward_excluding_infrastructure=average_reward(sound) if sound else None,
+        pass_hat_excluding_infrastructure=pass_hat(sound) if sound else {},
+        endings=dict(Counter(result.termination_reason for result in results).most_common()),
+        cost_usd=sum(result.cost_usd for result in results),
         input_tokens=sum(result.input_tokens for result in results),
         output_tokens=sum(result.output_tokens for result in results),
+        duration_s=fmean(result.duration_s for result in results),
     )
 
 
 def average_reward(results: Sequence[Result]) -> Estimate:
-    """Mean reward with an interval clustered by task.
-
-    Trials of one task are not independent, so the standard error sums residuals within a task before
-    squaring: Miller, "Adding Error Bars to Evals", arXiv:2411.00640, section 2.2, with the usual factor
-    G / (G - 1) for G clusters (Cameron and Miller 2015, equation 12).
-
-    Raises:
-        ValueError: no results.
-    """
-    if not results:
-        raise ValueError("an average needs at least one result")
-    rewards = [0.0 if result.infrastructure else result.reward for result in results]
-    mean = math.fsum(rewards) / len(rewards)
-    residuals: dict[str, float] = {}
-    for result, reward in zip(results, rewards, strict=True):
-        residuals[result.task] = residuals.get(result.task, 0.0) + reward - mean
-    clusters = len(residuals)
-    if clusters < 2:
-        return Estimate(mean)
-    variance = math.fsum(residual * residual for residual in residuals.values()) / len(rewards) ** 2
-    return _estimate(mean, math.sqrt(variance * clusters / (clusters - 1)))
+    """Mean reward over simulations, its interval clustered by task."""
+    rewards: dict[str, list[float]] = {}
+    for result in results:
+        rewards.setdefault(result.task, []).append(result.reward)
+    return clustered_mean(rewards)
 
 
 def pass_hat(results: Sequence[Result]) -> dict[int, Estimate]:
-    """pass^k: the mean over tasks of C(s, k) / C(n, k), with s successes in n trials of the task.
+    """pass^k for every k that each task has trials for: the chance that k trials of a task all succeed.
 
-    The chance that k trials of a task chosen at random all succeed: Yao et al., "τ-bench",
-    arXiv:2406.12045, section 4. Tasks are the independent units of the interval.
+    For a task with s successes in n trials it is estimated without bias by C(s, k) / C(n, k), and averaged over
+    tasks (Yao et al. 2024, τ-bench, arXiv:2406.12045, section 4).
     """
-    trials: dict[str, list[bool]] = {}
+    successes: dict[str, list[bool]] = {}
     for result in results:
-        trials.setdefault(result.task, []).append(result.success and not result.infrastructure)
-    most = min((len(outcomes) for outcomes in trials.values()), default=0)
+        successes.setdefault(result.task, []).append(result.success)
+    most = min((len(trials) for trials in successes.values()), default=0)
     return {
-        k: _mean_of_tasks(pass_hat_k(len(outcomes), sum(outcomes), k) for outcomes in trials.values())
+        k: clustered_mean({task: [comb(sum(trials), k) / comb(len(trials), k)] for task, trials in successes.items()})
         for k in range(1, most + 1)
     }
 
 
-def pass_hat_k(num_trials: int, successes: int, k: int) -> float:
-    """C(successes, k) / C(num_trials, k) for one task.
+def clustered_mean(values: Mapping[str, Iterable[float]]) -> Estimate:
+    """Mean of values in [0, 1] that come in clusters, with a normal 95% interval cut to [0, 1].
 
-    Raises:
-        ValueError: fewer trials than k.
+    The standard error is cluster-robust, as for the trials of one task, which resemble each other: the root of the
+    summed squares of each cluster's summed deviations, over the number of values (Miller 2024, "Adding Error Bars
+    to Evals", arXiv:2411.00640, section 2.2), with the usual factor G / (G - 1) for G clusters; with one value in
+    each cluster it is the ordinary standard error of a mean.
     """
-    if num_trials < k:
-        raise ValueError(f"pass^{k} needs at least {k} trials, there are {num_trials}")
-    return math.comb(successes, k) / math.comb(num_trials, k)
-
-
-def _mean_of_tasks(values: Iterable[float]) -> Estimate:
-    per_task = list(values)
-    mean = math.fsum(per_task) / len(per_task)
-    if len(per_task) < 2:
+    clusters = [list(cluster) for cluster in values.values()]
+    count = sum(map(len, clusters))
+    mean = fmean(value for cluster in clusters for value in cluster)
+    if len(clusters) < 2:
         return Estimate(mean)
-    variance = math.fsum((value - mean) ** 2 for value in per_task) / (len(per_task) - 1)
-    return _estimate(mean, math.sqrt(variance / len(per_task)))
-
-
-def _estimate(mean: float, standard_error: float) -> Estimate:
-    """The normal interval, cut to the range of a reward."""
-    margin = _Z_95 * standard_error
-    return Estimate(mean, max(0.0, mean - margin), min(1.0, mean + margin))
+    squares = sum(sum(value - mean for value in cluster) ** 2 for cluster in clusters)
+    half_width = _Z * sqrt(squares * len(clusters) / (len(clusters) - 1)) / count
+    return Estimate(mean, max(0.0, mean - half_width), min(1.0, mean + half_width))

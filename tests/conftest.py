@@ -1,0 +1,13 @@
+"""What all tests share: the sum of the differential suite at the end of a run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print how many trajectories were compared with the benchmark's own evaluator, and on how many both agree."""
+    module = sys.modules.get("tests.benchmark.tally")
+    for line in module.TALLY.lines() if module is not None else []:
+        terminalreporter.write_line(line)
