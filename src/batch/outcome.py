@@ -110,8 +110,8 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
     most = max((max(metrics.pass_hat, default=1) for metrics in outcome.metrics.values()), default=1)
     exponents = sorted({1, most} | ({2} if most > 2 else set()))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("domain")
-    for heading in ("done", "errors", "reward", *(f"pass^{k}" for k in exponents), "cost", "mean time"):
+    table.add_column("domain", no_wrap=True)
+    for heading in ("done", "errors", "reward", *(f"pass^{k}" for k in exponents), "cost", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, inventory in outcome.inventory.items():
         if name == "overall" and len(outcome.inventory) == 2:
@@ -131,30 +131,35 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
             f"{overall.infrastructure_errors} infrastructure error(s), counted as failures; "
             f"{overall.not_run} not run{without}"
         )
-        console.print(f"go on with: python -m src.main resume={escape(_quoted(run_dir))}")
-    console.print(f"files: {escape(str(run_dir))}")
+        console.print(f"go on:  python -m src.main resume={escape(_quoted(run_dir))}")
+    console.print(f"files:  {escape(_short(run_dir))}")
     failures = any(metrics.average_reward.value < 1 for metrics in outcome.metrics.values())
     what = "--failed" if failures else ""
-    console.print(f"look:  python -m src.show {escape(_quoted(run_dir))} {what}".rstrip())
+    console.print(f"look:   python -m src.show {escape(_quoted(run_dir))} {what}".rstrip())
+
+
+def _short(path: Path) -> str:
+    """The path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _quoted(path: Path) -> str:
-    text = str(path)
+    text = _short(path)
     return f"'{text}'" if any(letter in text for letter in " ()[]{},=$&;") else text
 
 
 def _figures(metrics: Metrics | None, exponents: Sequence[int]) -> list[str]:
     if metrics is None:
         return ["-"] * (3 + len(exponents))
-    shown = [_estimate(metrics.average_reward)]
-    shown += [_estimate(metrics.pass_hat.get(k)) for k in exponents]
+    shown = [f"{metrics.average_reward.value:.3f}"]
+    shown += [_estimate(metrics.pass_hat.get(k), with_interval=k == 1) for k in exponents]
     return [*shown, f"${metrics.cost_usd:.2f}", f"{metrics.duration_s:.1f} s"]
 
 
-def _estimate(estimate: Estimate | None) -> str:
+def _estimate(estimate: Estimate | None, with_interval: bool) -> str:
     if estimate is None:
         return "-"
-    if estimate.low is None or estimate.high is None:
+    if not with_interval or estimate.low is None or estimate.high is None:
         return f"{estimate.value:.3f}"
     return f"{estimate.value:.3f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 

@@ -34,7 +34,7 @@ class SweepTable:
         if not self.jobs:
             return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("job")
+        table.add_column("job", no_wrap=True)
         for heading in ("exit", "done", "errors", "reward", "95% interval", "pass^1", "cost"):
             table.add_column(heading, justify="right", no_wrap=True)
         for run_dir, outcome in self.jobs:

@@ -1,0 +1,81 @@
+"""Whole runs as a user starts them: `python -m src.main …` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port(count: int = 4) -> int:
+    """The first of some neighbouring ports that nobody listens on."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port + count < 65535 and all(_is_free(port + offset) for offset in range(count)):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def command(run_dir: Path | None, *overrides: str) -> list[str]:
+    where = [] if run_dir is None else [f"hydra.run.dir={run_dir}"]
+    flags = [override for override in overrides if override.startswith("--")]
+    keys = [override for override in overrides if not override.startswith("--")]
+    return [sys.executable, "-m", "src.main", *flags, f"server.start_port={free_port()}", *where, *keys]
+
+
+def run(run_dir: Path | None, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A run to its end."""
+    return subprocess.run(
+        command(run_dir, *overrides), cwd=ROOT, env=env(environment), capture_output=True, text=True, timeout=300
+    )
+
+
+def start(run_dir: Path | None, *overrides: str, **environment: str) -> subprocess.Popen[str]:
+    """A run that goes on beside the test, in a session of its own."""
+    return subprocess.Popen(
+        command(run_dir, *overrides),
+        cwd=ROOT,
+        env=env(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def env(extra: dict[str, str]) -> dict[str, str]:
+    """The environment without keys of the machine's owner."""
+    kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    return {**kept, "COLUMNS": "120", **extra}
+
+
+def summary(run_dir: Path) -> dict[str, Any]:
+    return json.loads((run_dir / "summary.json").read_text())
+
+
+def records(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "simulations.jsonl").read_bytes().splitlines()]
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
