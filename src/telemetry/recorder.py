@@ -16,7 +16,6 @@ from src.telemetry.lines import event_line, level_of
 from src.telemetry.logs import Logs
 from src.telemetry.profile import ProfileWriter
 from src.telemetry.progress import Progress
-from src.telemetry.trace import TraceWriter
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +26,10 @@ class Recorder:
     A listener that fails is reported once and left out from then on: telemetry never ends a run.
 
     Args:
-        run_dir: gets `profile.jsonl` and `trace.json`; those of an earlier attempt are gone on with.
+        run_dir: gets `profile.jsonl`; that of an earlier attempt is gone on with.
         logs: of `logs.setup`; None: no log lines.
         progress: the display; entering and leaving it is the caller's.
-        listeners: further ones, such as a tracker's `listen`.
+        listeners: further ones: the `listen` of a `TraceWriter`, a `Tracker`.
     """
 
     def __init__(
@@ -49,13 +48,11 @@ class Recorder:
         if logs is not None:
             self._listeners.insert(0, _line_listener(logs))
         self._profile: ProfileWriter | None = None
-        self._trace: TraceWriter | None = None
         self._unsubscribe: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
         self._profile = ProfileWriter(self._run_dir / "profile.jsonl")
-        self._trace = TraceWriter(self._run_dir / "trace.json")
-        for listener in (self._profile.listen, self._trace.listen, *self._listeners):
+        for listener in (self._profile.listen, *self._listeners):
             guard = _Guard(listener)
             guard.leave = subscribe(guard)
             self._unsubscribe.append(guard.leave)
@@ -72,9 +69,6 @@ class Recorder:
         if self._profile is not None:
             self._profile.close()
             self._profile = None
-        if self._trace is not None:
-            self._trace.close()
-            self._trace = None
 
     def flush(self) -> None:
         """Everything heard so far is in the files."""

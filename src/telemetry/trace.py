@@ -116,6 +116,10 @@ class TraceWriter:
         elif isinstance(event, RunMark):
             self._instant(self._process("run"), f"run {event.mark}", event.time, {})
 
+    def flush(self) -> None:
+        """Everything heard so far is in the file."""
+        self._writer.flush()
+
     def close(self) -> None:
         """Close the array."""
         last = {

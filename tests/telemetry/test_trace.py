@@ -27,7 +27,8 @@ REQUIRED = {"X": {"name", "ts", "dur", "pid", "tid"}, "C": {"name", "ts", "pid",
 
 
 def _write_run(run_dir: Path) -> None:
-    with Recorder(run_dir):
+    trace = TraceWriter(run_dir / "trace.json")
+    with Recorder(run_dir, listeners=[trace.listen]):
         emit(ReplicaState("agent/0", "ready", pid=7))
         emit(ReplicaSample("agent/0", 3, 1, 0.42, 0, 0, 0, 0))
         emit(GpuSample(0, 0.5, 2**30, 2**31))
@@ -41,6 +42,7 @@ def _write_run(run_dir: Path) -> None:
             call.time, tool.time, step.time, done.time = now + 1.0, now + 1.2, now + 1.05, now + 1.6
             for event in (call, step, tool, done):
                 emit(event)
+    trace.close()
 
 
 def _read(run_dir: Path) -> list[dict[str, Any]]:
