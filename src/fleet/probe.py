@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import aiohttp
+import orjson
 
 _ERRORS = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
@@ -55,8 +56,6 @@ async def served_models(
     Raises:
         ProbeError: no such answer.
     """
-    import orjson
-
     text = await _get(http, f"{base_url}/v1/models", key_header(key), timeout_s)
     try:
         entries = orjson.loads(text)["data"]

@@ -118,7 +118,8 @@ class Supervisor:
             try:
                 if replica.process is None or replica.phase in (Phase.down, Phase.restarting):
                     await self._relaunch(replica)
-                await self._until_ready(replica)
+                if replica.phase is not Phase.ready:
+                    await self._until_ready(replica)
                 reason = await self._until_down(replica)
             except (StartError, UserError) as error:
                 final = isinstance(error, StartError) and error.final
@@ -153,7 +154,7 @@ class Supervisor:
         assert process is not None
         over = process.launched + self._ready_timeout_s
         problem = ""
-        while replica.phase is not Phase.ready:
+        while True:
             if (status := process.status()) is not None:
                 raise start_error(replica, status)
             try:
@@ -170,12 +171,14 @@ class Supervisor:
                 waited = f"was not ready within server.ready_timeout_s={self._ready_timeout_s:g} ({problem})"
                 raise start_error(replica, None, waited)
             await asyncio.sleep(self._watch.start_poll_s)
-        self._admit(replica)  # ready since an earlier job
 
     async def _until_down(self, replica: Replica) -> str:
-        """Watch a ready replica; why it is none any more."""
+        """Watch a ready replica, of this job or an earlier one; why it is none any more."""
         process, hint = replica.process, self._hints[replica.name]
         assert process is not None
+        if replica.endpoint is None and process.status() is None:
+            self._admit(replica)
+            hint.set()
         misses = 0
         next_look = time.monotonic() + self._watch.health_s
         while True:

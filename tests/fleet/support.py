@@ -20,7 +20,7 @@ FAKE = Path(__file__).parent / "fakes" / "fake_vllm.py"
 QUICK = WatchSettings(
     process_s=0.05,
     health_s=0.3,
-    health_timeout_s=1.0,
+    health_timeout_s=5.0,
     recheck_s=0.1,
     start_poll_s=0.05,
     backoff_s=0.1,
@@ -32,7 +32,7 @@ QUICK = WatchSettings(
 def fake_executable(folder: Path) -> str:
     """A program `vllm` that is the fake server."""
     program = folder / "vllm"
-    program.write_text(f"#!/bin/sh\nexec {sys.executable} -S {FAKE} \"$@\"\n")
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {FAKE} "$@"\n')
     program.chmod(0o755)
     return str(program)
 

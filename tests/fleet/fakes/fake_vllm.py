@@ -27,6 +27,8 @@ class Habits:
     """Exit with this status after writing the log."""
     status_unless: str = ""
     """Exit so only while this file is missing."""
+    status_once: str = ""
+    """Exit so only the one server that makes this file."""
     deaf: bool = False
     """SIGTERM is swallowed."""
     children: bool = False
@@ -65,7 +67,7 @@ def main() -> None:
     arguments = parser.parse_args()
     habits = Habits(**json.loads(arguments.fake))
     print(habits.log, flush=True)
-    if habits.status is not None and not (habits.status_unless and os.path.exists(habits.status_unless)):
+    if habits.status is not None and is_to_fail(habits):
         sys.exit(habits.status)
     if habits.deaf:
         signal.signal(signal.SIGTERM, lambda *_: print("SIGTERM, and I stay", flush=True))
@@ -80,6 +82,15 @@ def main() -> None:
     server = ThreadingHTTPServer((arguments.host, int(arguments.port)), handler(arguments, habits))
     server.daemon_threads = True
     server.serve_forever()
+
+
+def is_to_fail(habits: Habits) -> bool:
+    if habits.status_once:
+        try:
+            os.close(os.open(habits.status_once, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
+    return not (habits.status_unless and os.path.exists(habits.status_unless))
 
 
 def handler(arguments: argparse.Namespace, habits: Habits) -> type[BaseHTTPRequestHandler]:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-import time
+import threading
 from pathlib import Path
 
 from src.fleet.fleet import lease, shutdown
@@ -29,7 +29,7 @@ async def run(folder: Path, behaviour: str) -> None:
         if behaviour == "raise":
             raise RuntimeError("a fault of the program")
         if behaviour == "freeze":
-            time.sleep(600)
+            threading.Event().wait(600)  # the event loop stands still
         await asyncio.sleep(600)
     finally:
         await fleet.detach()

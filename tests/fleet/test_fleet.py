@@ -1,0 +1,427 @@
+"""A fleet of real processes from start to stop: readiness, death, hanging, restart, routing, samples, sweeps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from src.errors import UserError
+from src.fleet.fleet import Fleet, lease, shutdown
+from src.fleet.plan import PoolKind, PoolSpec
+from src.fleet.replica import Phase
+from src.fleet.settings import Routing
+from src.llm.types import Endpoint, FatalModelError
+from src.telemetry.events import ReplicaSample, ReplicaState
+from tests.fleet.support import QUICK, children_of, fake_pool, fake_settings, gone, heard, until, wait_for
+
+
+@asynccontextmanager
+async def running(fleet: Fleet) -> AsyncIterator[Fleet]:
+    """A started fleet; nothing of it is left afterwards."""
+    await fleet.start()
+    pids = [status.pid for status in fleet.status() if status.pid]
+    try:
+        yield fleet
+    finally:
+        pids += [status.pid for status in fleet.status() if status.pid]
+        await fleet.stop()
+        assert all(gone(pid) for pid in pids)
+
+
+def fleet_of(folder: Path, *pools: PoolSpec, **settings: Any) -> Fleet:
+    return Fleet(pools or (fake_pool(folder),), fake_settings(folder, **settings), folder, watch=QUICK)
+
+
+async def all_ready(fleet: Fleet, number: int) -> list[Endpoint]:
+    return await until(lambda: endpoints if len(endpoints := fleet.endpoints()) == number else None)
+
+
+async def chat(endpoint: Endpoint, text: str = "hello") -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {endpoint.api_key}"}
+    body = {"model": endpoint.model, "messages": [{"role": "user", "content": text}]}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{endpoint.base_url}/v1/chat/completions", json=body, headers=headers) as response,
+    ):
+        assert response.status == 200
+        return await response.json(content_type=None)
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(60):
+            await scenario()
+
+    asyncio.run(limited())
+
+
+def test_a_fleet_starts_answers_and_stops_whole(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        fleet = fleet_of(tmp_path, fake_pool(tmp_path, 2, deaf=True, children=True, max_model_len=777))
+        async with running(fleet):
+            await all_ready(fleet, 2)
+            endpoint = await fleet.router("agent").acquire("s")
+            assert (await chat(endpoint))["choices"][0]["message"]["content"] == "It is sunny."
+            assert fleet.context_limit("agent") == 777
+            kin = [pid for number in (0, 1) for pid in children_of(fleet.logs / f"agent-{number}.log")]
+            assert len(kin) == 4
+        assert all(gone(pid) for pid in kin)
+        assert {status.phase for status in fleet.status()} == {Phase.stopped}
+
+    run(scenario)
+
+
+def test_the_run_begins_with_the_first_ready_replica(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        quick = fake_pool(tmp_path, 1)
+        fleet = fleet_of(tmp_path, replace(quick, num=2), stagger_s=30)
+        async with running(fleet):
+            assert len(fleet.endpoints()) == 1
+            assert [status.phase for status in fleet.status()] == [Phase.ready, Phase.planned]
+
+    run(scenario)
+
+
+def test_min_ready_replicas_are_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(fleet_of(tmp_path, replace(fake_pool(tmp_path, 3), min_ready=3))) as fleet:
+            assert len(fleet.endpoints()) == 3
+
+    run(scenario)
+
+
+def test_a_killed_replica_leaves_the_routing_is_restarted_and_its_sessions_spread(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with heard() as events:
+            async with running(fleet_of(tmp_path, fake_pool(tmp_path, 3, children=True))) as fleet:
+                await all_ready(fleet, 3)
+                router = fleet.router("agent")
+                homes = {f"s{number}": await router.acquire(f"s{number}") for number in range(9)}
+                lost = homes["s0"]
+                before = next(status for status in fleet.status() if status.name == lost.name)
+                kin = children_of(fleet.logs / f"{lost.name.replace('/', '-')}.log")
+                assert before.pid is not None
+                os.kill(before.pid, signal.SIGKILL)
+                await until(lambda: len(fleet.endpoints()) == 2, 2)
+                for session, home in homes.items():
+                    router.release(home, session, failed=home is lost)
+                    assert (await router.acquire(session, home if home is lost else None)).name != lost.name or (
+                        home is not lost
+                    )
+                await all_ready(fleet, 3)
+                after = next(status for status in fleet.status() if status.name == lost.name)
+                assert after.pid != before.pid
+                assert after.port == before.port
+                assert fleet.restarts == after.restarts == 1
+                assert all(gone(pid) for pid in kin)
+        states = [event.state for event in events if isinstance(event, ReplicaState) and event.replica == lost.name]
+        assert [state for state in states if state != "starting"] == ["ready", "down", "restarting", "ready", "stopped"]
+
+    run(scenario)
+
+
+def test_a_replica_that_ends_with_status_0_is_restarted_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(fleet_of(tmp_path, fake_pool(tmp_path, 1, die_on="kill the engine"))) as fleet:
+            [endpoint] = fleet.endpoints()
+            with pytest.raises(aiohttp.ClientError):
+                await chat(endpoint, "kill the engine")
+            fleet.router("agent").release(endpoint, "s", failed=True)
+            await until(lambda: fleet.restarts == 1)
+            [again] = await all_ready(fleet, 1)
+            await chat(again)
+
+    run(scenario)
+
+
+def test_a_hanging_replica_leaves_the_routing_and_is_restarted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        watch = replace(QUICK, health_timeout_s=0.5, hang_after=2)
+        async with running(Fleet([fake_pool(tmp_path)], fake_settings(tmp_path), tmp_path, watch=watch)) as fleet:
+            await all_ready(fleet, 2)
+            hanging = fleet.status()[0]
+            assert hanging.pid is not None
+            os.kill(hanging.pid, signal.SIGSTOP)
+            await until(lambda: [one.name for one in fleet.endpoints()] == ["agent/1"])
+            await until(lambda: fleet.restarts == 1)
+            await all_ready(fleet, 2)
+            assert gone(hanging.pid)
+
+    run(scenario)
+
+
+def test_a_replica_that_answers_again_in_time_is_not_restarted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        patient = replace(QUICK, health_timeout_s=0.5, hang_after=1000)
+        fleet = Fleet([fake_pool(tmp_path)], fake_settings(tmp_path), tmp_path, watch=patient)
+        async with running(fleet):
+            await all_ready(fleet, 2)
+            pid = fleet.status()[0].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            await until(lambda: len(fleet.endpoints()) == 1)
+            os.kill(pid, signal.SIGCONT)
+            await all_ready(fleet, 2)
+            assert fleet.status()[0].pid == pid
+            assert fleet.restarts == 0
+
+    run(scenario)
+
+
+def test_a_failed_request_makes_a_dead_replica_known_at_once(tmp_path: Path) -> None:
+    """Long before the next look is due."""
+
+    async def scenario() -> None:
+        slow = replace(QUICK, process_s=30.0, health_s=30.0)
+        fleet = Fleet([fake_pool(tmp_path)], fake_settings(tmp_path), tmp_path, watch=slow)
+        async with running(fleet):
+            await all_ready(fleet, 2)
+            lost = fleet.endpoints()[0]
+            pid = fleet.status()[0].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: gone(pid))
+            fleet.router("agent").release(lost, "s", failed=True)
+            await until(lambda: lost not in fleet.endpoints(), 3)
+
+    run(scenario)
+
+
+def test_restarts_are_bounded_and_then_requests_fail_in_place_of_waiting(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        flag = tmp_path / "well"
+        flag.touch()
+        pool = fake_pool(tmp_path, 1, status=1, status_unless=str(flag), log="RuntimeError: the GPU fell off the bus")
+        fleet = Fleet([pool], fake_settings(tmp_path), tmp_path, watch=replace(QUICK, max_attempts=3, backoff_s=0.01))
+        async with running(fleet):
+            flag.unlink()
+            pid = fleet.status()[0].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: fleet.status()[0].phase is Phase.failed)
+            assert fleet.restarts == 2
+            with pytest.raises(FatalModelError, match="no server of pool agent is left: server agent/0 ended with"):
+                await fleet.router("agent").acquire("s")
+            assert "the GPU fell off the bus" in (fleet.status()[0].failure or "")
+
+    run(scenario)
+
+
+def test_one_replica_that_does_not_start_does_not_stop_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is shown with its command and the telling lines, and tried again."""
+
+    async def scenario() -> None:
+        once = tmp_path / "once"
+        pool = fake_pool(tmp_path, 3, status=1, status_once=str(once), log="ValueError: today is Friday")
+        async with running(fleet_of(tmp_path, pool)) as fleet:
+            await all_ready(fleet, 3)
+            assert fleet.restarts == 1
+        shown = [record.getMessage() for record in caplog.records if "ended with status 1" in record.getMessage()]
+        assert len(shown) == 1
+        assert "ValueError: today is Friday" in shown[0]
+        assert "started again in" in shown[0]
+        assert "command: " in shown[0]
+
+    run(scenario)
+
+
+def test_a_pool_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log = "INFO loading\nvllm serve: error: unrecognized arguments: --no-such-flag"
+        fleet = fleet_of(tmp_path, fake_pool(tmp_path, 2, status=2, log=log))
+        with pytest.raises(UserError) as caught:
+            await fleet.start()
+        text = str(caught.value)
+        assert "pool agent: 0 of 2 server(s) became ready. server agent/" in text
+        assert "ended with status 2" in text
+        assert "vllm does not take these flags: mend extra_args" in text
+        assert "unrecognized arguments: --no-such-flag" in text
+        assert "VLLM_API_KEY=*** " in text
+        assert f"{tmp_path}/vllm serve {tmp_path}/model --host 127.0.0.1 --port " in text
+        assert f"log: {tmp_path}/servers/agent-" in text
+        assert fleet.status()[0].restarts == 0, "a bad flag is not tried again"
+        assert all(status.pid is None for status in fleet.status())
+
+    run(scenario)
+
+
+def test_a_replica_that_never_becomes_ready_is_ended_after_the_timeout(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        fleet = fleet_of(tmp_path, fake_pool(tmp_path, 1, never_ready=True, log="still loading"), ready_timeout_s=0.8)
+        with pytest.raises(UserError, match=r"was not ready within server.ready_timeout_s=0.8 \(.*[Cc]onne") as caught:
+            await fleet.start()
+        assert "still loading" in str(caught.value)
+
+    run(scenario)
+
+
+def test_a_server_of_another_model_is_not_taken_for_ours(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        fleet = fleet_of(tmp_path, fake_pool(tmp_path, 1, served="somebody-else"), ready_timeout_s=0.8)
+        with pytest.raises(UserError, match="serves somebody-else, not "):
+            await fleet.start()
+
+    run(scenario)
+
+
+def test_markup_in_the_text_stops_the_run_and_names_the_parser_flag(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        text = "I will look. <tool_call>\n{...}"
+        fleet = fleet_of(tmp_path, fake_pool(tmp_path, 1, calls=False, content=text))
+        with pytest.raises(UserError, match=r"came back as text \(<tool_call> \.\.\.\).*server.tool_call_parser"):
+            await fleet.start()
+        assert all(status.pid is None for status in fleet.status())
+
+    run(scenario)
+
+
+def test_plain_text_at_the_preflight_only_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with running(fleet_of(tmp_path, fake_pool(tmp_path, 1, calls=False))):
+            assert "in plain text" in caplog.text
+
+    run(scenario)
+
+
+def test_secrets_of_the_runner_do_not_reach_the_servers_and_the_key_is_on_no_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-not-for-servers")
+    monkeypatch.setenv("VLLM_API_KEY", "the-users-own")
+    monkeypatch.setenv("NCCL_DEBUG", "WARN")
+
+    async def scenario() -> None:
+        async with running(fleet_of(tmp_path)) as fleet:
+            [first, second] = await all_ready(fleet, 2)
+            assert first.api_key == second.api_key
+            assert first.api_key not in (None, "the-users-own")
+            for status in fleet.status():
+                server = psutil.Process(status.pid)
+                environment = server.environ()
+                assert "OPENAI_API_KEY" not in environment
+                assert environment["NCCL_DEBUG"] == "WARN"
+                assert environment["VLLM_API_KEY"] == first.api_key
+                assert not any(str(first.api_key) in word for word in server.cmdline())
+                assert os.getsid(server.pid) == server.pid
+            scratch = {psutil.Process(status.pid).environ()["TMPDIR"] for status in fleet.status()}
+            assert len(scratch) == 2
+        assert not any(Path(path).exists() for path in scratch)
+        assert str(first.api_key) not in "".join(log.read_text() for log in fleet.logs.iterdir())
+        assert str(first.api_key) not in repr(first)
+
+    run(scenario)
+
+
+def test_metrics_are_sampled_while_running_and_once_at_the_end(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with heard() as events:
+            async with running(fleet_of(tmp_path, fake_pool(tmp_path, 1))) as fleet:
+                await chat(fleet.endpoints()[0])
+        samples = [event for event in events if isinstance(event, ReplicaSample)]
+        assert samples[-1].replica == "agent/0"
+        assert samples[-1].kv_use == 0.25
+        assert samples[-1].prompt_tokens == 20, "the preflight's request and ours"
+
+    run(scenario)
+
+
+def test_the_jobs_of_a_sweep_share_the_servers_while_they_want_the_same(tmp_path: Path) -> None:
+    """Each job has an event loop of its own; a job that fails does not end the fleet for the next."""
+    pools = [fake_pool(tmp_path)]
+    settings = fake_settings(tmp_path)
+
+    async def job(specs: list[PoolSpec], routing: Routing, fails: bool = False) -> list[tuple[int | None, int | None]]:
+        fleet = await lease(specs, replace(settings, routing=routing), tmp_path, None, QUICK)
+        try:
+            await all_ready(fleet, 2)
+            endpoint = await fleet.router("agent").acquire("s")
+            await chat(endpoint)
+            assert fleet.router("agent").policy is routing
+            if fails:
+                raise RuntimeError
+            return [(status.pid, status.port) for status in fleet.status()]
+        finally:
+            await fleet.detach()
+
+    try:
+        first = asyncio.run(job(pools, Routing.sticky))
+        with pytest.raises(RuntimeError):
+            asyncio.run(job(pools, Routing.sticky, fails=True))
+        assert asyncio.run(job(pools, Routing.random)) == first
+        lost = first[0][0]
+        assert lost is not None
+        os.kill(lost, signal.SIGKILL)  # between two jobs, while no one watches
+        wait_for(lambda: gone(lost))
+        third = asyncio.run(job(pools, Routing.sticky))
+        assert third[0] != first[0]
+        assert third[1] == first[1]
+        other = asyncio.run(job([replace(pools[0], extra_args="--max-model-len 100")], Routing.sticky))
+        assert all(gone(pid) for pid, _ in third if pid)
+    finally:
+        shutdown()
+    assert all(gone(pid) for pid, _ in other if pid)
+
+
+def test_external_servers_are_used_and_left_running(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(fleet_of(tmp_path)) as ours:
+            endpoints = await all_ready(ours, 2)
+            spec = PoolSpec(
+                "agent",
+                PoolKind.external,
+                endpoints=tuple(endpoint.base_url for endpoint in endpoints),
+                api_key=endpoints[0].api_key,
+            )
+            async with running(fleet_of(tmp_path / "none", spec)) as theirs:
+                found = await all_ready(theirs, 2)
+                assert found[0].model == endpoints[0].model
+                assert theirs.context_limit("agent") == 4096
+                await chat(found[1])
+            assert len(ours.endpoints()) == 2
+            await chat(endpoints[0])
+            refused = fleet_of(tmp_path / "none", replace(spec, api_key="wrong"))
+            with pytest.raises(UserError, match=r"refuses the key: set server\.api_key_env"):
+                await refused.start()
+
+    (tmp_path / "none").mkdir()
+    run(scenario)
+
+
+def test_an_external_server_that_goes_away_and_comes_back_is_used_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (tmp_path / "none").mkdir()
+        async with running(fleet_of(tmp_path)) as ours:
+            endpoints = await all_ready(ours, 2)
+            urls = tuple(endpoint.base_url for endpoint in endpoints)
+            spec = PoolSpec("agent", PoolKind.external, endpoints=urls, api_key=endpoints[0].api_key)
+            async with running(fleet_of(tmp_path / "none", spec)) as theirs:
+                await all_ready(theirs, 2)
+                pid = ours.status()[0].pid
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+                await until(lambda: len(theirs.endpoints()) == 1)
+                await all_ready(ours, 2)
+                await all_ready(theirs, 2)
+
+    run(scenario)
+
+
+def test_an_external_server_that_is_not_there_is_an_error_within_its_patience(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        spec = PoolSpec("agent", PoolKind.external, endpoints=("http://127.0.0.1:9",))
+        with pytest.raises(UserError, match=r"pool agent: 0 of 1 .*http://127.0.0.1:9/v1/models: .*[Cc]onn"):
+            await fleet_of(tmp_path, spec).start()
+
+    run(scenario)
