@@ -1,11 +1,11 @@
-"""A conversation driver of the tests' own: agent and user asked in turn, tools run by the tau2 package's environment.
+"""A conversation driver of the tests' own: agent and user asked in turn, tools run by the benchmark's environment.
 
-It sends both sides just what the runner would, and scores with the package's evaluators.
+It sends both sides just what the runner would, and scores the outcome.
 """
 
 from __future__ import annotations
 
-import importlib
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,13 +13,9 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote
 
-from tau2.data_model.message import AssistantMessage, ToolCall, ToolMessage, UserMessage
-from tau2.data_model.tasks import RewardType, Task
-from tau2.environment.environment import Environment
-from tau2.evaluator.evaluator_action import ActionEvaluator
-from tau2.evaluator.evaluator_communicate import CommunicateEvaluator
-from tau2.evaluator.evaluator_env import EnvironmentEvaluator
-
+from src.benchmark.domains import Domain, load_domain
+from src.benchmark.package import AssistantMessage, Task, ToolCall, ToolMessage, UserMessage
+from src.evaluation.reward import evaluate
 from src.fleet.simulated.policy import next_turn
 from src.fleet.simulated.scripts import Scripts
 from src.fleet.simulated.turns import Situation, parse_session
@@ -33,19 +29,17 @@ GREETING = "Hi! How can I help you today?"
 
 
 @cache
-def tasks_of(domain: str) -> tuple[Task, ...]:
-    module = importlib.import_module(f"tau2.domains.{domain}.environment")
-    return tuple(module.get_tasks())
+def domain_of(name: str) -> Domain:
+    return load_domain(name)
 
 
-def new_environment(domain: str, solo_mode: bool = False) -> Environment:
-    module = importlib.import_module(f"tau2.domains.{domain}.environment")
-    return module.get_environment(solo_mode=solo_mode) if domain == "telecom" else module.get_environment()
+def tasks_of(domain: str) -> list[Task]:
+    return domain_of(domain).tasks()
 
 
 @dataclass
 class Conversation:
-    """One simulation of `task`; `run` plays it to the user's stop and `reward` scores it."""
+    """One simulation of `task`; `run` plays it to the user's stop and knows its reward afterwards."""
 
     domain: str
     task: Task
@@ -57,41 +51,43 @@ class Conversation:
     messages: list[Any] = field(default_factory=list)
     agent_history: list[dict[str, Any]] = field(default_factory=list)
     user_history: list[dict[str, Any]] = field(default_factory=list)
-    ended_by: str = "max_turns"
+    ended_by: str = "max_steps"
+    reward: float | None = None
 
     def session(self, role: str) -> str:
         return f"{self.run_id}/{self.domain}/{quote(self.task.id, safe='')}/{self.trial}/{role}"
 
     def run(self) -> Conversation:
-        environment = new_environment(self.domain)
+        asyncio.run(self.play())
+        return self
+
+    async def play(self) -> None:
+        domain = domain_of(self.domain)
+        environment = domain.environment(self.task)
+        tools = {
+            "agent": [tool for tool in domain.agent_tools if tool["function"]["name"] not in self.hidden_tools],
+            "user": domain.user_tools,
+        }
         state = self.task.initial_state
         history = list(state.message_history or ()) if state else []
-        environment.set_state(
-            state.initialization_data if state else None,
-            state.initialization_actions if state else None,
-            history,
-        )
-        agent_tools = [tool.openai_schema for tool in environment.get_tools() if tool.name not in self.hidden_tools]
-        user_tools = [tool.openai_schema for tool in environment.get_user_tools()] if environment.user_tools else []
         for message in history or [AssistantMessage(role="assistant", content=GREETING)]:
             self.remember(message)
         turn = "user" if isinstance(self.messages[-1], AssistantMessage) else "agent"
         for _ in range(self.max_turns):
-            tools, seen = (agent_tools, self.agent_history) if turn == "agent" else (user_tools, self.user_history)
+            seen = self.agent_history if turn == "agent" else self.user_history
             system = {"role": "system", "content": f"You are the {turn}."}
-            reply = self.ask(self.session(turn), [system, *seen], tools)
-            message = self.as_message(reply, turn)
+            message = self.as_message(self.ask(self.session(turn), [system, *seen], tools[turn]), turn)
             self.remember(message)
             if message.tool_calls:
                 for call in message.tool_calls:
-                    self.remember(environment.get_response(call))
-                environment.sync_tools()
+                    self.remember(await environment.respond(call))
+                environment.sync()
             elif turn == "user" and "###STOP###" in message.content:
                 self.ended_by = "user_stop"
                 break
             else:
                 turn = "user" if turn == "agent" else "agent"
-        return self
+        self.reward = evaluate(self.task, self.messages, self.ended_by, await environment.final_state()).reward
 
     def as_message(self, reply: dict[str, Any], turn: str) -> AssistantMessage | UserMessage:
         requestor = "assistant" if turn == "agent" else "user"
@@ -128,21 +124,6 @@ class Conversation:
         else:
             other.append({"role": "user", "content": message.content})
         own.append(encoded)
-
-    def reward(self) -> float:
-        """The package's reward; natural-language assertions aside."""
-        if self.ended_by != "user_stop":
-            return 0.0
-        criteria = self.task.evaluation_criteria
-        reward = EnvironmentEvaluator.calculate_reward(
-            lambda solo_mode=False: new_environment(self.domain, solo_mode), self.task, self.messages
-        ).reward
-        basis = criteria.reward_basis if criteria else []
-        if RewardType.ACTION in basis:
-            reward *= ActionEvaluator.calculate_reward(self.task, self.messages).reward
-        if RewardType.COMMUNICATE in basis:
-            reward *= CommunicateEvaluator.calculate_reward(self.task, self.messages).reward
-        return float(reward)
 
 
 def arguments_of(text: str) -> dict[str, Any]:

@@ -20,6 +20,24 @@ MODEL = "simulated-model"
 
 
 @dataclass
+class Client:
+    """Asks for chat completions over one connection."""
+
+    connection: HTTPConnection
+    key: str | None
+
+    def ask(self, session: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]], **more: Any) -> Any:
+        """The assistant message of the answer."""
+        body = {"model": MODEL, "messages": messages, **({"tools": tools} if tools else {}), **more}
+        headers = {"X-Session-ID": session, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
+        self.connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+        response = self.connection.getresponse()
+        content = response.read()
+        assert response.status == 200, content
+        return json.loads(content)["choices"][0]["message"]
+
+
+@dataclass
 class RunningServer:
     """`key` is sent with every request; `options` is what it was started with."""
 
@@ -48,10 +66,10 @@ class RunningServer:
 
     def ask(self, session: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]], **more: Any) -> Any:
         """A chat completion; the assistant message."""
-        body = {"model": MODEL, "messages": messages, **({"tools": tools} if tools else {}), **more}
-        status, content = self.request("POST", "/v1/chat/completions", body, {"X-Session-ID": session})
-        assert status == 200, content
-        return json.loads(content)["choices"][0]["message"]
+        return self.client().ask(session, messages, tools, **more)
+
+    def client(self) -> Client:
+        return Client(HTTPConnection("127.0.0.1", self.port, timeout=20), self.key)
 
     def metrics(self) -> dict[str, float]:
         """Values by metric name, labels summed over."""

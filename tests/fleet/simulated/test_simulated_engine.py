@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -18,6 +19,8 @@ from src.fleet.simulated.metrics import Metrics
 from src.fleet.simulated.options import Options, parse_options
 from src.fleet.simulated.prefix_cache import PrefixCache
 from tests.fleet.simulated.process import MODEL, RunningServer, running
+
+T = TypeVar("T")
 
 SYSTEM = {"role": "system", "content": "policy " * 300}
 
@@ -53,6 +56,29 @@ def test_a_full_cache_forgets_the_oldest_conversation_and_keeps_what_all_share()
     assert cache.look_up([SYSTEM, message(49), message(-49)], []) > cache.look_up([SYSTEM, message(0), message(0)], [])
 
 
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer instead of waiting for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        select = self._selector.select  # type: ignore[attr-defined]
+
+        def jump(timeout: float | None = None) -> Any:
+            self.now += timeout or 0.0
+            return select(0)
+
+        self._selector.select = jump  # type: ignore[attr-defined]
+
+    def time(self) -> float:
+        return self.now
+
+
+def run_virtually(coroutine: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(coroutine)
+
+
 def engine_time_s(options: EngineOptions, jobs: list[tuple[int, int, int]]) -> list[float]:
     """Seconds at which jobs (prompt, cached, output tokens) that come together are done."""
 
@@ -70,30 +96,30 @@ def engine_time_s(options: EngineOptions, jobs: list[tuple[int, int, int]]) -> l
 
         for number, job in enumerate(jobs):
             engine.submit(Job(*job, lambda number=number: done(number)))  # type: ignore[misc]
-        await asyncio.wait_for(all_done.wait(), 10)
+        await asyncio.wait_for(all_done.wait(), 100)
         return ends
 
-    return asyncio.run(run())
+    return run_virtually(run())
 
 
 def test_a_request_alone_takes_its_prefill_and_its_decoding() -> None:
     options = EngineOptions(on=True, prefill_tokens_per_s=10_000, decode_tokens_per_s=500)
-    assert engine_time_s(options, [(2_000, 0, 100)])[0] == pytest.approx(0.4, abs=0.05)
-    assert engine_time_s(options, [(2_000, 1_900, 100)])[0] == pytest.approx(0.21, abs=0.05)
+    assert engine_time_s(options, [(2_000, 0, 100)])[0] == pytest.approx(0.4, abs=0.001)
+    assert engine_time_s(options, [(2_000, 1_900, 100)])[0] == pytest.approx(0.21, abs=0.001)
 
 
 def test_a_larger_batch_slows_each_request_but_not_the_whole() -> None:
     options = EngineOptions(on=True, prefill_tokens_per_s=1e9, decode_tokens_per_s=500, decode_slowdown=0.1)
     ends = engine_time_s(options, [(10, 0, 100)] * 11)
-    assert ends == pytest.approx([0.4] * 11, abs=0.06)
-    assert engine_time_s(options, [(10, 0, 50), (10, 0, 100)]) == pytest.approx([0.11, 0.21], abs=0.05)
+    assert ends == pytest.approx([0.4] * 11, abs=0.001)
+    assert engine_time_s(options, [(10, 0, 50), (10, 0, 100)]) == pytest.approx([0.11, 0.21], abs=0.001)
 
 
 def test_beyond_its_batch_and_its_room_requests_wait_in_order() -> None:
     for limit in ({"max_batch": 2}, {"kv_tokens": 230}):
         options = EngineOptions(on=True, prefill_tokens_per_s=1e9, decode_tokens_per_s=1000, decode_slowdown=0, **limit)
         ends = engine_time_s(options, [(10, 0, 100)] * 5)
-        assert ends == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.3], abs=0.05)
+        assert ends == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.3], abs=0.001)
 
 
 def test_a_request_whose_client_leaves_makes_room_for_the_next_at_every_stage() -> None:
@@ -129,7 +155,7 @@ def test_a_request_whose_client_leaves_makes_room_for_the_next_at_every_stage() 
         assert finished == ["first", "d"]
         assert (metrics.running, metrics.waiting, metrics.kv_use) == (0, 0, 0.0)
 
-    asyncio.run(run())
+    run_virtually(run())
 
 
 def test_cached_tokens_of_usage_and_of_the_metrics_agree(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_gold_runs_reach_reward_1_through_all_faults(tmp_path_factory: pytest.Te
 
         for domain, tasks in chosen.items():
             for task in tasks:
-                assert Conversation(domain, task, ask, max_turns=300).run().reward() == 1.0
+                assert Conversation(domain, task, ask, max_turns=300).run().reward == 1.0
     assert len(failures) > 20
     assert len(set(failures)) > 3
 

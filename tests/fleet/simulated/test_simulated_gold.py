@@ -23,24 +23,19 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Runn
         yield {"agent": agent, "user": user}
 
 
-def test_gold_runs_over_http_reach_reward_1(servers: dict[str, RunningServer]) -> None:
-    def ask(session: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
-        return servers[session.rsplit("/", 1)[1]].ask(session, messages, tools, seed=7, max_tokens=8000)
+def test_gold_runs_of_all_base_tasks_over_http_reach_reward_1(servers: dict[str, RunningServer]) -> None:
+    clients = {role: server.client() for role, server in servers.items()}
 
-    chosen = {
-        "mock": tasks_of("mock"),
-        "retail": tasks_of("retail")[5::40],
-        "airline": tasks_of("airline")[7::30],
-        "telecom": tasks_of("telecom")[::12],
-    }
+    def ask(session: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
+        return clients[session.rsplit("/", 1)[1]].ask(session, messages, tools, seed=7, max_tokens=8000)
+
     rewards = {
-        f"{domain}/{task.id}": Conversation(domain, task, ask).run().reward()
-        for domain, tasks in chosen.items()
-        for task in tasks
+        f"{domain}/{task.id}": Conversation(domain, task, ask).run().reward
+        for domain in DOMAINS
+        for task in tasks_of(domain)
     }
-    assert rewards.pop(f"mock/{UNWINNABLE}") == 0.0
-    assert set(rewards.values()) == {1.0}, rewards
-    assert len(rewards) > 20
+    assert {task: reward for task, reward in rewards.items() if reward != 1.0} == {f"mock/{UNWINNABLE}": 0.0}
+    assert len(rewards) == 287
 
 
 def test_every_gold_action_of_every_base_task_is_played_once_and_in_order(scripts: Scripts) -> None:

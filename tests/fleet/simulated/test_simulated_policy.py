@@ -12,7 +12,7 @@ import pytest
 from src.fleet.simulated.policy import next_turn
 from src.fleet.simulated.scripts import Scripts, read_script_file, write_script_file
 from src.fleet.simulated.turns import Situation, parse_session
-from tests.fleet.simulated.conversation import WithoutEnvironment, ask_policy, new_environment, tasks_of
+from tests.fleet.simulated.conversation import WithoutEnvironment, ask_policy, domain_of, tasks_of
 
 
 def situation(
@@ -81,8 +81,8 @@ def test_the_same_request_always_gets_the_same_answer(scripts: Scripts) -> None:
 
 def test_a_solo_agent_plays_both_sides_and_says_done(scripts: Scripts) -> None:
     task = next(task for task in tasks_of("telecom") if len(task.evaluation_criteria.actions) > 4)
-    environment = new_environment("telecom", solo_mode=True)
-    offered = [tool.name for tool in (*environment.get_tools(), *environment.get_user_tools())]
+    domain = domain_of("telecom")
+    offered = [tool["function"]["name"] for tool in (*domain.agent_tools, *domain.user_tools)]
     messages: list[dict[str, Any]] = [{"role": "system", "content": "policy and ticket"}]
     names: list[str] = []
     while not names or names[-1] != "done":
