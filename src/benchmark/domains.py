@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache, cached_property
@@ -25,7 +25,6 @@ from src.benchmark.world import World
 from src.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from types import ModuleType
 
     from tau2.environment.environment import Environment as PackageEnvironment
@@ -102,6 +101,11 @@ class Domain:
             tasks = [task for task in tasks if task.id in wanted]
         return list(tasks if limit is None else tasks[:limit])
 
+    def find(self, ids: Iterable[str]) -> dict[str, Task]:
+        """Tasks of the domain's own file by their ids, of whatever set; those that it does not have are left out."""
+        wanted = set(ids)
+        return {task.id: task for task in self._read_tasks(self.folder / "tasks.json", wanted)}
+
     def prepare(self, task: Task) -> PreparedTask:
         """What the simulations of a task share; made on the first call.
 
@@ -147,21 +151,20 @@ class Domain:
     def _load(self, task_set: str) -> list[Task]:
         splits = self._splits
         if task_set in splits:
-            path, members = self.folder / "tasks.json", set(splits[task_set])
-        else:
-            path, members = Path(task_set).expanduser(), None
-            if not path.is_file():
-                sets = ", ".join(f"{name} ({len(ids)})" for name, ids in splits.items())
-                raise UserError(
-                    f"domain {self.name}: no task set or file {task_set!r}{_nearest(task_set, splits)}; it has {sets}"
-                )
+            return self._read_tasks(self.folder / "tasks.json", set(splits[task_set]))
+        path = Path(task_set).expanduser()
+        if not path.is_file():
+            sets = ", ".join(f"{name} ({len(ids)})" for name, ids in splits.items())
+            raise UserError(
+                f"domain {self.name}: no task set or file {task_set!r}{_nearest(task_set, splits)}; it has {sets}"
+            )
+        return self._read_tasks(path, None)
+
+    def _read_tasks(self, path: Path, wanted: set[str] | None) -> list[Task]:
+        # Selected before they are validated: telecom has 2285 tasks, of which the base set takes 114.
+        raw_tasks = [raw for raw in self._raw_tasks(path) if wanted is None or str(raw["id"]) in wanted]
         try:
-            # Selected before they are validated: telecom has 2285 tasks, of which the base set takes 114.
-            return [
-                Task.model_validate(raw)
-                for raw in self._raw_tasks(path)
-                if members is None or str(raw["id"]) in members
-            ]
+            return [Task.model_validate(raw) for raw in raw_tasks]
         except ValidationError as error:
             raise UserError(f"{path}: not a task of the benchmark's form: {_first_lines(error)}") from error
 

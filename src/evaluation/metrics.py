@@ -114,7 +114,7 @@ def pass_hat(results: Sequence[Result]) -> dict[int, Estimate]:
     """pass^k for every k that each task has trials for: the chance that k trials of a task all succeed.
 
     For a task with s successes in n trials it is estimated without bias by C(s, k) / C(n, k), and averaged over
-    tasks (Yao et al. 2024, τ-bench, arXiv:2406.12045, section 4).
+    tasks (Yao et al. 2024, τ-bench, arXiv:2406.12045).
     """
     successes: dict[str, list[bool]] = {}
     for result in results:
@@ -131,7 +131,7 @@ def clustered_mean(values: Mapping[str, Iterable[float]]) -> Estimate:
 
     The standard error is cluster-robust, as for the trials of one task, which resemble each other: the root of the
     summed squares of each cluster's summed deviations, over the number of values (Miller 2024, "Adding Error Bars
-    to Evals", arXiv:2411.00640, section 2.2), with the usual factor G / (G - 1) for G clusters; with one value in
+    to Evals", arXiv:2411.00640), with the usual factor G / (G - 1) for G clusters; with one value in
     each cluster it is the ordinary standard error of a mean.
     """
     clusters = [list(cluster) for cluster in values.values()]
