@@ -31,6 +31,9 @@ def forget_reader(stream: IO[str]) -> None:
 out = SteadyConsole(soft_wrap=True, highlight=False)
 """Results: what a user may pipe on."""
 
+wide = SteadyConsole(width=400, soft_wrap=True, highlight=False)
+"""The same for tables: they keep their own width, and a narrow terminal breaks lines where it must."""
+
 err = SteadyConsole(stderr=True, soft_wrap=True, highlight=False)
 """Progress, warnings, errors."""
 
