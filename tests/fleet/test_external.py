@@ -1,0 +1,174 @@
+"""Servers that others run: URLs, model configuration files, keys; and the pools of a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from src.errors import UserError
+from src.fleet.external import ExternalServers, clean_url, read_key, read_model_config, write_model_config
+from src.fleet.plan import PoolKind
+from src.fleet.pools import LocalModel, pool_specs
+from src.fleet.settings import ServerKind, ServerSettings
+
+OLD_FILE = """{
+    "/ckpt/model": [{"ip_addr": "127.0.0.1", "port": "1900"}, {"ip_addr": "10.0.0.7", "port": 1901}],
+    "vllm_model_config_path": "/old/run/model_config_local.json"
+}"""
+
+
+@pytest.mark.parametrize(
+    ("given", "clean"),
+    [
+        ("http://127.0.0.1:1900", "http://127.0.0.1:1900"),
+        ("http://127.0.0.1:1900/v1/", "http://127.0.0.1:1900"),
+        ("10.0.0.7:1900", "http://10.0.0.7:1900"),
+        ("https://models.example/v1", "https://models.example"),
+        ("https://models.example/team/v1", "https://models.example/team"),
+        ("http://[::1]:1900/", "http://[::1]:1900"),
+    ],
+)
+def test_urls_are_taken_as_people_write_them(given: str, clean: str) -> None:
+    assert clean_url(given, "server.endpoints") == clean
+
+
+@pytest.mark.parametrize("given", ["", "http://", "ftp://host:1", "http://host:99999", "http://host:port"])
+def test_what_is_no_url_is_named(given: str) -> None:
+    with pytest.raises(UserError, match=r"server\.endpoints: .* is not a URL like http://127\.0\.0\.1:1900"):
+        clean_url(given, "server.endpoints")
+
+
+def test_an_old_model_config_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "model_config_local.json"
+    file.write_text(OLD_FILE)
+    servers = ExternalServers("/ckpt/model", ("http://127.0.0.1:1900", "http://10.0.0.7:1901"))
+    assert read_model_config(file, None) == servers
+    assert read_model_config(file, "/ckpt/model") == servers
+
+
+def test_a_model_config_file_that_was_written_is_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "model_config_local.json"
+    agent = ExternalServers("/ckpt/model", ("http://127.0.0.1:1900", "http://127.0.0.1:1901"))
+    user = ExternalServers("org/user", ("http://[::1]:1902",))
+    write_model_config(file, [agent, user])
+    assert read_model_config(file, "/ckpt/model") == agent
+    assert read_model_config(file, "org/user") == user
+    assert json.loads(file.read_text())["/ckpt/model"][1] == {"ip_addr": "127.0.0.1", "port": "1901"}
+    with pytest.raises(UserError, match=r"lists /ckpt/model, org/user: set agent\.model to one of them"):
+        read_model_config(file, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is not JSON"),
+        ("[]", "expected"),
+        ("{}", "lists no model"),
+        ('{"m": []}', "m must have a list of"),
+        ('{"m": {"ip_addr": "a"}}', "m must have a list of"),
+        ('{"m": [{"port": "1"}]}', "a server of m has no ip_addr"),
+        ('{"m": [{"ip_addr": "a", "port": "x"}]}', "a server of m has port 'x'"),
+        ('{"m": [{"ip_addr": "a", "port": 70000}]}', "a server of m has port 70000"),
+    ],
+)
+def test_a_bad_model_config_file_is_one_clear_error(tmp_path: Path, text: str | None, said: str) -> None:
+    file = tmp_path / "config.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError, match=rf"server\.model_config={file}.*{said}"):
+        read_model_config(file, None)
+
+
+def test_keys_come_from_a_variable_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "key"
+    file.write_text("secret-1\n")
+    monkeypatch.setenv("SERVER_KEY", " secret-2 ")
+    assert read_key(None, str(file), "server") == "secret-1"
+    assert read_key("SERVER_KEY", None, "server") == "secret-2"
+    assert read_key(None, None, "server") is None
+    with pytest.raises(UserError, match=r"server\.api_key_env=NO_SUCH: this variable is not set"):
+        read_key("NO_SUCH", None, "server")
+    with pytest.raises(UserError, match=r"server\.api_key_file=.*nothing cannot be read"):
+        read_key(None, str(tmp_path / "nothing"), "server")
+    file.write_text("two words")
+    with pytest.raises(UserError, match="must hold one key and nothing else"):
+        read_key(None, str(file), "server")
+
+
+@dataclass
+class Wish:
+    """What the models' settings say of a pool."""
+
+    name: str
+    model: str | None = None
+    num: int = 1
+    tensor_parallel_size: int = 1
+    tool_call_parser: str | None = None
+    extra_args: str = ""
+    endpoints: list[str] = field(default_factory=list)
+    api_key_env: str | None = None
+    api_key_file: str | None = None
+
+
+def test_each_local_model_has_a_pool_and_the_same_name_is_the_same_pool() -> None:
+    others = [
+        LocalModel("user_llm", False, "/user", Wish("user", num=2, tool_call_parser="mistral")),
+        LocalModel("experts.expert_1.llm", False, "/big", Wish("experts", endpoints=["other:1900/v1"])),
+        LocalModel("judge", False, "/user", Wish("user"), needs_tools=False),
+        LocalModel("experts.expert_2.llm", True, "simulated", Wish("simulated")),
+    ]
+    agent, user, experts, simulated = pool_specs(ServerSettings(min_ready=2), "/agent", False, others)
+    assert (agent.kind, agent.model, agent.num, agent.min_ready, agent.may_shrink) == (
+        PoolKind.vllm, "/agent", 4, 2, True,
+    )  # fmt: skip
+    assert (user.name, user.num, user.tool_call_parser, user.may_shrink) == ("user", 2, "mistral", False)
+    assert (experts.kind, experts.endpoints) == (PoolKind.external, ("http://other:1900",))
+    assert (simulated.kind, simulated.name) == (PoolKind.simulated, "simulated")
+
+
+def test_a_user_can_share_the_agents_servers() -> None:
+    [agent] = pool_specs(ServerSettings(), "/agent", False, [LocalModel("user_llm", False, None, Wish("agent"))])
+    assert agent.model == "/agent"
+    external = ServerSettings(kind=ServerKind.external, endpoints=["http://h:1"])
+    [shared] = pool_specs(external, None, False, [LocalModel("user_llm", False, None, Wish("agent"))])
+    assert shared.kind is PoolKind.external
+    simulated = ServerSettings(kind=ServerKind.simulated)
+    [played] = pool_specs(simulated, None, False, [LocalModel("user_llm", True, "simulated", Wish("agent"))])
+    assert played.kind is PoolKind.simulated
+
+
+@pytest.mark.parametrize(
+    ("server", "model", "others", "said"),
+    [
+        (ServerSettings(), None, [], "agent.model is not set"),
+        (ServerSettings(kind=ServerKind.external), None, [], "server=external needs server.endpoints"),
+        (
+            ServerSettings(kind=ServerKind.external, endpoints=["http://h:1"], model_config="f"),
+            None,
+            [],
+            "both name servers",
+        ),
+        (
+            ServerSettings(),
+            "/agent",
+            [LocalModel("user_llm", False, "/other", Wish("agent"))],
+            "user_llm.pool.name=agent: this pool serves /agent",
+        ),
+        (
+            ServerSettings(),
+            "/agent",
+            [LocalModel("user_llm", True, "simulated", Wish("agent"))],
+            "give it a name of its own",
+        ),
+        (ServerSettings(), "/agent", [LocalModel("judge", False, None, Wish("judge"))], "judge.model is not set"),
+    ],
+)
+def test_pools_that_cannot_be_name_their_keys(
+    server: ServerSettings, model: str | None, others: list[LocalModel], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        pool_specs(server, model, False, others)
