@@ -11,9 +11,10 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
@@ -24,15 +25,8 @@ from benchmarks.rows import Row
 TABLE = Path(__file__).with_name("table.json")
 ALLOWED_LOSS = 1 / 3
 
-Measure = Callable[..., list[Row]]
-
-
-def measures() -> Mapping[str, Measure]:
-    """All benchmarks by name; each takes `quick`."""
-    from benchmarks import batch, environment, requests
-
-    return {"environment": environment.rows, "batch": batch.rows, "requests": requests.rows}
-
+NAMES = ("environment", "batch", "requests")
+"""Modules of this package with a function `rows(*, quick: bool) -> list[Row]`."""
 
 GUARDED = ("environment", "requests")
 """The cheap and steady ones that the guard runs."""
@@ -82,16 +76,15 @@ def main() -> int:
     kind.add_argument("--guard", action="store_true", help="small samples of the cheap ones, checked against table.json")
     parser.add_argument("names", nargs="*", help="some of the benchmarks only")
     args = parser.parse_args()
-    known = measures()
-    unknown = [name for name in args.names if name not in known]
+    unknown = [name for name in args.names if name not in NAMES]
     if unknown:
-        parser.error(f"unknown benchmark {unknown[0]}; there are {', '.join(known)}")
-    names = args.names or (GUARDED if args.guard else known)
-    console = Console()
+        parser.error(f"unknown benchmark {unknown[0]}; there are {', '.join(NAMES)}")
+    names = args.names or (GUARDED if args.guard else NAMES)
+    console = Console(width=None if sys.stdout.isatty() else 140)
     rows: list[Row] = []
     for name in names:
         begun = time.perf_counter()
-        found = known[name](quick=args.quick or args.guard)
+        found: list[Row] = import_module(f"benchmarks.{name}").rows(quick=args.quick or args.guard)
         console.print(f"\n[bold]{name}[/] ({time.perf_counter() - begun:.0f} s)")
         show(found, console)
         rows += found
