@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from src.config import load
 from src.config.arguments import known_flags, read_dotenv
-from src.config.compose import COMPOSITION_ERRORS, explain
+from src.config.compose import explain
 from src.config.names import CONF_DIR
 from src.config.resume import check_resumable, resumed_arguments, save_sweep
 from src.config.run_dir import register_resolvers, remove_unused, save_composition
@@ -76,8 +76,16 @@ class Jobs:
 
     def finish(self) -> None:
         """What a sweep does once, after its last job."""
-        if self._finish_sweep is not None:
+        if self._finish_sweep is None:
+            return
+        try:
             self._finish_sweep()
+        except UserError as error:
+            complain(str(error))
+            self.statuses.append(FAILED)
+        except Exception:
+            show_traceback()
+            self.statuses.append(FAILED)
 
     def worst(self) -> int:
         """The status for the whole process."""
@@ -106,7 +114,7 @@ def run_command_line(given: Sequence[str]) -> int:
         jobs.statuses.append(INTERRUPTED)
     except SystemExit as error:
         jobs.statuses.append(status_of(error))
-    except (*COMPOSITION_ERRORS, OSError, ValueError, AssertionError) as error:
+    except Exception as error:  # of the configuration: those of a job are caught in `Jobs.run`
         if wants_tracebacks:
             show_traceback()
         complain(explain(error, arguments))

@@ -18,9 +18,6 @@ from src.config.names import CONF_DIR, choices, did_you_mean, groups, nearest, n
 from src.config.schema import register
 from src.errors import UserError
 
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, MissingConfigException, YAMLError)
-"""What Hydra and OmegaConf raise for a configuration that cannot be composed or read."""
-
 NO_TASKS = "Other domains of the original scripts (bank, movie, ...) have no tasks."
 
 
@@ -35,24 +32,28 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         inside_a_job = GlobalHydra.instance().is_initialized()
         with nullcontext() if inside_a_job else initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return hydra_compose("config", list(overrides))
-    except (*COMPOSITION_ERRORS, AssertionError, ValueError) as error:
+    except Exception as error:
         raise UserError(explain(error, overrides)) from error
 
 
 def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     """One or two lines that say what is wrong with a configuration, naming the nearest valid names.
 
-    Hydra's exceptions carry no more than their text, so it is their texts that are read here; `overrides`
-    are the arguments, for those exceptions that do not say which of them they mean.
+    Whatever Hydra raises is about the configuration: its own exceptions, OmegaConf's, and those of the Python beneath
+    them where it does not check. They carry no more than their text, so it is their texts that are read here;
+    `overrides` are the arguments, for those that do not say which of them they mean.
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _unknown_choice(error.missing_cfg_file)
     text, cause = str(error), error.__cause__
-    source = cause if isinstance(cause, OmegaConfBaseException) else error
-    if isinstance(source, OmegaConfBaseException) and source.full_key:
-        file = re.match(r"In '(.*)': \w+ raised while composing", text)
-        where = f"conf/{file[1]}.yaml: " if file else ""
-        return where + _wrong_key(source, re.sub(r"\[\d+\]", "", str(source.full_key)), text)
+    if not isinstance(error, HydraException | OmegaConfBaseException | YAMLError | OSError):
+        return _null_where_none_can_be(text, overrides)
+    if file := re.match(r"In '(.*)': \w+ raised while composing config:\n", text):
+        where, detail = f"conf/{file[1]}.yaml: ", text[file.end() :]
+    else:
+        where, detail = "", str(cause) if isinstance(cause, OmegaConfBaseException) else text
+    if found := re.search(r"^ +full_key: (.+)$", detail, re.M):
+        return where + _wrong_key(detail.splitlines()[0], re.sub(r"\[\d+\]", "", found[1]), text)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, YAMLError):
@@ -70,8 +71,6 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
         snippets = re.findall(r"'([^']+)'", match[0])
         meant = [override for override in overrides if any(snippet in override for snippet in snippets)]
         return _not_understood((meant or ["an argument"])[-1], f"\n{match[0]}")
-    if isinstance(error, ValueError | AssertionError):
-        return _null_where_none_can_be(text, overrides)
     lines = [line.strip() for line in text.splitlines() if line.strip() and "https://hydra.cc" not in line]
     return ": ".join(lines[:2]) or type(error).__name__
 
@@ -86,11 +85,11 @@ def _unknown_choice(config: str) -> str:
     return f"{line}\nChoices of {group}: {', '.join(there)}.{more}"
 
 
-def _wrong_key(error: OmegaConfBaseException, key: str, text: str) -> str:
-    reason = str(error).splitlines()[0]
+def _wrong_key(reason: str, key: str, text: str) -> str:
+    """OmegaConf's reason for refusing a key, in the words of this configuration; `text` is Hydra's around it."""
     if "not in struct" in reason or re.match(r"Key '.*' not in ", reason):
         named = re.match(r"Could not override '(.*?)'", text)
-        return _unknown_key(named[1] if named else key)
+        return _unknown_key(named[1] if named and not key.startswith(f"{named[1]}.") else key)
     if "interpolat" in reason.lower():
         return f"{key}: {reason}"
     override = re.match(r"Error merging override (.*)", text)
@@ -131,12 +130,13 @@ def _null_where_none_can_be(text: str, overrides: Sequence[str]) -> str:
         key, _, value = override.lstrip("+~").partition("=")
         if value == "null" and choices(key):
             return f"{override}: choose one of {', '.join(choices(key))}"
-    if "Unexpected type: None" in text:
-        for override in overrides:
-            key = override.lstrip("+~").partition("=")[0]
-            if part := next((part for part in optional_parts() if key.startswith(f"{part}.")), None):
-                return f"{key}: {part} is null here; choose another {key.partition('.')[0]}=..."
-    return text
+    for override in overrides if "None" in text else ():
+        key = override.lstrip("+~").partition("=")[0]
+        for part in optional_parts():
+            if f"{key}.".startswith(f"{part}."):
+                ways = f"choose another {key.partition('.')[0]}=..., or set it in a file of conf/experiment/"
+                return f"{key}: {part} is null here, and its keys cannot be set; {ways}"
+    return " ".join(text.split())
 
 
 def _not_understood(override: str, text: str) -> str:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from src.config.schema import Config
+from src.config.schema import Config, schema
 from src.config.validation import read
 from src.errors import UserError
 
@@ -164,7 +164,7 @@ def load_saved(run_dir: Path) -> Config:
     path = run_dir / COMPOSITION_DIR / "config.yaml"
     try:
         tree = OmegaConf.load(path)
-        return read(DictConfig(OmegaConf.merge(OmegaConf.structured(Config), tree)))
+        return read(DictConfig(OmegaConf.merge(OmegaConf.structured(schema()), tree)))
     except FileNotFoundError:
         raise UserError(f"{run_dir}: not a run directory (there is no {path.relative_to(run_dir)})") from None
     except (UserError, *_UNREADABLE) as error:

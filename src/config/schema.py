@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
 
 from src.fleet.settings import ServerSettings
-from src.llm.settings import ModelSettings
+from src.llm.settings import ModelSettings, PriceSettings
 from src.simulation.settings import AgentSettings, ExpertsSettings, JudgeSettings
 from src.telemetry.levels import LogLevel
 from src.telemetry.settings import WandbSettings
@@ -74,6 +75,18 @@ SCHEMA_NAME = "schema"
 """The name under which `conf/config.yaml` takes `Config` into its defaults list."""
 
 
+def schema() -> Config:
+    """The configuration as Hydra is to know it: prices can be set key by key.
+
+    Hydra cannot set a key of a group that is null, which would put them out of reach of the command line; `read`
+    takes them away again where they stay unset.
+    """
+    config = Config()
+    for model in (config.agent, config.user_llm, config.judge):
+        model.price = PriceSettings(input=MISSING, output=MISSING)
+    return config
+
+
 def register() -> None:
-    """Make `Config` known to Hydra; doing it again changes nothing."""
-    ConfigStore.instance().store(name=SCHEMA_NAME, node=Config, provider="src.config")
+    """Make the schema known to Hydra; doing it again changes nothing."""
+    ConfigStore.instance().store(name=SCHEMA_NAME, node=schema(), provider="src.config")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ def read(tree: DictConfig) -> Config:
     """
     _refuse_unknown_keys(OmegaConf.to_container(tree, resolve=False), "")
     try:
-        config = OmegaConf.to_object(tree)
+        config = OmegaConf.to_object(_without_unset_prices(tree))
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     assert isinstance(config, Config)
@@ -131,6 +132,19 @@ def _refuse_unknown_keys(tree: Any, prefix: str) -> None:
         if not any(other.startswith(key + ".") for other in known) and key != "domain":
             raise UserError(f"{key}: there is no such key.{did_you_mean(nearest_keys(key))} All keys: --help")
         _refuse_unknown_keys(value, key + ".")
+
+
+def _without_unset_prices(tree: DictConfig) -> DictConfig:
+    """A price of which nothing is set is no price (see `schema.register`)."""
+    tree = copy.deepcopy(tree)
+    for part in ("agent", "user_llm", "judge"):
+        price = OmegaConf.select(tree, f"{part}.price")
+        unset = [] if price is None else [name for name in price if OmegaConf.is_missing(price, name)]
+        if len(unset) == 2 and price.cached_input is None:
+            OmegaConf.update(tree, f"{part}.price", None)
+        elif unset:
+            raise UserError(f"{part}.price.{unset[0]} is not set: a price has input and output")
+    return tree
 
 
 def _tidy(config: Config) -> None:
