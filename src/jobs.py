@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src.config import load
-from src.config.arguments import known_flags, read_dotenv
+from src.config.arguments import in_order, read_dotenv
 from src.config.compose import explain
 from src.config.names import CONF_DIR
 from src.config.resume import check_resumable, resumed_arguments, save_sweep
@@ -100,7 +100,7 @@ def run_command_line(given: Sequence[str]) -> int:
     arguments = list(given)
     try:
         read_dotenv()
-        arguments = resumed_arguments(known_flags(arguments))
+        arguments = resumed_arguments(in_order(arguments))
     except UserError as error:
         complain(str(error))
         return FAILED

@@ -398,6 +398,7 @@ def test_what_the_official_experiment_says_in_full_is_the_default() -> None:
     assert plain == official
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30).filter(lambda text: "\0" not in text))
 def test_any_path_survives_as_a_quoted_override(text: str) -> None:
     parsed = OverridesParser.create().parse_override(f"resume={quoted(text)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from src.telemetry.secrets import protect_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_HYDRA_FLAGS = (
-    "-h -c -p -r -m -sc -cp -cn -cd -i "
-    "--help --hydra-help --version --cfg --resolve --package --run --multirun --shell-completion --config-path "
-    "--config-name --config-dir --experimental-rerun --info"
+_FLAG = re.compile(r"-h|--help|--hydra-help|--version|--resolve|-r|--run|-m|--multirun|-sc|--shell-completion")
+_FLAG_WITH_VALUE = re.compile(
+    r"-c|--cfg|-p|--package|-cp|--config-path|-cn|--config-name|-cd|--config-dir|--experimental-rerun|-i|--info"
 )
+"""Hydra's own."""
 
 
 def read_dotenv(folder: Path = ROOT) -> None:
@@ -38,17 +39,29 @@ def read_dotenv(folder: Path = ROOT) -> None:
     protect_environment()
 
 
-def known_flags(arguments: Sequence[str]) -> list[str]:
-    """The arguments as they are.
+def in_order(arguments: Sequence[str]) -> list[str]:
+    """The arguments with Hydra's flags first: its parser does not find settings on both sides of a flag.
 
     Raises:
-        UserError: one is a flag that neither Hydra nor this program has (the original scripts had many).
+        UserError: one is a flag that Hydra does not have (the original scripts had many).
     """
-    for argument in arguments:
+    flags: list[str] = []
+    rest: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
         flag = argument.partition("=")[0]
-        if flag.startswith("-") and flag not in _HYDRA_FLAGS.split():
-            name = flag.lstrip("-").replace("-", "_")
-            keys = nearest_keys(name) or nearest_keys(name.replace("_", "."))
-            hint = did_you_mean([f"{key}=..." for key in keys])
-            raise UserError(f"{flag}: settings are key=value.{hint} README.md has the table of old flags and new keys.")
-    return list(arguments)
+        if argument.startswith("-"):
+            if not _FLAG.fullmatch(flag) and not _FLAG_WITH_VALUE.fullmatch(flag):
+                raise UserError(_unknown_flag(flag))
+            flags.append(argument)
+        elif _FLAG_WITH_VALUE.fullmatch(before) and "=" not in argument:
+            flags.append(argument)
+        else:
+            rest.append(argument)
+    return flags + rest
+
+
+def _unknown_flag(flag: str) -> str:
+    name = flag.lstrip("-").replace("-", "_")
+    keys = nearest_keys(name) or nearest_keys(name.replace("_", "."))
+    hint = did_you_mean([f"{key}=..." for key in keys])
+    return f"{flag}: settings are key=value.{hint} README.md has the table of old flags and new keys."

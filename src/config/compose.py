@@ -135,7 +135,7 @@ def _null_where_none_can_be(text: str, overrides: Sequence[str]) -> str:
         for part in optional_parts():
             if f"{key}.".startswith(f"{part}."):
                 ways = f"choose another {key.partition('.')[0]}=..., or set it in a file of conf/experiment/"
-                return f"{key}: {part} is null here, and its keys cannot be set; {ways}"
+                return f"{override}: {part} is null here, and what it has cannot be set; {ways}"
     return " ".join(text.split())
 
 

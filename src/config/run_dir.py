@@ -110,7 +110,8 @@ def save_composition(tree: DictConfig, hydra: Any, run_dir: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "overrides.yaml").exists():
         _keep(folder)
-    overrides = [*map(str, hydra.hydra.overrides.task), *_from_environment(tree)]
+    given = OmegaConf.to_container(hydra.hydra.overrides.task, resolve=False)
+    overrides = [*map(str, given), *_from_environment(tree)]
     contents = {
         "config.yaml": OmegaConf.to_yaml(tree, resolve=True),
         "hydra.yaml": OmegaConf.to_yaml(hydra),
