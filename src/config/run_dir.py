@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -110,8 +110,8 @@ def save_composition(tree: DictConfig, hydra: Any, run_dir: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "overrides.yaml").exists():
         _keep(folder)
-    given = OmegaConf.to_container(hydra.hydra.overrides.task, resolve=False)
-    overrides = [*map(str, given), *_from_environment(tree)]
+    given = cast(list[str], OmegaConf.to_container(hydra.hydra.overrides.task, resolve=False))
+    overrides = [*given, *_from_environment(tree)]
     contents = {
         "config.yaml": OmegaConf.to_yaml(tree, resolve=True),
         "hydra.yaml": OmegaConf.to_yaml(hydra),
