@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from contextlib import suppress
 
 from src.llm.clock import Clock
 from src.llm.failures import HOPELESS, Cause, Failure
@@ -50,7 +51,8 @@ class Limiter:
             if waiter.done() and not waiter.cancelled():
                 self._free()
             else:
-                self._waiting.remove(waiter)
+                with suppress(ValueError):  # `_free` may have passed it over already
+                    self._waiting.remove(waiter)
             raise
 
     def release(self, *, replied: bool) -> None:

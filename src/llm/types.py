@@ -244,6 +244,7 @@ class Endpoint:
         now = asyncio.get_running_loop().time()
         for scope in self.in_flight:
             scope.reschedule(now)
+        self.in_flight.clear()
 
 
 class Router(Protocol):

@@ -1,0 +1,136 @@
+"""429 lowers a provider's concurrency, replies raise it slowly, and a hopeless model is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+from aiohttp import web
+
+from src.llm.factory import Limiters
+from src.llm.failures import Cause, Failure
+from src.llm.http import HttpPool
+from src.llm.limiter import Circuit, Limiter
+from src.llm.settings import ModelSettings, PoolSettings, Provider
+from src.llm.types import ChatMessage, ChatRequest
+from tests.llm.dialects import OPENAI
+from tests.llm.serving import Hand, serving, status_answer
+
+
+def test_a_burst_of_429_halves_the_limit_once_and_replies_raise_it_by_one_per_round() -> None:
+    async def run() -> None:
+        limiter = Limiter(Hand().clock)
+        assert limiter.limit == math.inf
+        generations = [await limiter.acquire() for _ in range(8)]
+        for generation in generations:
+            limiter.throttle(generation, None)
+        assert limiter.limit == 4
+        for _ in range(8):
+            limiter.release(replied=False)
+        for _ in range(4):
+            await limiter.acquire()
+            limiter.release(replied=True)
+        assert 4.9 < limiter.limit <= 5
+        again = await limiter.acquire()
+        limiter.throttle(again, None)
+        assert limiter.limit == 1
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_a_slot_gets_it_in_turn_and_gives_it_back_when_cancelled() -> None:
+    async def run() -> None:
+        limiter = Limiter(Hand().clock)
+        limiter.limit = 1.0
+        await limiter.acquire()
+        order: list[str] = []
+
+        async def wait(name: str) -> None:
+            await limiter.acquire()
+            order.append(name)
+
+        tasks = {name: asyncio.create_task(wait(name)) for name in "abc"}
+        await asyncio.sleep(0)
+        tasks["a"].cancel()
+        await asyncio.sleep(0)
+        limiter.release(replied=False)
+        tasks["b"].cancel()  # it has been given the slot, and has not run yet
+        await asyncio.wait(tasks.values())
+        assert order == ["c"]
+        assert limiter.in_flight == 1
+
+    asyncio.run(run())
+
+
+def test_retry_after_holds_back_new_requests_too() -> None:
+    async def run() -> list[float]:
+        hand = Hand()
+        limiter = Limiter(hand.clock)
+        limiter.throttle(await limiter.acquire(), 12.0)
+        limiter.release(replied=False)
+        await limiter.acquire()
+        return hand.waits
+
+    assert asyncio.run(run()) == [12.0]
+
+
+def test_a_provider_that_takes_few_at_once_gets_few_at_once() -> None:
+    """Forty calls at a server that refuses more than four at a time all succeed, most of them at the first attempt."""
+    inside = 0
+
+    async def narrow(request: web.Request) -> web.StreamResponse:
+        nonlocal inside
+        if inside >= 4:
+            return await status_answer(429, "slow down")(request)
+        inside += 1
+        try:
+            await asyncio.sleep(0.01)
+            return await OPENAI.reply("Hi")(request)
+        finally:
+            inside -= 1
+
+    async def run() -> list[int]:
+        async with serving(narrow) as server, HttpPool() as http:
+            model = OPENAI.model_of(server, http, Hand())
+            request = ChatRequest([ChatMessage("user", "Hi")], "s")
+            replies = await asyncio.gather(*(model.complete(request) for _ in range(40)))
+            return [reply.stats.attempts for reply in replies]
+
+    attempts = asyncio.run(run())
+    assert sum(attempts) < 40 * 4
+
+
+def test_models_of_one_provider_and_key_share_a_limit() -> None:
+    limiters = Limiters()
+    first = limiters.of(ModelSettings(model="gpt-5"))
+    assert limiters.of(ModelSettings(model="gpt-5-mini")) is first
+    assert limiters.of(ModelSettings(model="gpt-5", base_url="http://127.0.0.1:1/v1")) is not first
+    assert limiters.of(ModelSettings(Provider.anthropic, "claude-opus")) is not first
+    together, nebius = (ModelSettings(Provider.litellm, f"{name}/m") for name in ("together_ai", "nebius"))
+    assert limiters.of(together) is not limiters.of(nebius)
+    one, other = (ModelSettings(Provider.vllm, pool=PoolSettings(name)) for name in ("agent", "user"))
+    assert limiters.of(one) is not limiters.of(other)
+
+
+@pytest.mark.parametrize(("replied", "needed"), [(False, 1), (True, 3)])
+def test_hopeless_failures_open_the_circuit(replied: bool, needed: int) -> None:
+    circuit = Circuit()
+    if replied:
+        circuit.replied()
+    outcomes = [circuit.failed(Failure(Cause.key, "HTTP 401", status=401), "no key") for _ in range(needed)]
+    assert outcomes == [False] * (needed - 1) + [True]
+    assert circuit.open == "no key"
+
+
+def test_a_reply_in_between_keeps_the_circuit_closed() -> None:
+    circuit = Circuit()
+    for _ in range(5):
+        circuit.replied()
+        for cause in (Cause.credit, Cause.refused, Cause.credit):
+            assert not circuit.failed(Failure(cause, "no", status=402), "no credit")
+
+
+def test_long_conversations_never_open_the_circuit() -> None:
+    circuit = Circuit()
+    assert not any(circuit.failed(Failure(Cause.overflow, "too long", status=400), "") for _ in range(50))
