@@ -102,9 +102,4 @@ def _answer(environment: PackageEnvironment, call: ToolCall, run: Callable[[], A
 
 
 def _message(call: ToolCall, content: str, *, error: bool) -> ToolMessage:
-    try:
-        return ToolMessage(id=call.id, content=content, requestor=call.requestor, role="tool", error=error)
-    except ValueError:
-        # Lone surrogates, which a model can write as JSON escapes and no text file can hold.
-        content = content.encode("utf-8", "replace").decode("utf-8")
-        return ToolMessage(id=call.id, content=content, requestor=call.requestor, role="tool", error=error)
+    return ToolMessage(id=call.id, content=content, requestor=call.requestor, role="tool", error=error)

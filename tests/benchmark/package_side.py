@@ -98,7 +98,13 @@ def reward_info(
 
     like_a_fresh_process()
     run = SimulationRun(
-        id="run", task_id=task.id, start_time="", end_time="", duration=0.0, termination_reason=ending, messages=messages
+        id="run",
+        task_id=task.id,
+        start_time="",
+        end_time="",
+        duration=0.0,
+        termination_reason=ending,
+        messages=messages,
     )
     kind = EvaluationType.ALL if nl_verdicts is None else EvaluationType.ALL_WITH_NL_ASSERTIONS
     checks = [NLAssertionCheck(nl_assertion=text, met=met, justification=why) for text, met, why in nl_verdicts or []]

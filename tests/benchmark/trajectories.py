@@ -219,9 +219,7 @@ def _malformed(domain: Domain, task: Task, rng: random.Random) -> Script:
             case 3:
                 broken.arguments[rng.choice(["self", "tool_name", "requestor"])] = "assistant"
             case _:
-                broken.arguments = {
-                    name: rng.choice([None, [], {}, 0, "", [1, {"a": 2}]]) for name in broken.arguments
-                }
+                broken.arguments = {name: rng.choice([None, [], {}, 0, "", [1, {"a": 2}]]) for name in broken.arguments}
         calls.insert(rng.randint(0, len(calls)), broken)
     return conversation(calls, facts(task))
 
