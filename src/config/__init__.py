@@ -8,9 +8,9 @@ from __future__ import annotations
 from src.config.compare import departures, differing_keys, result_digest
 from src.config.compose import compose
 from src.config.models import agent_model, model_settings
-from src.config.schema import Config, DomainSettings, LimitsSettings
+from src.config.schema import Config, DomainSettings, LimitsSettings, flat
 from src.config.tasks import task_ids_of
-from src.config.validation import flat, load, validate
+from src.config.validation import load, validate
 
 __all__ = [
     "Config",

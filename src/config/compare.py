@@ -9,8 +9,8 @@ from functools import cache
 from typing import Any
 
 from src.config.compose import compose
-from src.config.schema import Config
-from src.config.validation import flat, read
+from src.config.schema import Config, flat
+from src.config.validation import read
 from src.fleet.settings import ServerKind
 
 Difference = tuple[Any, Any]

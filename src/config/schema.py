@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Optional
+from enum import Enum
+from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -73,6 +75,17 @@ class Config:
 
 SCHEMA_NAME = "schema"
 """The name under which `conf/config.yaml` takes `Config` into its defaults list."""
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and plain values of a settings dataclass; a missing part is one key with None."""
+    if dataclasses.is_dataclass(settings):
+        items = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    elif prefix == "domain.":
+        items = settings
+    else:
+        return {prefix[:-1]: settings.value if isinstance(settings, Enum) else settings}
+    return {key: leaf for name, value in items.items() for key, leaf in flat(value, f"{prefix}{name}.").items()}
 
 
 def schema() -> Config:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-import math
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from src.config.compose import NO_TASKS, explain
 from src.config.models import AGENT_POOL, model_settings
 from src.config.names import choices, did_you_mean, key_types, nearest, nearest_keys
-from src.config.schema import Config
+from src.config.ranges import out_of_range
+from src.config.schema import Config, flat
 from src.config.tasks import split_task_id
 from src.errors import UserError
 from src.fleet.settings import ServerKind
@@ -26,60 +24,6 @@ from src.telemetry.secrets import redact
 
 NO_SOLO = frozenset({"retail", "airline"})
 """Domains whose tasks carry no ticket to work from."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Range:
-    """Numbers from `low` to `high`; `above`: `low` itself is out."""
-
-    low: float
-    high: float = math.inf
-    above: bool = False
-
-    def holds(self, value: float) -> bool:
-        return math.isfinite(value) and self.low <= value <= self.high and not (self.above and value == self.low)
-
-    def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        return low if self.high == math.inf else f"{low} and at most {self.high:g}"
-
-
-_COUNT, _POSITIVE, _FROM_ZERO = Range(1), Range(0, above=True), Range(0)
-
-_RANGES = {
-    "agent.max_context_tokens": _COUNT,
-    "server.num": _COUNT,
-    "server.start_port": Range(1, 65535),
-    "server.tensor_parallel_size": _COUNT,
-    "server.stagger_s": _FROM_ZERO,
-    "server.ready_timeout_s": _POSITIVE,
-    "server.min_ready": _COUNT,
-    "server.simulated.latency_scale": _FROM_ZERO,
-    "server.simulated.call_expert_rate": Range(0, 1),
-    "limits.call_timeout_s": _POSITIVE,
-    "limits.simulation_timeout_s": _POSITIVE,
-    "limits.run_timeout_s": _POSITIVE,
-    "limits.max_cost_usd": _POSITIVE,
-    "limits.grace_s": _FROM_ZERO,
-    "max_steps": _COUNT,
-    "max_errors": _COUNT,
-    "num_trials": _COUNT,
-    "num_tasks": _COUNT,
-    "max_concurrency": _COUNT,
-    "seed": _FROM_ZERO,
-}
-_RANGES_BY_ENDING = {
-    ".temperature": Range(0, 2),
-    ".top_p": Range(0, 1, above=True),
-    ".max_output_tokens": _COUNT,
-    ".max_context_tokens": _COUNT,
-    ".latency_s": _FROM_ZERO,
-    ".price.input": _FROM_ZERO,
-    ".price.output": _FROM_ZERO,
-    ".price.cached_input": _FROM_ZERO,
-    ".pool.num": _COUNT,
-    ".pool.tensor_parallel_size": _COUNT,
-}
 
 
 def load(tree: DictConfig) -> Config:
@@ -159,22 +103,10 @@ def _path(text: str | None) -> str | None:
     return str(Path(text).expanduser()) if text and text.startswith("~") else text or None
 
 
-def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and plain values of a settings dataclass; a missing part is one key with None."""
-    if dataclasses.is_dataclass(settings):
-        items = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    elif prefix == "domain.":
-        items = settings
-    else:
-        return {prefix[:-1]: settings.value if isinstance(settings, Enum) else settings}
-    return {key: leaf for name, value in items.items() for key, leaf in flat(value, f"{prefix}{name}.").items()}
-
-
 def _problems(config: Config) -> Iterator[str]:
-    for key, value in flat(config).items():
-        span = _RANGES.get(key) or next((r for end, r in _RANGES_BY_ENDING.items() if key.endswith(end)), None)
-        if span is not None and value is not None and not span.holds(value):
-            yield f"{key}={value}: must be {span}"
+    values = flat(config)
+    yield from out_of_range(values)
+    for key, value in values.items():
         for text in _texts(value):
             if redact(text) != text:
                 yield f"{key} holds the value of an API key: name its variable instead, with api_key_env"
@@ -261,7 +193,7 @@ def _server_problems(config: Config) -> Iterator[str]:
         yield f"server.chat_template={server.chat_template}: there is no such file"
     if server.min_ready > server.num and server.kind is not ServerKind.external:
         yield f"server.min_ready={server.min_ready}: more than server.num={server.num}"
-    if server.start_port + server.num - 1 > 65535:
+    if server.start_port and server.start_port + server.num - 1 > 65535:
         yield f"server.start_port={server.start_port}: {server.num} replicas from there pass port 65535"
     ids = server.gpu_ids
     if ids is not None and (not ids or min(ids) < 0 or len(set(ids)) < len(ids)):
