@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,10 @@ from src.evaluation.recorded import read_records, read_results, recorded_verdict
 from src.telemetry.console import err, neutralise, out
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
     from src.benchmark.domains import Domain
-    from src.benchmark.package import Task
+    from src.benchmark.package import Message, Task
     from src.evaluation.reward import Evaluation
 
 
@@ -208,11 +211,10 @@ async def _evaluate(
     Raises:
         Refused: the trajectory does not fit the environment, or the judge's verdicts are missing.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     from src.benchmark.calculator import ToolDeadline
     from src.benchmark.environment import replayed
-    from src.benchmark.package import Message
     from src.benchmark.transcript import TranscriptError
     from src.evaluation.reward import evaluate
 
@@ -220,7 +222,7 @@ async def _evaluate(
     if task is None:
         raise Refused("its task is not in the file" if tasks else "its task is not known")
     try:
-        messages = TypeAdapter(list[Message]).validate_python(simulation.get("messages"))
+        messages = _message_list().validate_python(simulation.get("messages"))
     except ValidationError as error:
         problem = error.errors()[0]
         raise Refused(f"messages.{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
@@ -236,6 +238,15 @@ async def _evaluate(
         return evaluate(task, messages, reason, state, recorded_verdicts(old_info))
     except ValueError as error:
         raise Refused(str(error)) from error
+
+
+@cache
+def _message_list() -> TypeAdapter[list[Message]]:
+    from pydantic import TypeAdapter
+
+    from src.benchmark.package import Message
+
+    return TypeAdapter(list[Message])
 
 
 def _show(reports: Sequence[Report]) -> None:
