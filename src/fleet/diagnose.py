@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 _LINES_SHOWN = 3
 _TAIL_SHOWN = 6
-_LINE_WIDTH = 300
+_LINE_WIDTH = 600
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _PREFIX = re.compile(
     r"^(\(?[\w:= -]{0,40}pid=\d+\)?\s*)?((INFO|WARNING|ERROR|DEBUG)\s+[\d-]+\s+[\d:.]+\s+\[[^\]]*\]\s*)?"
@@ -49,7 +49,8 @@ _SIGNS = (
     _sign(r"larger than the (available KV cache memory|maximum number of tokens that can be stored in KV cache)"
           r"|is needed, which is larger than|[Mm]aximum number of tokens .* KV cache|max seq len .* is larger",
           "the context is too long for the memory: lower --max-model-len in extra_args or give the cache more"),
-    _sign(r"No available memory for the cache blocks|(?i:(not enough|insufficient).{0,60}(kv|cache))"
+    _sign(r"less than requested memory for kv|No available memory for the cache blocks"
+          r"|(?i:(not enough|insufficient).{0,60}(kv|cache))"
           r"|(?i:kv cache).{0,80}(?i:too (small|big|large)|exceed|not enough|insufficient)",
           "the KV cache does not fit the memory: change --gpu-memory-utilization, --kv-cache-memory-bytes or "
           "--max-model-len in extra_args"),

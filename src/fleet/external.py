@@ -13,6 +13,7 @@ from src.errors import UserError
 from src.fleet.plan import Placement, PoolKind, PoolSpec
 from src.fleet.replica import Replica
 
+MODEL_CONFIG_FILE = "model_config_local.json"
 _PATH_KEY = "vllm_model_config_path"
 
 

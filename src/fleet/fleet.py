@@ -15,6 +15,7 @@ from pathlib import Path
 import aiohttp
 
 from src.errors import UserError
+from src.fleet.external import MODEL_CONFIG_FILE, ExternalServers, write_model_config
 from src.fleet.guard import close_shared_guard
 from src.fleet.launch import ServerProcess, end_servers
 from src.fleet.launcher import Launcher
@@ -83,6 +84,8 @@ class Fleet:
                 found = await prepare(self.pools, self.server, self.logs, self._key, self._tasks_file)
                 self._replicas, self._launcher, self._uses_gpus = found.replicas, found.launcher, found.uses_gpus
                 self._prepared = True
+                if self._launcher is not None:
+                    write_model_config(self.logs / MODEL_CONFIG_FILE, self.served())
             await self.attach()
             assert self._supervisor is not None
             assert self._http is not None
@@ -173,6 +176,19 @@ class Fleet:
         """The replicas in the routing now, of one pool or all."""
         ready = (replica for replica in self._replicas if pool in (None, replica.pool))
         return [replica.endpoint for replica in ready if replica.endpoint is not None]
+
+    def served(self) -> list[ExternalServers]:
+        """The URLs of the servers launched here, by the model they serve; ready or not."""
+        urls: dict[str, list[str]] = {}
+        for replica in self._replicas:
+            if not replica.external:
+                urls.setdefault(replica.expected_model or "", []).append(replica.base_url)
+        return [ExternalServers(model, tuple(of_model)) for model, of_model in urls.items()]
+
+    @property
+    def key(self) -> str:
+        """The key that the servers launched here ask for."""
+        return self._key
 
     def context_limit(self, pool: str) -> int | None:
         """Tokens that the pool's servers take, from /v1/models; None when they do not say."""

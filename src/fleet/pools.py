@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +40,40 @@ class LocalModel:
     model: str | None
     pool: PoolLike
     needs_tools: bool = True
+
+
+class ModelLike(Protocol):
+    """What `src.llm.settings.ModelSettings` says of a model that a pool serves."""
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def model(self) -> str | None: ...
+
+    @property
+    def pool(self) -> PoolLike | None: ...
+
+
+def local_models(by_role: Mapping[str, ModelLike]) -> list[LocalModel]:
+    """The models of these roles that pools serve, beside the agent's, under the keys that describe them."""
+    return [
+        LocalModel(
+            key=_key(role),
+            simulated=model.provider == "simulated",
+            model=model.model,
+            pool=model.pool,
+            needs_tools=role != "judge",
+        )
+        for role, model in by_role.items()
+        if role != AGENT_POOL and model.provider in ("vllm", "simulated") and model.pool is not None
+    ]
+
+
+def _key(role: str) -> str:
+    if role.startswith("expert"):
+        return f"experts.{role.replace('-', '_')}.llm"
+    return "user_llm" if role == "user" else role
 
 
 def pool_specs(

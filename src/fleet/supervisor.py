@@ -142,7 +142,6 @@ class Supervisor:
         if replica.attempts or replica.ready_since is not None:
             replica.restarts += 1
         replica.attempts += 1
-        self._set(replica, Phase.starting)
         try:
             await self._start(replica)
         except OSError as error:

@@ -17,7 +17,7 @@ TAIL = "\n/usr/lib/resource_tracker.py:254: UserWarning: resource_tracker: There
     [
         ("vllm: error: unrecognized arguments: --no-such-flag", "does not take these flags", True),
         ("OSError: [Errno 98] Address already in use", "port was taken meanwhile", False),
-        ("huggingface_hub.errors.HFValidationError: Repo id must be in the form 'repo_name'", "model is not there", True),
+        ("huggingface_hub.errors.HFValidationError: Repo id must be in the form 'name'", "model is not there", True),
         ("huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate", "hub cannot be reached", True),
         (
             "  Value error, User-specified max_model_len (99999999) is greater than the derived max_model_len "
@@ -31,7 +31,13 @@ TAIL = "\n/usr/lib/resource_tracker.py:254: UserWarning: resource_tracker: There
             "context is too long for the memory",
             True,
         ),
-        ("ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`", "KV cache", True),
+        ("ValueError: No available memory for the cache blocks. Try increasing `gpu_memory`", "KV cache", True),
+        (
+            "ValueError: Available memory on node 0 (7.98/10.71 GiB) on kv cache allocation is less than requested "
+            "memory for kv (900.0 GiB). Decrease --kv-cache-memory-bytes",
+            "KV cache does not fit the memory",
+            True,
+        ),
         ("KeyError: 'invalid tool call parser: nonsense (chose from { hermes })'", "no such tool-call parser", True),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "out of memory", True),
         (
@@ -68,8 +74,8 @@ def test_without_an_error_the_end_of_the_log_is_shown() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        '<tool_call>\n{"name": "x"}', "<function=get_weather>", '[TOOL_CALLS][{"name"', "<|python_tag|>{", "</tool_call>",
-        "<｜tool▁calls▁begin｜>", 'functools[{"name"', "<|tool_calls_section_begin|>",
+        '<tool_call>\n{"name": "x"}', "<function=get_weather>", '[TOOL_CALLS][{"name"', "<|python_tag|>{",
+        "</tool_call>", "<｜tool▁calls▁begin｜>", 'functools[{"name"', "<|tool_calls_section_begin|>",
     ],
 )  # fmt: skip
 def test_markup_of_every_kind_of_model_is_recognised(text: str) -> None:

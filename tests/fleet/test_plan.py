@@ -88,7 +88,7 @@ def test_on_the_cpu_nothing_is_limited_by_gpus() -> None:
         (replace(AGENT, min_ready=5), ServerSettings(), "server.min_ready=5 cannot be met"),
         (AGENT, ServerSettings(start_port=65534), "65535 is the last"),
         (replace(AGENT, extra_args='--x "y'), ServerSettings(), "extra_args of pool agent cannot be read"),
-        (replace(AGENT, extra_args="--port 80"), ServerSettings(), "--port is not for extra_args, use server.start_port"),
+        (replace(AGENT, extra_args="--port 80"), ServerSettings(), "--port is not for extra_args, use server.start"),
         (replace(AGENT, extra_args="--api_key=x"), ServerSettings(), "--api-key is not for extra_args"),
     ],
 )  # fmt: skip
