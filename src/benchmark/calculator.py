@@ -28,9 +28,11 @@ _LONG = 500
 
 _CHILD = f"""
 import json, resource, sys, warnings
-resource.setrlimit(resource.RLIMIT_CPU, ({CPU_LIMIT_S}, {CPU_LIMIT_S}))
-resource.setrlimit(resource.RLIMIT_AS, ({MEMORY_LIMIT_BYTES}, {MEMORY_LIMIT_BYTES}))
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+for name, most in (("CPU", {CPU_LIMIT_S}), ("AS", {MEMORY_LIMIT_BYTES}), ("CORE", 0)):
+    try:
+        resource.setrlimit(getattr(resource, "RLIMIT_" + name), (most, most))
+    except (OSError, ValueError):
+        pass  # a lower limit holds already
 warnings.simplefilter("ignore")
 expression = sys.stdin.read()
 try:

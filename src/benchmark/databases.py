@@ -60,8 +60,10 @@ def model_with(kind: type[BaseModel], fields: dict[str, Any], fields_set: set[st
 
 def canonical(value: Any) -> str:
     """The JSON text by which the benchmark compares: keys sorted, `3`, `3.0` and `true` all different."""
-    plain = value.model_dump(warnings=False) if isinstance(value, BaseModel) else value
-    return json.dumps(plain, sort_keys=True, default=str)
+    return _as_json(value.model_dump(warnings=False) if isinstance(value, BaseModel) else value)
+
+
+_as_json = json.JSONEncoder(sort_keys=True, default=str).encode
 
 
 class CowTable(MutableMapping[str, Any]):

@@ -192,9 +192,10 @@ def load_domain(name: str, data_dir: Path | None = None) -> Domain:
                 f"domain {name}: the benchmark's package has no tasks for it; domains are {', '.join(DOMAINS)}"
             )
         raise UserError(f"no domain {name!r}{_nearest(name, DOMAINS)}; domains are {', '.join(DOMAINS)}")
+    origin = ""
     if data_dir is None and os.environ.get("TAU2_DATA_DIR"):
-        data_dir = Path(os.environ["TAU2_DATA_DIR"])
-    return _load_domain(name, _folder(name, data_dir))
+        data_dir, origin = Path(os.environ["TAU2_DATA_DIR"]), " (TAU2_DATA_DIR)"
+    return _load_domain(name, _folder(name, data_dir, origin))
 
 
 @cache
@@ -202,7 +203,7 @@ def _load_domain(name: str, folder: Path) -> Domain:
     return Domain(name, folder)
 
 
-def _folder(name: str, data_dir: Path | None) -> Path:
+def _folder(name: str, data_dir: Path | None, origin: str) -> Path:
     below = _DATA_FOLDER / _base_name(name)
     if data_dir is None:
         return Path(DATA_DIR) / below
@@ -210,7 +211,7 @@ def _folder(name: str, data_dir: Path | None) -> Path:
     for folder in (data_dir / below, data_dir):
         if (folder / "tasks.json").is_file():
             return folder
-    raise UserError(f"domain {name}: no data in {data_dir}: {below / 'tasks.json'} is missing")
+    raise UserError(f"domain {name}: no data in {data_dir}{origin}: {below / 'tasks.json'} is missing")
 
 
 def _base_name(name: str) -> str:
