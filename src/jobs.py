@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from src.config import load
 from src.config.arguments import in_order, read_dotenv
 from src.config.compose import explain
+from src.config.experts import choose_experts
 from src.config.names import CONF_DIR
 from src.config.resume import check_resumable, resumed_arguments, save_sweep
 from src.config.run_dir import register_resolvers, remove_unused, save_composition
@@ -63,6 +64,8 @@ class Jobs:
             raise KeyboardInterrupt
 
     def _run(self, tree: DictConfig, run_dir: Path, sweep_dir: Path | None) -> int:
+        for line in choose_experts(tree):
+            err.print(f"[yellow]note[/]: {line}")
         config = load(tree)
         check_resumable(config, run_dir)
         from src import experiment  # after the checks: it brings the benchmark with it

@@ -124,13 +124,13 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
     overall = outcome.inventory["overall"]
     if outcome.stopped is not None:
         console.print(f"[yellow]stopped early[/]: {escape(outcome.stopped)}")
-    if overall.infrastructure_errors or overall.not_run:
-        excluded = outcome.metrics["overall"].average_reward_excluding_infrastructure if outcome.metrics else None
-        without = f"; reward without the errors {excluded.value:.3f}" if excluded is not None else ""
-        console.print(
-            f"{overall.infrastructure_errors} infrastructure error(s), counted as failures; "
-            f"{overall.not_run} not run{without}"
-        )
+    if overall.infrastructure_errors:
+        excluded = outcome.metrics["overall"].average_reward_excluding_infrastructure
+        without = "" if excluded is None else f" (reward without them {excluded.value:.3f})"
+        console.print(f"{overall.infrastructure_errors} infrastructure errors, counted as failures{without}")
+    if overall.not_run:
+        console.print(f"{overall.not_run} not run")
+    if not overall.complete:
         console.print(f"go on:  python -m src.main resume={escape(_quoted(run_dir))}")
     console.print(f"files:  {escape(_short(run_dir))}")
     failures = any(metrics.average_reward.value < 1 for metrics in outcome.metrics.values())

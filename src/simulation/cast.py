@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from src.llm.factory import Limiters, build
 from src.llm.http import HttpPool
-from src.llm.keys import find_key
 from src.llm.prices import PriceTable
 from src.llm.settings import ModelSettings
 from src.llm.types import ChatModel, Router
 from src.simulation.experts import ExpertCard
-from src.simulation.settings import AgentMode, ExpertSettings, ExpertsSettings, JudgeSettings
+from src.simulation.settings import AgentMode, ExpertsSettings, JudgeSettings
 from src.simulation.stage import Cast
 
 
@@ -50,14 +49,8 @@ def choose_roles(
         agent=agent,
         user=None if mode is AgentMode.solo else user,
         judge=judge if judged and judge.enabled else None,
-        experts={name: expert_model(expert) for name, expert in experts.members().items()},
+        experts={name: expert.llm for name, expert in experts.members().items()},
     )
-
-
-def expert_model(expert: ExpertSettings) -> ModelSettings:
-    """The expert's model, or its fallback where the key that the first one needs is missing."""
-    keyless = not expert.llm.provider.is_pool and find_key(expert.llm) is None
-    return expert.fallback if expert.fallback is not None and keyless else expert.llm
 
 
 def expert_cards(experts: ExpertsSettings, chosen: Mapping[str, ModelSettings]) -> list[ExpertCard]:

@@ -241,6 +241,7 @@ class _PlainLines:
         self._tally = tally
         self._console = console
         self._heartbeat_s = heartbeat_s
+        self._done_before = tally.overall().done
         self._finished: deque[tuple[int, int, Finished]] = deque()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
@@ -254,7 +255,9 @@ class _PlainLines:
         self._closing.set()
         self._thread.join()
         self._lines()
-        self._beat()
+        overall = self._tally.overall()
+        if overall.done > self._done_before or overall.in_flight:
+            self._beat()
 
     def _work(self) -> None:
         next_beat = self._tally.clock() + self._heartbeat_s
