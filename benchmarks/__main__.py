@@ -44,7 +44,9 @@ def show(rows: list[Row], console: Console) -> None:
         missed = row.goal is not None and row.ratio is not None and row.ratio < row.goal
         theirs = "-" if row.theirs is None else _number(row.theirs)
         ratio = f"[yellow]{ratio}[/]" if missed else ratio
-        table.add_row(row.name, _number(row.ours), theirs, row.unit, ratio, goal, "" if row.theirs is None else row.beside)
+        table.add_row(
+            row.name, _number(row.ours), theirs, row.unit, ratio, goal, "" if row.theirs is None else row.beside
+        )
     console.print(table)
 
 
@@ -73,7 +75,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--quick", action="store_true", help="small samples")
-    kind.add_argument("--guard", action="store_true", help="small samples of the cheap ones, checked against table.json")
+    kind.add_argument(
+        "--guard", action="store_true", help="small samples of the cheap ones, checked against table.json"
+    )
     parser.add_argument("names", nargs="*", help="some of the benchmarks only")
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in NAMES]

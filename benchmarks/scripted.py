@@ -17,8 +17,8 @@ from urllib.parse import unquote
 from src.benchmark import prompts
 from src.benchmark.domains import Domain
 from src.fleet.simulated.policy import next_turn
-from src.fleet.simulated.turns import Situation, parse_session
 from src.fleet.simulated.scripts import Scripts, read_script_file, write_script_file
+from src.fleet.simulated.turns import Situation, parse_session
 from src.llm.types import CallStats, ChatRequest, Reply, ToolCallText, Usage
 from src.simulation.conversation import Rules
 from src.simulation.record import Key

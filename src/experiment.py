@@ -10,7 +10,7 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -30,8 +30,7 @@ from src.benchmark.domains import Domain, load_domain
 from src.config import Config, agent_model, departures, flat, result_digest, task_ids_of
 from src.errors import UserError
 from src.fleet.fleet import Fleet, lease, shutdown
-from src.fleet.pools import LocalModel, pool_specs
-from src.fleet.settings import ServerKind
+from src.fleet.pools import local_models, pool_specs
 from src.fleet.simulated.scripts import write_script_file
 from src.llm.http import HttpPool
 from src.llm.preflight import preflight
@@ -178,7 +177,9 @@ class Experiment:
             )
         needing = selection.needing_judge(always=False)
         if needing and not config.judge.enabled:
-            raise UserError(f"judge=none, but the reward of {needing[0]} needs a judge; choose one, such as judge=gpt-5")
+            raise UserError(
+                f"judge=none, but the reward of {needing[0]} needs a judge; choose one, such as judge=gpt-5"
+            )
         return selection
 
     def _roles(self, selection: Selection) -> Roles:
@@ -231,17 +232,7 @@ class Experiment:
 
     async def _fleet(self, selection: Selection, roles: Roles) -> Fleet:
         """The servers of this run's pools, or those of the sweep's last job if they are the same."""
-        others = [
-            LocalModel(
-                key=key,
-                simulated=settings.provider is Provider.simulated,
-                model=settings.model,
-                pool=settings.pool,
-                needs_tools=key != "judge",
-            )
-            for key, settings in _pooled(roles)
-            if settings.pool is not None
-        ]
+        others = local_models(roles.by_name())
         simulated = roles.agent.provider is Provider.simulated
         specs = pool_specs(self.config.server, self.config.agent.model, simulated, others)
         directory = self.run_dir if _sweep is None else _sweep.directory
@@ -349,18 +340,8 @@ class Experiment:
                 None if user is None else prompts.user_guidelines(bool(domain.user_tools)),
             ),
             domain_name=domain.name,
-            policy=domain.solo_policy if solo else domain.policy,
+            policy=(domain.solo_policy if solo else None) or domain.policy,
         )
-
-
-def _pooled(roles: Roles) -> Sequence[tuple[str, ModelSettings]]:
-    """The models beside the agent's that are served by pools, under the keys that describe them."""
-    keys = {"user": "user_llm", **{name: f"experts.{name.replace('-', '_')}.llm" for name in roles.experts}}
-    return [
-        (keys.get(role, role), settings)
-        for role, settings in roles.by_name().items()
-        if role != "agent" and settings.provider.is_pool
-    ]
 
 
 def _tasks_file(directory: Path, selection: Selection) -> Path:

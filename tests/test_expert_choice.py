@@ -6,7 +6,7 @@ from src.config import compose, differing_keys, load
 from src.config.experts import choose_experts
 from src.llm.settings import Provider
 
-OFFICIAL = ["agent.model=/models/m", "experts=official"]
+OFFICIAL = ["agent.model=Qwen/Qwen3-8B", "experts=official"]
 
 
 def test_with_its_key_the_first_model_is_taken(monkeypatch: pytest.MonkeyPatch):

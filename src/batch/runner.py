@@ -113,12 +113,18 @@ class Runner:
         """Return when all workers are done, or `grace_s` after a stop."""
         if not self._workers:
             return
-        everyone = asyncio.gather(*self._workers, return_exceptions=True)
+        everyone = asyncio.create_task(self._all_workers())
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({everyone, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not everyone.done():
-            await asyncio.wait({everyone}, timeout=self.limits.grace_s)
+        try:
+            await asyncio.wait((everyone, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not everyone.done():
+                await asyncio.wait((everyone,), timeout=self.limits.grace_s)
+        finally:
+            everyone.cancel()
+            stopping.cancel()
+
+    async def _all_workers(self) -> None:
+        await asyncio.wait(self._workers)
 
     async def _work(self) -> None:
         for job in self._queue:

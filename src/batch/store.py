@@ -116,7 +116,8 @@ class Store:
         """A stored record, read back from its place."""
         with (self.directory / RECORD_FILE).open("rb") as file:
             file.seek(entry.offset)
-            return decode_line(file.read(entry.length))
+            record: dict[str, Any] = decode_line(file.read(entry.length))
+        return record
 
     def records(self, domain: str) -> Iterator[dict[str, Any]]:
         """The domain's records that count, in the order of their lines, one at a time in memory."""

@@ -146,7 +146,9 @@ class Conversation:
         if self.sender is Role.USER and any(token in text for token in self.rules.stop_tokens):
             self.ending = TerminationReason.user_stop
         elif self.sender is Role.AGENT and self.solo:
-            self.ending = TerminationReason.agent_stop if self.rules.solo_stop in text else TerminationReason.agent_error
+            self.ending = (
+                TerminationReason.agent_stop if self.rules.solo_stop in text else TerminationReason.agent_error
+            )
 
     async def _step(self) -> None:
         """Deliver the pending message; what comes back is pending next."""

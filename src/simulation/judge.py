@@ -59,6 +59,4 @@ def parse_verdicts(text: str, assertions: Sequence[str]) -> list[NLCheck]:
 def _verdict(result: Any) -> NLCheck:
     if not isinstance(result, dict) or not isinstance(result.get("metExpectation"), bool):
         raise ValueError("a result without a boolean metExpectation")
-    return NLCheck(
-        str(result.get("expectedOutcome", "")), result["metExpectation"], str(result.get("reasoning", ""))
-    )
+    return NLCheck(str(result.get("expectedOutcome", "")), result["metExpectation"], str(result.get("reasoning", "")))

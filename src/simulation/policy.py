@@ -32,7 +32,7 @@ def edit_policy(policy: str, edit: str) -> str:
     if edit == "own":
         return _replace_transfer_lines(policy)
     for pattern, text in _replacements(Path(edit)):
-        policy = pattern.sub(lambda _, text=text: text, policy)
+        policy = pattern.sub(text.replace("\\", r"\\"), policy)
     return policy
 
 

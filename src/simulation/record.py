@@ -70,5 +70,5 @@ def encode_line(value: Any) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS, default=str)
     except TypeError:
-        plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        plain = dataclasses.asdict(value) if isinstance(value, Record) else value
         return json.dumps(plain, default=str).encode("ascii") + b"\n"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from src.benchmark import prompts
-from src.benchmark.environment import ToolDeadline
+from src.benchmark.calculator import ToolDeadline
 from src.evaluation.endings import TerminationReason
 from src.evaluation.reward import NLCheck, evaluate
 from src.llm.types import ChatMessage, ContextOverflowError, DeadlineError, FatalModelError, ModelError, ToolSet
@@ -253,6 +253,6 @@ class Simulation:
 
 def _dump(message: Message, turn_idx: int) -> dict[str, Any]:
     """A message in the benchmark's schema."""
-    fields = message.model_dump()
+    fields: dict[str, Any] = message.model_dump()
     fields["turn_idx"] = turn_idx
     return fields

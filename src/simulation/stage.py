@@ -51,7 +51,7 @@ class Play:
     run_id: str
     """Eight characters that begin every session id of the run."""
     cast: Cast
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     mode: AgentMode = AgentMode.llm
     expert_cards: Sequence[ExpertCard] = ()
     hide_transfer_tool: bool = False
@@ -78,7 +78,7 @@ class Stage:
         self.expert_tools = ToolSet.of(own_tools)
         self.agent_tools = ToolSet.of(self._offered(own_tools))
         self.user_tools = None if self.solo else ToolSet.of(domain.user_tools)
-        self.policy = domain.solo_policy if self.solo else domain.policy
+        self.policy: str = (domain.solo_policy if self.solo else None) or domain.policy
         self.agent_policy = edit_policy(self.policy, play.policy_edit if play.cast.experts else "off")
         self.greeting = prompts.greeting()
         self._shared: dict[str, ChatMessage] = {}

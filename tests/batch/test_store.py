@@ -60,9 +60,8 @@ def test_a_line_that_is_no_record_harms_no_other(tmp_path: Path):
 
 
 def test_two_runs_cannot_write_one_directory(tmp_path: Path):
-    with Store(tmp_path):
-        with pytest.raises(UserError, match="another run"):
-            Store(tmp_path)
+    with Store(tmp_path), pytest.raises(UserError, match="another run"):
+        Store(tmp_path)
     Store(tmp_path).close()
 
 

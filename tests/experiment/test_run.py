@@ -184,9 +184,7 @@ def test_jobs_of_a_sweep_use_the_same_servers(tmp_path: Path):
     sweep = tmp_path / "sweep"
     process = run(None, "--multirun", "experiment=smoke", "seed=1,2", f"hydra.sweep.dir={sweep}")
     assert process.returncode == 0, process.stderr
-    pids = [
-        [replica["pid"] for replica in summary(job)["fleet"]["replicas"]] for job in sorted(sweep.glob("[0-9]*"))
-    ]
+    pids = [[replica["pid"] for replica in summary(job)["fleet"]["replicas"]] for job in sorted(sweep.glob("[0-9]*"))]
     assert len(pids) == 2
     assert pids[0] == pids[1]
     assert None not in pids[0]

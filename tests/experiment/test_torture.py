@@ -86,7 +86,9 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path,
 
 def records_of_whole_lines(run_dir: Path) -> list[bytes]:
     path = run_dir / "simulations.jsonl"
-    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")] if path.exists() else []
+    return (
+        [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")] if path.exists() else []
+    )
 
 
 def rewards(run_dir: Path) -> dict[tuple[str, str, int], float]:

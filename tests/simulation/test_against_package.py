@@ -108,9 +108,11 @@ def packages(domain: Domain, task: Any, agent: list[Line], user: list[Line], rul
         return AssistantMessage(role="assistant", content=line.text, tool_calls=calls or None, cost=0.001)
 
     solo = mode is AgentMode.solo
-    environment = registry.get_env_constructor(domain.name)(solo_mode=solo) if solo else registry.get_env_constructor(
-        domain.name
-    )()
+    environment = (
+        registry.get_env_constructor(domain.name)(solo_mode=solo)
+        if solo
+        else registry.get_env_constructor(domain.name)()
+    )
     own_tools, policy = environment.get_tools(), environment.get_policy()
     user_tools = environment.get_user_tools() if environment.user_tools else None
     if solo:

@@ -1,0 +1,79 @@
+"""Single simulations of the mock domain with scripted models, for tests of what happens inside one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from src.benchmark import prompts
+from src.benchmark.domains import load_domain
+from src.llm.types import CallStats, ChatRequest, ModelError, Reply, ToolCallText, Usage
+from src.simulation.conversation import Rules
+from src.simulation.experts import ExpertCard
+from src.simulation.record import Key, Record
+from src.simulation.simulate import Job, Simulation
+from src.simulation.stage import Cast, Play, Stage
+
+TASK = "create_task_1"
+CREATE = ("create_task", '{"user_id": "user_1", "title": "Important Meeting"}')
+
+
+def reply(
+    text: str | None = None,
+    *calls: tuple[str, str],
+    cost: float = 0.0,
+    duration_ms: float = 1.0,
+    thinking: str | None = None,
+) -> Reply:
+    """A reply with calls as (name, raw arguments)."""
+    stats = CallStats("scripted", "vllm", attempts=1, duration_ms=duration_ms, usage=Usage(100, 10), cost_usd=cost)
+    texts = tuple(ToolCallText(f"call_{index}", name, arguments) for index, (name, arguments) in enumerate(calls))
+    return Reply(text, texts, stats, thinking)
+
+
+class Lines:
+    """A model that gives its replies in order, raises those that are exceptions, and keeps what it was sent."""
+
+    name = "scripted"
+
+    def __init__(self, *replies: Reply | Exception) -> None:
+        self.replies = list(replies)
+        self.sent: list[ChatRequest] = []
+        self.texts: list[list[dict[str, Any]]] = []
+
+    async def complete(self, request: ChatRequest) -> Reply:
+        self.sent.append(request)
+        self.texts.append([message.as_dict() for message in request.messages])
+        answer = self.replies.pop(0)
+        if isinstance(answer, ModelError) and answer.stats is None:
+            answer.stats = CallStats("scripted", "vllm", attempts=1, error=str(answer))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def close(self) -> None:
+        return
+
+
+def cards(names: Sequence[str]) -> list[ExpertCard]:
+    return [ExpertCard(name, f"model of {name}", "knows all", 1.25, 10.0, 96.0) for name in names]
+
+
+def simulate(
+    agent: Lines,
+    user: Lines | None,
+    *,
+    experts: Mapping[str, Lines] | None = None,
+    judge: Lines | None = None,
+    task_id: str = TASK,
+    task: Any = None,
+    **play: Any,
+) -> Record:
+    """One simulation of a task of `mock`."""
+    domain = load_domain("mock")
+    chosen = task or domain.tasks("base", ids=[task_id])[0]
+    rules = Rules(stop_tokens=prompts.STOP_TOKENS, solo_stop=prompts.solo_stop()[1])
+    cast = Cast(agent, user, judge, experts or {})
+    stage = Stage(domain, Play("run", cast, rules, expert_cards=cards(list(experts or {})), **play))
+    return asyncio.run(Simulation(stage, chosen, Job(Key("mock", chosen.id, 0), 7, 0), lambda *_: None).run())

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from src.benchmark.domains import load_domain
+from src.llm.types import ContextOverflowError, DeadlineError, FatalModelError, ModelError, ToolCallText
+from src.simulation.settings import AgentMode
+from src.simulation.translate import NOT_A_JSON_OBJECT, parse_call
+from tests.simulation.scenes import CREATE, Lines, reply, simulate
+
+
+def user() -> Lines:
+    return Lines(reply("Please create it."), reply("Thanks ###STOP###"))
+
+
+def test_a_gold_conversation_scores_and_its_record_is_whole():
+    record = simulate(Lines(reply(None, CREATE, thinking="Let me see."), reply("Done.")), user())
+    assert (record.reward, record.termination_reason, record.error) == (1.0, "user_stop", None)
+    assert [message["role"] for message in record.messages] == [
+        "assistant",
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "user",
+    ]
+    assert [message["turn_idx"] for message in record.messages] == list(range(6))
+    assert record.usage_by_role["agent"] == {"input_tokens": 200, "output_tokens": 20, "cached_tokens": 0}
+    assert record.calls[1]["thinking"] == "Let me see."
+    assert record.seed == 7
+
+
+def test_thinking_is_kept_out_of_the_history_that_models_see():
+    agent = Lines(reply(None, CREATE, thinking="SECRET THOUGHT"), reply("Done.", thinking="ANOTHER THOUGHT"))
+    customer = user()
+    simulate(agent, customer)
+    assert "THOUGHT" not in json.dumps(agent.texts + customer.texts)
+
+
+def test_an_empty_reply_is_asked_for_again_with_the_next_seeds():
+    agent = Lines(reply(""), reply("  "), reply(None, CREATE), reply("Done."))
+    record = simulate(agent, user())
+    assert record.reward == 1.0
+    assert [request.seed for request in agent.sent] == [7, 8, 9, 7]
+    assert len(record.calls) == 6
+
+
+@pytest.mark.parametrize(("empty", "reason"), [("agent", "agent_error"), ("user", "user_error")])
+def test_three_empty_replies_end_as_the_roles_error(empty: str, reason: str):
+    silent = Lines(reply(""), reply(None), reply("\n"))
+    record = simulate(silent, user()) if empty == "agent" else simulate(Lines(), silent)
+    assert (record.termination_reason, record.reward) == (reason, 0.0)
+    assert all("content" not in message or message["content"] != "" for message in record.messages)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ModelError("server down"), "infrastructure_error"),
+        (FatalModelError("bad key"), "infrastructure_error"),
+        (ContextOverflowError("too long"), "context_overflow"),
+        (DeadlineError("too late"), "deadline"),
+    ],
+)
+def test_what_the_infrastructure_does_is_named_and_scores_zero(error: Exception, reason: str):
+    record = simulate(Lines(reply(None, CREATE), error), user())
+    assert (record.termination_reason, record.reward) == (reason, 0.0)
+    assert str(error) in (record.error or "")
+    assert len(record.messages) == 4
+
+
+def test_a_simulation_has_a_time_limit():
+    import asyncio
+
+    class Silent(Lines):
+        async def complete(self, request):
+            await asyncio.Event().wait()
+
+    record = simulate(Silent(), user(), simulation_timeout_s=0.05)
+    assert record.termination_reason == "deadline"
+    assert "0.05 s" in (record.error or "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", "null", '"x"', "{'a': 1}", '{"a": NaN}', '{"a": 1e999}', "[" * 100_000]
+)
+def test_arguments_that_are_no_json_object_are_executed_as_the_text_they_are(text: str):
+    call = parse_call(ToolCallText("1", "create_task", text), "assistant")
+    assert call.arguments == {NOT_A_JSON_OBJECT: text}
+
+
+def test_a_malformed_call_is_answered_by_the_tool_and_counts_as_an_error():
+    agent = Lines(reply(None, ("create_task", '{"user_id": ')), reply(None, CREATE), reply("Done."))
+    record = simulate(agent, user())
+    answers = [message for message in record.messages if message["role"] == "tool"]
+    assert [answer["error"] for answer in answers] == [True, False]
+    assert NOT_A_JSON_OBJECT in answers[0]["content"]
+    assert record.reward == 1.0
+    json.loads(agent.texts[1][-2]["tool_calls"][0]["function"]["arguments"])
+
+
+def test_message_tags_are_taken_off_only_when_the_format_says_so():
+    for strip, seen in ((False, "<message>Done.</message>"), (True, "Done.")):
+        customer = user()
+        simulate(Lines(reply(None, CREATE), reply("<message>Done.</message>")), customer, strip_message_tags=strip)
+        assert customer.texts[1][-1]["content"] == seen
+
+
+def test_the_format_instruction_is_off_unless_asked_for():
+    lengths = []
+    for wanted in (False, True):
+        agent = Lines(reply("Hello."))
+        simulate(agent, Lines(reply("Hi."), reply("###STOP###")), format_instruction=wanted)
+        lengths.append(agent.texts[0][0]["content"])
+    assert "<think>" not in lengths[0]
+    assert lengths[1].startswith(lengths[0])
+    assert "<think></think>" in lengths[1]
+
+
+def test_a_user_that_speaks_as_the_agent_is_counted_and_scored_as_ever():
+    customer = Lines(reply("How can I help you today?"), reply("Thanks ###STOP###"))
+    record = simulate(Lines(reply(None, CREATE), reply("Done.")), customer)
+    assert record.notes["user_turns_as_agent"] == 1
+    assert record.reward == 1.0
+
+
+def test_solo_drops_the_calls_beside_done_and_requires_calls():
+    agent = Lines(reply(None, CREATE), reply(None, ("get_users", "{}"), ("done", "{}")))
+    record = simulate(agent, None, mode=AgentMode.solo)
+    assert (record.termination_reason, record.reward) == ("agent_stop", 1.0)
+    assert record.messages[-1]["content"] == "###STOP###"
+    assert record.messages[-1]["raw_data"]["dropped_calls"] == ["get_users"]
+    assert {request.tool_choice for request in agent.sent} == {"required"}
+
+
+def judged_task():
+    task = load_domain("mock").tasks("base", ids=["create_task_1_nl_eval"])[0].model_copy(deep=True)
+    task.evaluation_criteria.reward_basis = [*task.evaluation_criteria.reward_basis, _nl()]
+    return task
+
+
+def _nl():
+    from tau2.data_model.tasks import RewardType
+
+    return RewardType.NL_ASSERTION
+
+
+def verdicts(*met: bool) -> str:
+    return json.dumps(
+        {"results": [{"expectedOutcome": "x", "reasoning": "y", "metExpectation": value} for value in met]}
+    )
+
+
+@pytest.mark.parametrize(("met", "reward"), [((True, True), 1.0), ((True, False), 0.0)])
+def test_the_judges_verdicts_count(met: tuple[bool, bool], reward: float):
+    judge = Lines(reply(f"Here you are:\n```json\n{verdicts(*met)}\n```", cost=0.1))
+    record = simulate(Lines(reply("Nice to see you.")), user(), judge=judge, task=judged_task())
+    assert record.reward == reward
+    assert record.sub_rewards["NL_ASSERTION"] == reward
+    assert record.cost_by_role["judge"] == 0.1
+
+
+def test_an_unreadable_verdict_is_asked_for_again_and_never_a_pass():
+    unreadable = ["I think it went well.", verdicts(True), '{"results": [{"metExpectation": "yes"}, {}]}']
+    judge = Lines(*[reply(text) for text in unreadable])
+    record = simulate(Lines(reply("Hello.")), user(), judge=judge, task=judged_task())
+    assert (record.termination_reason, record.reward) == ("infrastructure_error", 0.0)
+    assert [request.seed for request in judge.sent] == [7, 8, 9]
+    judge = Lines(reply("nonsense"), reply(verdicts(True, True)))
+    assert simulate(Lines(reply("Hello.")), user(), judge=judge, task=judged_task()).reward == 1.0
+
+
+def test_the_judge_is_not_asked_when_nothing_depends_on_it_unless_always():
+    task_id = "create_task_1"
+    agent = [reply(None, CREATE), reply("Done.")]
+    assert simulate(Lines(*agent), user(), judge=Lines(), task_id=task_id).reward == 1.0
+    judge = Lines(reply(verdicts(False)))
+    record = simulate(Lines(*agent), user(), judge=judge, task_id=task_id, judge_always=True)
+    assert (record.reward, record.sub_rewards["NL_ASSERTION"]) == (1.0, 0.0)
