@@ -72,12 +72,13 @@ class LiteLLMAny:
 
 
 def _failure(error: Exception) -> Failure:
-    if isinstance(error, litellm.ContextWindowExceededError):
-        return Failure(Cause.overflow, short(str(error)), status=400)
     status = getattr(error, "status_code", None)
     if isinstance(error, litellm.APIConnectionError) or not isinstance(status, int):
         return Failure(Cause.connection, short(f"{type(error).__name__}: {error}"))
     headers = getattr(error, "litellm_response_headers", None) or {}
     body = getattr(error, "body", None)
     told = {"message": str(error), "code": body.get("code") if isinstance(body, dict) else None}
-    return failure_of_response(status, headers, orjson.dumps({"error": told}, default=str))
+    failure = failure_of_response(status, headers, orjson.dumps({"error": told}, default=str))
+    if isinstance(error, litellm.ContextWindowExceededError):
+        failure.cause = Cause.overflow
+    return failure

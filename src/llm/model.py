@@ -109,7 +109,7 @@ class Model:
                 if failure.usage is not None:
                     self._spend(stats, Answer(None, usage=failure.usage))
                 if failure.cause not in RETRIED or stats.attempts >= self._retry.attempts:
-                    raise self._given_up(failure, stats) from failure
+                    raise self._given_up(failure, request, stats) from failure
                 avoid = failure.endpoint
                 await self._back_off(failure, stats, deadline)
             else:
@@ -158,10 +158,10 @@ class Model:
         finally:
             stats.queue_ms += 1000 * (self._clock.monotonic() - now)
 
-    def _given_up(self, failure: Failure, stats: CallStats) -> ModelError:
+    def _given_up(self, failure: Failure, request: ChatRequest, stats: CallStats) -> ModelError:
         """What callers are told of the last failure."""
         if failure.cause is Cause.overflow:
-            self._context.told(failure.context_tokens)
+            self._context.refused(request, failure.context_tokens)
             return ContextOverflowError(f"the conversation is too long for {self.name} ({failure})")
         times = f" after {stats.attempts} attempts" if stats.attempts > 1 else ""
         line = f"{self.name}{times}: {failure}"

@@ -175,7 +175,7 @@ def test_the_server_s_own_limit_counts_too() -> None:
 
 def test_a_limit_that_the_server_names_in_an_error_holds_from_then_on() -> None:
     context = model_context(None)
-    context.told(LIMIT)
+    context.refused(ChatRequest((ChatMessage("user", "word " * 8000),), "other"), LIMIT)
     asked = asyncio.run(converse(context, Counting(), turns(1, 60)))
     assert all(true_tokens(sent) <= LIMIT - OUTPUT for _, sent in asked)
 

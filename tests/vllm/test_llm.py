@@ -1,0 +1,284 @@
+"""Every way to a model against vLLM's own endpoints: the lean path, the `anthropic` client and litellm."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from src.llm.factory import build
+from src.llm.http import HttpPool
+from src.llm.model import Model
+from src.llm.settings import ModelSettings, Provider
+from src.llm.types import (
+    CallStats,
+    ChatMessage,
+    ChatRequest,
+    ContextOverflowError,
+    Endpoint,
+    FatalModelError,
+    Reply,
+    ToolCallText,
+    ToolSet,
+)
+
+CONTEXT = 32768
+START_LIMIT_S = 240.0
+TOOLS = ToolSet.of(
+    [
+        {
+            "type": "function",
+            "function": {
+                "name": "find_order",
+                "description": "Look an order up.",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"order_id": {"type": "string"}},
+                    "required": ["order_id"],
+                    "additionalProperties": False,
+                },
+            },
+        }
+    ]
+)
+OPENING = (
+    ChatMessage("system", "Help the customers of a shop with their orders."),
+    ChatMessage("assistant", "Hi! How can I help you today?"),
+    ChatMessage("user", "Where is order 7919?"),
+)
+
+
+class OneServer:
+    """A router over one server."""
+
+    def __init__(self, url: str, model: str = "tiny") -> None:
+        self._endpoint = Endpoint("agent/0", url, model)
+
+    async def acquire(self, session: str, avoid: Endpoint | None = None) -> Endpoint:
+        return self._endpoint
+
+    def release(self, endpoint: Endpoint, session: str, *, failed: bool = False) -> None:
+        pass
+
+    def end_session(self, session: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server(
+    vllm_executable: Path, tiny_agent: Path, serve_flags: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of one server of the agent's checkpoint."""
+    directory = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command: list[str | Path] = [
+        vllm_executable,
+        "serve",
+        tiny_agent,
+        "--served-model-name",
+        "tiny",
+        "--host",
+        "127.0.0.1",
+    ]
+    command += ["--port", str(port), "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    command += ["--enable-prompt-tokens-details", *serve_flags]
+    log = directory / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, start_new_session=True, env={**os.environ, "TMPDIR": str(directory)}
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + START_LIMIT_S
+        while not _healthy(url):
+            if process.poll() is not None or time.monotonic() > until:
+                pytest.fail(f"vLLM did not start; its log ends:\n{log.read_text()[-3000:]}", pytrace=False)
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _healthy(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5) as response:
+        return bool(response.status == 200)
+    return False
+
+
+def ask(**changed: Any) -> ChatRequest:
+    given: dict[str, Any] = {"messages": OPENING, "session": "run/mock/1/0/agent", "tools": TOOLS, **changed}
+    return ChatRequest(**given)
+
+
+Result = TypeVar("Result")
+
+
+def with_model(server: str, provider: Provider, then: Callable[[Model], Awaitable[Result]], **changed: Any) -> Result:
+    """Do something with a model of that provider at the server."""
+
+    async def run() -> Result:
+        async with HttpPool() as http:
+            given: dict[str, Any] = {"model": "tiny", "max_output_tokens": 256, **changed}
+            if provider is Provider.litellm:
+                given["model"] = "hosted_vllm/tiny"
+            if not provider.is_pool:
+                given["base_url"] = server if provider is Provider.anthropic else f"{server}/v1"
+            settings = ModelSettings(provider=provider, **given)
+            router = OneServer(server, settings.model or "") if provider.is_pool else None
+            model = build(settings, name="tiny", http=http, router=router, call_timeout_s=120.0)
+            try:
+                return await then(model)
+            finally:
+                await model.close()
+
+    return asyncio.run(run())
+
+
+def extended(history: tuple[ChatMessage, ...], reply: Reply, turn: int) -> tuple[ChatMessage, ...]:
+    said = ChatMessage("assistant", reply.text, reply.tool_calls)
+    results = [ChatMessage("tool", f'{{"turn": {turn}}}', tool_call_id=call.id) for call in reply.tool_calls]
+    return (*history, said, *(results or [ChatMessage("user", f"Yes please, number {turn}.")]))
+
+
+@pytest.mark.parametrize("provider", [Provider.vllm, Provider.openai, Provider.anthropic, Provider.litellm])
+def test_a_conversation_with_tool_calls_goes_on_for_many_turns(server: str, provider: Provider) -> None:
+    async def converse(model: Model) -> list[Reply]:
+        history: tuple[ChatMessage, ...] = OPENING
+        replies = []
+        for turn in range(16):
+            reply = await model.complete(ask(messages=history, seed=626729 + turn))
+            history = extended(history, reply, turn)
+            replies.append(reply)
+        return replies
+
+    replies = with_model(server, provider, converse)
+    calls = [call for reply in replies for call in reply.tool_calls]
+    assert calls
+    assert any(reply.text for reply in replies)
+    assert all(call.name == "find_order" and isinstance(json.loads(call.arguments), dict) for call in calls)
+    assert len({call.id for call in calls}) == len(calls)
+    for reply in replies:
+        stats = reply.stats
+        assert stats.attempts == 1
+        assert stats.usage.input_tokens > 50
+        assert stats.usage.output_tokens > 0
+        assert stats.finish_reason
+        assert stats.duration_ms > 0
+    grown = [reply.stats.usage.input_tokens for reply in replies]
+    assert grown == sorted(grown)
+
+
+@pytest.mark.parametrize("provider", [Provider.vllm, Provider.anthropic, Provider.litellm])
+def test_a_required_tool_call_is_made(server: str, provider: Provider) -> None:
+    reply = with_model(server, provider, lambda model: model.complete(ask(tool_choice="required")))
+    assert [call.name for call in reply.tool_calls][:1] == ["find_order"]
+
+
+@pytest.mark.parametrize("provider", [Provider.vllm, Provider.anthropic, Provider.litellm])
+def test_malformed_arguments_in_the_history_are_accepted(server: str, provider: Provider) -> None:
+    wrong = (ToolCallText("c1", "find_order", '{"order_id": '), ToolCallText("c2", "find order!", "[1]"))
+    history = (
+        *OPENING,
+        ChatMessage("assistant", None, wrong),
+        ChatMessage("tool", "Error", tool_call_id="c1"),
+        ChatMessage("tool", "Error", tool_call_id="c2"),
+    )
+    reply = with_model(server, provider, lambda model: model.complete(ask(messages=history)))
+    assert not reply.empty
+
+
+def test_the_same_seed_brings_the_same_reply(server: str) -> None:
+    async def twice(model: Model) -> list[str | None]:
+        return [(await model.complete(ask(tools=None, seed=seed))).text for seed in (5, 5, 6)]
+
+    first, second, other = with_model(server, Provider.vllm, twice)
+    assert first == second != other
+
+
+def test_a_repeated_prompt_comes_from_the_cache(server: str) -> None:
+    async def twice(model: Model) -> CallStats:
+        for _ in range(2):
+            stats = (await model.complete(ask(messages=(ChatMessage("user", "word " * 500),)))).stats
+        return stats
+
+    usage = with_model(server, Provider.vllm, twice).usage
+    assert 0 < usage.cached_tokens <= usage.input_tokens
+
+
+def test_the_context_and_the_exact_count_come_from_the_server(server: str) -> None:
+    async def run() -> tuple[int | None, int | None, int]:
+        async with HttpPool() as http:
+            from src.llm.openai_compatible import OpenAICompatible
+
+            settings = ModelSettings(Provider.vllm, "tiny", max_output_tokens=16)
+            backend = OpenAICompatible(settings, http, router=OneServer(server))
+            limit = await backend.context_tokens("s")
+            counted = await backend.count_tokens(ask())
+            answer = await backend.ask(ask(), CallStats("tiny", "vllm"), None)
+            return limit, counted, answer.usage.input_tokens
+
+    limit, counted, used = asyncio.run(run())
+    assert limit == CONTEXT
+    assert counted == used
+
+
+def long_history(text: str) -> tuple[ChatMessage, ...]:
+    """More than the context holds, in turns of the same text."""
+    turn = (ChatMessage("assistant", "And then?"), ChatMessage("user", text * 20))
+    return (*OPENING, *(message for _ in range(10 * CONTEXT // len(turn[1].encoded)) for message in turn))
+
+
+def test_a_conversation_that_outgrows_the_context_is_cut_and_never_refused(server: str) -> None:
+    digits = long_history("1234567890 ")  # a token each, which no guess by bytes expects
+    reply = with_model(server, Provider.vllm, lambda model: model.complete(ask(messages=digits)))
+    assert reply.stats.trimmed_messages > 0
+    assert reply.stats.attempts == 1
+    assert reply.stats.usage.input_tokens < CONTEXT - 256
+
+
+@pytest.mark.parametrize("provider", [Provider.openai, Provider.anthropic, Provider.litellm])
+def test_a_refusal_for_length_is_a_context_overflow_and_teaches_the_limit(server: str, provider: Provider) -> None:
+    words = long_history("The value of the expression is returned. ")
+
+    async def outgrow(model: Model) -> Reply:
+        with pytest.raises(ContextOverflowError):
+            await model.complete(ask(messages=words, session="one"))
+        return await model.complete(ask(messages=words, session="two"))
+
+    assert with_model(server, provider, outgrow).stats.trimmed_messages > 0
+
+
+@pytest.mark.parametrize("provider", [Provider.vllm, Provider.anthropic])
+def test_an_unknown_model_is_fatal(server: str, provider: Provider) -> None:
+    async def refused(model: Model) -> None:
+        with pytest.raises(FatalModelError, match="unheard-of"):
+            await model.complete(ask())
+
+    with_model(server, provider, refused, model="unheard-of")
+
+
+def test_many_requests_at_once_are_all_answered(server: str) -> None:
+    async def many(model: Model) -> list[Reply]:
+        return await asyncio.gather(*(model.complete(ask(session=f"run/mock/{n}/0/agent", seed=n)) for n in range(64)))
+
+    replies = with_model(server, Provider.vllm, many)
+    assert len(replies) == 64
+    assert all(reply.stats.attempts == 1 for reply in replies)
