@@ -99,19 +99,19 @@ class Simulation:
         begun, started = time.perf_counter(), datetime.now()
         try:
             record = await self._play()
+            record.started = started.isoformat()
+            record.duration_s = time.perf_counter() - begun
+            emit(
+                SimulationDone(
+                    termination_reason=record.termination_reason,
+                    reward=record.reward,
+                    duration_ms=record.duration_s * 1000,
+                    cost_usd=self.calls.cost_usd,
+                )
+            )
+            return record
         finally:
             current_scope.reset(token)
-        record.started = started.isoformat()
-        record.duration_s = time.perf_counter() - begun
-        emit(
-            SimulationDone(
-                termination_reason=record.termination_reason,
-                reward=record.reward,
-                duration_ms=record.duration_s * 1000,
-                cost_usd=self.calls.cost_usd,
-            )
-        )
-        return record
 
     async def _play(self) -> Record:
         conversation = None
