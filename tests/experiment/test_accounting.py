@@ -17,21 +17,21 @@ Run = tuple[Path, Events]
 
 @pytest.fixture(scope="module")
 def timed(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Twelve tasks of telecom and mock with experts and known latencies, no preflight among the tokens."""
+    """Ten tasks of telecom and mock with experts and known latencies, no preflight among the tokens."""
     run_dir = tmp_path_factory.mktemp("timed") / "run"
     process = run(
         run_dir,
         "experiment=simulated",
         "domain=[mock,telecom]",
         "domain.telecom.tasks=small",
-        "num_tasks=6",
+        "num_tasks=5",
         "experts=simulated",
         "server.simulated.call_expert_rate=0.3",
         "server.simulated.latency=fleet-h100",
-        "server.simulated.latency_scale=0.02",
+        "server.simulated.latency_scale=0.05",
         "server.preflight=false",
         "agent.price={input: 1.0, output: 2.0}",
-        "max_concurrency=6",
+        "max_concurrency=10",
     )
     assert process.returncode == 0, process.stderr
     events: Events = defaultdict(list)
