@@ -32,7 +32,7 @@ def rows(*, quick: bool) -> list[Row]:
         lean = asyncio.run(lean_path(url, 400 if quick else 2000))
         typed = asyncio.run(openai_typed(url, 40 if quick else 200))
         others = asyncio.run(litellm_call(url, 40 if quick else 200))
-    rounds = 5 if quick else 10
+    rounds = 8 if quick else 20
     with server(ANSWER_S) as url:
         wall_s = asyncio.run(in_flight(url, rounds))
     cpu = f"requests/{_TOOLS} tools, {_MESSAGES} messages/cpu"

@@ -265,6 +265,23 @@ def test_a_model_says_how_many_messages_were_left_out() -> None:
     assert left_out[-1] > 0
 
 
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_pool_is_asked_for_the_exact_length_where_it_knows_it(knows: bool) -> None:
+    served = {"data": [{"id": "tiny", "max_model_len": LIMIT}]}
+
+    async def run() -> tuple[list[int], int]:
+        history = tuple(message for step in turns(2, 15) for message in step)
+        async with serving(VLLM.reply("Yes"), models=served) as server, HttpPool() as http:
+            server.tokens = 4000 if knows else None
+            model = VLLM.model_of(server, http, max_output_tokens=OUTPUT)
+            replies = [await model.complete(ChatRequest(history, f"s{n}", TOOLS)) for n in range(3)]
+            return [reply.stats.trimmed_messages > 0 for reply in replies], server.counted
+
+    trimmed, counted = asyncio.run(run())
+    assert trimmed == [not knows] * 3
+    assert counted == (3 if knows else 1)
+
+
 def test_a_limit_told_by_a_refusal_cuts_the_next_conversation() -> None:
     refusal = status_answer(
         400, "This model's maximum context length is 3000 tokens. However, you requested 9999 tokens"

@@ -405,3 +405,32 @@ def test_tokens_of_a_useless_answer_are_counted_once() -> None:
 def test_a_fleet_costs_nothing_unless_it_is_priced() -> None:
     reply, _, _ = talk(VLLM, VLLM.reply("Hi"), price=None)
     assert reply.stats.cost_usd == 0
+
+
+def test_waiting_for_a_server_counts_as_waiting_once() -> None:
+    class Slow(OneByOne):
+        async def acquire(self, session: str, avoid: Endpoint | None = None) -> Endpoint:
+            hand.now += 3.0
+            return await super().acquire(session, avoid)
+
+    hand = Hand()
+
+    async def run() -> CallStats:
+        async with serving(status_answer(500), VLLM.reply("Hi")) as server, HttpPool() as http:
+            model = VLLM.model_of(server, http, hand, router=Slow(Endpoint("agent/0", server.url, "tiny")))
+            return (await model.complete(request())).stats
+
+    stats = asyncio.run(run())
+    assert stats.attempts == 2
+    assert stats.queue_ms == pytest.approx(3 * 3000 + 375)  # one more for the question how long the context is
+    assert stats.duration_ms == pytest.approx(stats.queue_ms)
+
+
+def test_a_call_that_fails_tells_what_it_cost_all_the_same() -> None:
+    useless = json_answer({"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 10}})
+    error, _, _ = failing(OPENAI, useless, retry=RetryPolicy(attempts=3))
+    assert error.stats is not None
+    assert (error.stats.usage.input_tokens, error.stats.attempts) == (3000, 3)
+    assert error.stats.cost_usd == pytest.approx(3 * (1000 * 2.0 + 10 * 10.0) / 1e6)
+    assert error.stats.queue_ms == pytest.approx(1125)
+    assert consistent(error.stats)
