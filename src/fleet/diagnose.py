@@ -42,6 +42,8 @@ _SIGNS = (
           "vllm does not take these flags: mend extra_args"),
     _sign(r"invalid tool call parser|(?i:tool.?(call )?parser.{0,40}not (found|registered))",
           "this vLLM has no such tool-call parser: mend tool_call_parser"),
+    _sign(r"tool-call-parser \S+ cannot be used|ToolParser could not locate",
+          "this tool-call parser does not suit the model: mend tool_call_parser"),
     _sign(r"Address already in use|\[Errno 98\]",
           "the port was taken meanwhile: set server.start_port to another range", final=False),
     _sign(r"[Uu]ser-specified max_model_len .* is greater than the derived|is greater than the derived max_model_len",
@@ -99,7 +101,8 @@ def diagnose(log: str, status: int | None) -> Diagnosis:
             return Diagnosis(sign.cause, tuple(_distinct(hits)[:_LINES_SHOWN]), sign.final)
     if status == -9:
         return Diagnosis("it was killed (out of the machine's memory?)", _tail(lines), final=False)
-    errors = [line for line in lines if re.search(r"\b\w*(Error|Exception): \S", line)]
+    quiet = [_clean(line) for line in log.splitlines() if "WARNING" not in line]
+    errors = [line for line in quiet if re.search(r"\b\w*(Error|Exception): \S", line)]
     return Diagnosis("", tuple(_distinct(errors)[-_LINES_SHOWN:]) or _tail(lines), final=False)
 
 

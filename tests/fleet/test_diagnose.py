@@ -39,6 +39,11 @@ TAIL = "\n/usr/lib/resource_tracker.py:254: UserWarning: resource_tracker: There
             True,
         ),
         ("KeyError: 'invalid tool call parser: nonsense (chose from { hermes })'", "no such tool-call parser", True),
+        (
+            "TypeError: --tool-call-parser llama3_json cannot be used with the tokenizer of '/ckpt'",
+            "does not suit the model",
+            True,
+        ),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "out of memory", True),
         (
             "ValueError: Free memory on device (2.1/139.8 GiB) on startup is less than desired GPU memory utilization",
@@ -58,7 +63,10 @@ def test_known_failures_are_named_with_their_line(line: str, cause: str, final: 
 
 
 def test_an_unknown_failure_shows_its_errors_and_is_tried_again() -> None:
-    found = diagnose(f"{NOISE}Traceback (most recent call last):\n  File x\nRuntimeError: the sky fell{TAIL}", 1)
+    warning = "WARNING 11-22 15:00:00 [a.py:1] may cause `OSError: [Errno 24] Too many open files`\n"
+    found = diagnose(
+        f"{NOISE}{warning}Traceback (most recent call last):\n  File x\nRuntimeError: the sky fell{TAIL}", 1
+    )
     assert found.cause == ""
     assert found.lines == ("RuntimeError: the sky fell",)
     assert not found.final

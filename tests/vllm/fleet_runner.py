@@ -1,0 +1,68 @@
+"""A runner with one real server, for the tests of what is left when a runner ends; prints pids, then does as told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from src.fleet.fleet import lease, shutdown
+from src.fleet.guard import shared_guard
+from src.fleet.plan import PoolKind, PoolSpec
+from src.fleet.settings import ServerSettings
+
+
+async def run(executable: str, model: str, flags: list[str], folder: Path, until: str) -> None:
+    spec = PoolSpec("agent", PoolKind.vllm, model=model, extra_args=shlex.join(flags))
+    settings = ServerSettings(executable=executable, start_port=0, preflight=False)
+    starting = asyncio.create_task(lease([spec], settings, folder))
+    if until == "starting":
+        while not (found := psutil.Process().children()) or not any(one.children() for one in found):
+            await asyncio.sleep(0.2)
+        report(folder, None)
+        await asyncio.sleep(600)
+    fleet = await starting
+    endpoint = await fleet.router("agent").acquire("s")
+    if until == "ready":
+        report(folder, fleet.status()[0].port)
+        await asyncio.sleep(600)
+    body = {
+        "model": endpoint.model,
+        "messages": [{"role": "user", "content": "Count."}],
+        "max_tokens": 20000,
+        "ignore_eos": True,
+        "stream": True,
+    }
+    headers = {"Authorization": f"Bearer {endpoint.api_key}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as http,
+        http.post(f"{endpoint.base_url}/v1/chat/completions", json=body) as response,
+    ):
+        await response.content.readline()
+        report(folder, fleet.status()[0].port)
+        if until == "raise":
+            raise RuntimeError("a fault of the program")
+        await asyncio.sleep(600)
+
+
+def report(folder: Path, port: int | None) -> None:
+    guard = shared_guard(folder / "guard.log").pid
+    pids = [one.pid for one in psutil.Process().children(recursive=True)]
+    print(json.dumps({"guard": guard, "pids": pids, "port": port}), flush=True)
+
+
+def main() -> None:
+    executable, model, folder, until, *flags = sys.argv[1:]
+    try:
+        asyncio.run(run(executable, model, flags, Path(folder), until))
+    finally:
+        shutdown()
+
+
+if __name__ == "__main__":
+    main()
