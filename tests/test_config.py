@@ -208,6 +208,7 @@ def words_for_people(message: str, words: list[str]) -> None:
         ("user_llm=simulated user_llm.pool.name=agent", ["user_llm.pool.name=agent", "simulated"]),
         ("user_llm.price.input=3", ["user_llm.price.output is not set"]),
         ("user_llm.pool.name=x", ["user_llm.pool is null here"]),
+        ("server.simulated.faults.kinds=[flood]", ["server.simulated.faults.kinds", "malformed_call"]),
     ],
 )
 def test_what_does_not_compose_is_refused_in_words_that_name_it(overrides: str, words: list[str]) -> None:
@@ -230,6 +231,12 @@ def test_what_does_not_compose_is_refused_in_words_that_name_it(overrides: str, 
         ("limits.max_cost_usd=0", ["limits.max_cost_usd=0.0"]),
         ("experts.expert_2.llm.max_output_tokens=0", ["experts.expert_2.llm.max_output_tokens=0"]),
         ("agent.max_output_tokens=30000", ["agent.max_output_tokens=30000", "agent.max_context_tokens=23000"]),
+        ("server.simulated.faults.rate=1.5", ["server.simulated.faults.rate=1.5", "at most 1"]),
+        ("server.simulated.latency=none", ["server.simulated.latency=none", "fleet-h100"]),
+        (
+            "server.simulated.latency=fleet-h100 server.simulated.engine.on=true",
+            ["server.simulated.latency and engine.on", "one of them"],
+        ),
         ("server.min_ready=5", ["server.min_ready=5", "server.num=4"]),
         ("server.start_port=65534", ["server.start_port=65534"]),
         ("server.gpu_ids=[0,0]", ["server.gpu_ids=[0, 0]"]),

@@ -88,6 +88,8 @@ def wanted(key: str) -> str | None:
 def _in_words(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return "one of " + ", ".join(member.name for member in hint)
+    if typing.get_origin(hint) is list and issubclass(member := typing.get_args(hint)[0], Enum):
+        return "a list such as [a,b] of " + ", ".join(choice.name for choice in member)
     words: dict[Any, str] = {
         bool: "true or false",
         int: "a whole number",

@@ -17,7 +17,9 @@ from src.config.ranges import out_of_range
 from src.config.schema import Config, flat
 from src.config.tasks import split_task_id
 from src.errors import UserError
-from src.fleet.settings import ServerKind
+from src.fleet.settings import ServerKind, SimulatedSettings
+from src.fleet.simulated.latency import load_profile
+from src.fleet.simulated.options import contradictions
 from src.llm.settings import ModelSettings, Provider
 from src.simulation.settings import AgentMode
 from src.telemetry.secrets import redact
@@ -199,6 +201,17 @@ def _server_problems(config: Config) -> Iterator[str]:
     if ids is not None and (not ids or min(ids) < 0 or len(set(ids)) < len(ids)):
         yield f"server.gpu_ids={ids}: wants different numbers from 0, or null for all visible"
     yield from _url_problems("server.endpoints", server.endpoints)
+    yield from _simulated_problems(server.simulated)
+
+
+def _simulated_problems(simulated: SimulatedSettings) -> Iterator[str]:
+    for problem in contradictions(simulated):
+        yield f"server.simulated.{problem}"
+    if simulated.latency:
+        try:
+            load_profile(simulated.latency)
+        except UserError as error:
+            yield f"server.simulated.latency={simulated.latency}: {error}"
 
 
 def _url_problems(key: str, urls: list[str]) -> Iterator[str]:

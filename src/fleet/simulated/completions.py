@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from math import log as log_of
 
+from src.fleet.settings import FaultKind, SimulatedSettings
 from src.fleet.simulated.chance import chance
 from src.fleet.simulated.chat import ChatBody, answer_of, completion, parse_chat
 from src.fleet.simulated.engine import Engine, Job
-from src.fleet.simulated.faults import Fault, FaultKind, Faults, crash, gigantic, not_json, refusal, spoilt, wrong_types
+from src.fleet.simulated.faults import Fault, Faults, crash, gigantic, not_json, refusal, spoilt, wrong_types
 from src.fleet.simulated.http_server import Exchange
 from src.fleet.simulated.latency import LatencyProfile
 from src.fleet.simulated.metrics import Metrics
-from src.fleet.simulated.options import Options
 from src.fleet.simulated.policy import next_turn
 from src.fleet.simulated.prefix_cache import PrefixCache
 from src.fleet.simulated.scripts import Scripts
@@ -52,7 +52,7 @@ class Completions:
         model: str,
         scripts: Scripts,
         role: str,
-        options: Options,
+        options: SimulatedSettings,
         latency: LatencyProfile | None,
         replica: str,
         metrics: Metrics,

@@ -14,25 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from src.fleet.settings import EngineSettings
 from src.fleet.simulated.metrics import Metrics
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """Speeds and room of the engine."""
-
-    on: bool = False
-    prefill_tokens_per_s: float = 20_000.0
-    decode_tokens_per_s: float = 150.0
-    """Of a request that runs alone."""
-    decode_slowdown: float = 0.02
-    """How much each further request in the batch slows every one of them."""
-    max_batch: int = 256
-    """Requests that run at once; the others wait."""
-    kv_tokens: int = 400_000
-    """Room for the prompts and answers of the running requests."""
-    output_tokens: int = 0
-    """Mean length of the answers (exponentially distributed), thinking included; 0: as long as their text is."""
 
 
 class Stage(Enum):
@@ -64,7 +47,7 @@ class Job:
 class Engine:
     """One replica's engine; bound to the running event loop."""
 
-    def __init__(self, options: EngineOptions, metrics: Metrics) -> None:
+    def __init__(self, options: EngineSettings, metrics: Metrics) -> None:
         self._options = options
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()

@@ -9,52 +9,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
+from src.fleet.settings import FaultKind, FaultSettings
 from src.fleet.simulated.chance import chance
 from src.fleet.simulated.turns import Call, Session, Turn
 
-
-class FaultKind(StrEnum):
-    """A way in which one request goes wrong."""
-
-    rate_limited = "rate_limited"
-    """429 without a word on when to come again."""
-    retry_after = "retry_after"
-    """429 with Retry-After."""
-    server_error = "server_error"
-    """500."""
-    unavailable = "unavailable"
-    """503."""
-    timed_out = "timed_out"
-    """408."""
-    slow = "slow"
-    """The right answer, late."""
-    hang = "hang"
-    """No answer, ever; the connection stays."""
-    reset = "reset"
-    """The connection is reset before a byte of the answer."""
-    cut_off = "cut_off"
-    """The body ends in the middle, then the connection."""
-    not_json = "not_json"
-    """Status 200 and a body that is no JSON."""
-    wrong_types = "wrong_types"
-    """JSON in which a value has a type that the API does not know there."""
-    empty = "empty"
-    """A reply without text and without calls."""
-    malformed_call = "malformed_call"
-    """A tool call whose arguments are no JSON object, or to a tool that does not exist."""
-    gigantic = "gigantic"
-    """An answer of `gigantic_bytes`."""
-    crash = "crash"
-    """The server process dies, with a status that says little."""
-
-
 _RARE = {FaultKind.crash: 0.2, FaultKind.hang: 0.3, FaultKind.gigantic: 0.3}
+"""Weights of the costly kinds; the others weigh 1."""
 
 _STATUS = {
     FaultKind.rate_limited: (429, "Rate limit exceeded", "RateLimitError"),
@@ -63,26 +28,6 @@ _STATUS = {
     FaultKind.unavailable: (503, "The server is overloaded", "ServiceUnavailableError"),
     FaultKind.timed_out: (408, "The request took too long", "TimeoutError"),
 }
-
-
-def _all_kinds() -> dict[str, float]:
-    return {str(kind): _RARE.get(kind, 1.0) for kind in FaultKind}
-
-
-@dataclass(frozen=True, slots=True)
-class FaultOptions:
-    """How often what goes wrong."""
-
-    rate: float = 0.0
-    """Share of requests with a fault, 0 to 1."""
-    kinds: dict[str, float] = field(default_factory=_all_kinds)
-    """Weights of the kinds; what is not named does not happen. By default all, the costly ones rarely."""
-    most_in_a_row: int = 3
-    """Faults of one and the same request at most; then it succeeds."""
-    slow_s: float = 2.0
-    """The most that `slow` adds."""
-    retry_after_s: int = 1
-    gigantic_bytes: int = 40_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +43,19 @@ class Fault:
 class Faults:
     """Draws the faults of one replica."""
 
-    def __init__(self, options: FaultOptions, seed: int, replica: str) -> None:
+    def __init__(self, options: FaultSettings, seed: int, replica: str) -> None:
         """`replica` tells one server of a fleet from the next, so that another one is worth a try."""
         self.options = options
         self._seed = seed
         self._replica = replica
-        self._kinds = [(FaultKind(name), weight) for name, weight in options.kinds.items() if weight > 0]
+        self._kinds = [(kind, _RARE.get(kind, 1.0)) for kind in options.kinds or FaultKind]
         self._total = sum(weight for _, weight in self._kinds)
         self._came: dict[str, tuple[int, int]] = {}
 
     def draw(self, session: Session, messages: int) -> Fault | None:
         """The fault of a request that has come now, with so many messages; None: all goes well."""
         options = self.options
-        if options.rate <= 0 or not self._kinds:
+        if options.rate <= 0:
             return None
         name = f"{session.simulation}/{session.role}"
         last, times = self._came.get(name, (messages, 0))
@@ -145,7 +90,7 @@ def crash(fault: Fault) -> None:
     os._exit(form)
 
 
-def refusal(fault: Fault, options: FaultOptions) -> tuple[int, bytes, tuple[tuple[bytes, bytes], ...]] | None:
+def refusal(fault: Fault, options: FaultSettings) -> tuple[int, bytes, tuple[tuple[bytes, bytes], ...]] | None:
     """Status, body and headers of a kind that refuses the request; None for the others."""
     found = _STATUS.get(fault.kind)
     if found is None:

@@ -1,41 +1,19 @@
-"""What `--options JSON` may say: how a simulated server behaves. Read once at start."""
+"""The settings of a simulated server as its command line brings them: `--options JSON`, read once at start."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import orjson
 
 from src.errors import UserError
-from src.fleet.simulated.engine import EngineOptions
-from src.fleet.simulated.faults import FaultKind, FaultOptions
+from src.fleet.settings import FaultKind, SimulatedSettings
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Every key with its meaning; a key that is not given, or null, keeps its default."""
-
-    latency: str = ""
-    """A profile in `data/latency/` (its name without `.yaml`) or a path; empty: answers at once."""
-    latency_scale: float = 1.0
-    """Factor on every latency of the profile."""
-    call_expert_rate: float = 0.0
-    """Share of agent turns that are handed to an expert first, when experts are offered."""
-    max_model_len: int = 131072
-    """Context in tokens; a request beyond it is refused as vLLM does."""
-    prefix_cache_tokens: int = 0
-    """Tokens of past prompts that the server remembers as its prefix cache; 0: none."""
-    seed: int = 0
-    """Of every draw: latencies, experts, faults."""
-    engine: EngineOptions = field(default_factory=EngineOptions)
-    """Latency that depends on tokens and on how many requests run at once; off by default."""
-    faults: FaultOptions = field(default_factory=FaultOptions)
-    """What goes wrong on purpose; nothing by default."""
-
-
-def parse_options(text: str) -> Options:
-    """The options of a JSON object.
+def parse_options(text: str) -> SimulatedSettings:
+    """The settings in a JSON object; a key that is not given, or null, keeps its default.
 
     Raises:
         UserError: not JSON, an unknown key, or a value that does not fit.
@@ -44,13 +22,16 @@ def parse_options(text: str) -> Options:
         given = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise UserError(f"--options is not JSON: {error}") from None
-    options: Options = _build(Options(), given, "--options")
-    unknown = options.faults.kinds.keys() - {*FaultKind}
-    if unknown:
-        raise UserError(f"--options faults.kinds: {', '.join(sorted(unknown))} is none of {', '.join(FaultKind)}")
-    if options.latency and options.engine.on:
-        raise UserError("--options: latency and engine both say how long an answer takes; give one of them")
-    return options
+    settings: SimulatedSettings = _build(SimulatedSettings(), given, "--options")
+    for problem in contradictions(settings):
+        raise UserError(f"--options {problem}")
+    return settings
+
+
+def contradictions(settings: SimulatedSettings) -> Iterator[str]:
+    """What types and ranges of single keys do not tell, a line each; the configuration is checked by it too."""
+    if settings.latency and settings.engine.on:
+        yield "latency and engine.on both say how long an answer takes; give one of them"
 
 
 def _build(default: Any, given: Any, where: str) -> Any:
@@ -74,10 +55,20 @@ def _fitting(value: Any, default: Any, where: str) -> Any:
         fits = isinstance(value, bool) and isinstance(default, bool)
     elif isinstance(default, float):
         fits = isinstance(value, (int, float))
-    elif isinstance(default, dict):
-        fits = isinstance(value, dict) and all(isinstance(weight, (int, float)) for weight in value.values())
+    elif isinstance(default, list):
+        return _kinds(value, where)
     else:
-        fits = isinstance(value, type(default))
+        fits = isinstance(value, str if default is None else type(default))
     if not fits:
         raise UserError(f"{where} has the wrong type: {value!r}")
     return value
+
+
+def _kinds(value: Any, where: str) -> list[FaultKind]:
+    """The one list there is."""
+    if not isinstance(value, list):
+        raise UserError(f"{where} has the wrong type: {value!r}")
+    try:
+        return [FaultKind(name) for name in value]
+    except ValueError as error:
+        raise UserError(f"{where}: {error}; there are {', '.join(FaultKind)}") from None

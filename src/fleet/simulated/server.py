@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import orjson
 
+from src.fleet.settings import SimulatedSettings
 from src.fleet.simulated.chat import ApiError, check_model, messages_of, parse_object, tools_of
 from src.fleet.simulated.completions import Completions
 from src.fleet.simulated.http_server import Exchange, listen
 from src.fleet.simulated.latency import LatencyProfile
 from src.fleet.simulated.metrics import Metrics
-from src.fleet.simulated.options import Options
 from src.fleet.simulated.scripts import Scripts
 from src.fleet.simulated.tokens import prompt_tokens, text_tokens
 
@@ -35,13 +35,13 @@ class Server:
         scripts: Scripts,
         *,
         role: str = "agent",
-        options: Options | None = None,
+        options: SimulatedSettings | None = None,
         latency: LatencyProfile | None = None,
         api_key: str | None = None,
         replica: str = "",
     ) -> None:
         """`role` is that of requests whose session names none; `replica` tells servers with equal options apart."""
-        options = options or Options()
+        options = options or SimulatedSettings()
         self.model = model
         self.metrics = Metrics()
         self.loaded = len(scripts)

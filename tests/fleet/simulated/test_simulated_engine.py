@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import pytest
 
 from src.errors import UserError
-from src.fleet.simulated.engine import Engine, EngineOptions, Job, Stage
+from src.fleet.settings import EngineSettings, SimulatedSettings
+from src.fleet.simulated.engine import Engine, Job, Stage
 from src.fleet.simulated.metrics import Metrics
-from src.fleet.simulated.options import Options, parse_options
+from src.fleet.simulated.options import parse_options
 from src.fleet.simulated.prefix_cache import PrefixCache
 from tests.fleet.simulated.process import MODEL, RunningServer, running
 
@@ -79,7 +80,7 @@ def run_virtually(coroutine: Coroutine[Any, Any, T]) -> T:
         return runner.run(coroutine)
 
 
-def engine_time_s(options: EngineOptions, jobs: list[tuple[int, int, int]]) -> list[float]:
+def engine_time_s(options: EngineSettings, jobs: list[tuple[int, int, int]]) -> list[float]:
     """Seconds at which jobs (prompt, cached, output tokens) that come together are done."""
 
     async def run() -> list[float]:
@@ -103,13 +104,13 @@ def engine_time_s(options: EngineOptions, jobs: list[tuple[int, int, int]]) -> l
 
 
 def test_a_request_alone_takes_its_prefill_and_its_decoding() -> None:
-    options = EngineOptions(on=True, prefill_tokens_per_s=10_000, decode_tokens_per_s=500)
+    options = EngineSettings(on=True, prefill_tokens_per_s=10_000, decode_tokens_per_s=500)
     assert engine_time_s(options, [(2_000, 0, 100)])[0] == pytest.approx(0.4, abs=0.001)
     assert engine_time_s(options, [(2_000, 1_900, 100)])[0] == pytest.approx(0.21, abs=0.001)
 
 
 def test_a_larger_batch_slows_each_request_but_not_the_whole() -> None:
-    options = EngineOptions(on=True, prefill_tokens_per_s=1e9, decode_tokens_per_s=500, decode_slowdown=0.1)
+    options = EngineSettings(on=True, prefill_tokens_per_s=1e9, decode_tokens_per_s=500, decode_slowdown=0.1)
     ends = engine_time_s(options, [(10, 0, 100)] * 11)
     assert ends == pytest.approx([0.4] * 11, abs=0.001)
     assert engine_time_s(options, [(10, 0, 50), (10, 0, 100)]) == pytest.approx([0.11, 0.21], abs=0.001)
@@ -117,7 +118,9 @@ def test_a_larger_batch_slows_each_request_but_not_the_whole() -> None:
 
 def test_beyond_its_batch_and_its_room_requests_wait_in_order() -> None:
     for limit in ({"max_batch": 2}, {"kv_tokens": 230}):
-        options = EngineOptions(on=True, prefill_tokens_per_s=1e9, decode_tokens_per_s=1000, decode_slowdown=0, **limit)
+        options = EngineSettings(
+            on=True, prefill_tokens_per_s=1e9, decode_tokens_per_s=1000, decode_slowdown=0, **limit
+        )
         ends = engine_time_s(options, [(10, 0, 100)] * 5)
         assert ends == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.3], abs=0.001)
 
@@ -126,7 +129,7 @@ def test_a_request_whose_client_leaves_makes_room_for_the_next_at_every_stage() 
     async def run() -> None:
         metrics = Metrics()
         engine = Engine(
-            EngineOptions(on=True, prefill_tokens_per_s=1000, decode_tokens_per_s=100, max_batch=2), metrics
+            EngineSettings(on=True, prefill_tokens_per_s=1000, decode_tokens_per_s=100, max_batch=2), metrics
         )
         finished: list[str] = []
         reached = asyncio.Event()
@@ -204,14 +207,18 @@ def busy(server: RunningServer) -> bool:
 
 def test_options_reach_into_their_parts_and_are_checked_there() -> None:
     options = parse_options('{"latency": null, "engine": {"on": true, "max_batch": 3}, "faults": {"rate": 0.1}}')
-    assert isinstance(options, Options)
-    assert (options.latency, options.engine.max_batch, options.faults.rate) == ("", 3, 0.1)
+    assert isinstance(options, SimulatedSettings)
+    assert (options.latency, options.engine.max_batch, options.faults.rate) == (None, 3, 0.1)
     for text, words in (
         ('{"engine": {"speed": 1}}', "engine has an unknown key 'speed'"),
         ('{"faults": {"rate": "much"}}', "faults rate has the wrong type"),
-        ('{"faults": {"kinds": {"earthquake": 1}}}', "earthquake is none of"),
+        (
+            '{"faults": {"kinds": ["earthquake"]}}',
+            "faults kinds: 'earthquake' is not a valid FaultKind; there are rate_limited",
+        ),
         ('{"faults": 3}', "must be a JSON object"),
         ('{"latency": "x", "engine": {"on": true}}', "give one of them"),
+        ('{"faults": {"kinds": {"hang": 1}}}', "faults kinds has the wrong type"),
         ("{", "is not JSON"),
     ):
         with pytest.raises(UserError, match=words):

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from src.fleet.simulated.faults import Fault, FaultKind, FaultOptions, Faults
+from src.fleet.settings import FaultKind, FaultSettings
+from src.fleet.simulated.faults import Fault, Faults
 from src.fleet.simulated.turns import Session, parse_session
 from tests.fleet.simulated.conversation import Conversation, tasks_of
 from tests.fleet.simulated.process import MODEL, ROOT, RunningServer, running
@@ -25,16 +26,16 @@ TOOLS = [{"type": "function", "function": {"name": "pay", "parameters": {"type":
 HELLO = [{"role": "user", "content": "Hello"}]
 GIGANTIC = 3_000_000
 FATAL = {FaultKind.crash, FaultKind.hang}
-OPTIONS = FaultOptions(
+OPTIONS = FaultSettings(
     rate=1.0,
-    kinds={str(kind): 1.0 for kind in FaultKind if kind not in FATAL},
+    kinds=[kind for kind in FaultKind if kind not in FATAL],
     most_in_a_row=1,
     slow_s=0.4,
     gigantic_bytes=GIGANTIC,
 )
 
 
-def as_json(options: FaultOptions) -> dict[str, Any]:
+def as_json(options: FaultSettings) -> dict[str, Any]:
     return {name: getattr(options, name) for name in options.__dataclass_fields__}
 
 
@@ -137,7 +138,7 @@ def parsed(text: str) -> Any:
 
 
 def test_a_hanging_request_is_never_answered_and_harms_no_other(tmp_path_factory: pytest.TempPathFactory) -> None:
-    faults = {"rate": 1.0, "kinds": {"hang": 1}, "most_in_a_row": 1}
+    faults = {"rate": 1.0, "kinds": ["hang"], "most_in_a_row": 1}
     with running(tmp_path_factory.mktemp("hang"), {"shop": [TASK]}, faults=faults) as server:
         with pytest.raises(TimeoutError):
             send(server, session_id(0), timeout_s=0.5)
@@ -148,7 +149,7 @@ def test_a_server_that_crashed_and_came_back_gets_through_what_killed_it(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("crash")
-    faults = {"rate": 1.0, "kinds": {"crash": 1}}
+    faults = {"rate": 1.0, "kinds": ["crash"]}
     crashes, trial = 0, 0
     for _ in range(40):
         with running(folder, {"shop": [TASK]}, faults=faults) as server:
@@ -173,10 +174,10 @@ def test_a_crash_ends_the_process_with_a_status_that_says_little(variant: float,
 
 
 def test_the_rate_holds_and_no_request_fails_for_ever() -> None:
-    faults = Faults(FaultOptions(rate=0.2, most_in_a_row=3), 1, "agent:1900")
+    faults = Faults(FaultSettings(rate=0.2, most_in_a_row=3), 1, "agent:1900")
     first = [faults.draw(session_of(trial), 1) for trial in range(5000)]
     assert 0.17 < sum(fault is not None for fault in first) / len(first) < 0.22
-    always = Faults(FaultOptions(rate=1.0, kinds={"reset": 1}, most_in_a_row=3), 1, "agent:1900")
+    always = Faults(FaultSettings(rate=1.0, kinds=[FaultKind.reset], most_in_a_row=3), 1, "agent:1900")
     drawn = [always.draw(session_of(0), 1) for _ in range(5)]
     assert [fault is not None for fault in drawn] == [True, True, True, False, False]
     assert always.draw(session_of(0), 3) is not None
@@ -184,7 +185,7 @@ def test_the_rate_holds_and_no_request_fails_for_ever() -> None:
 
 def test_replicas_draw_apart_and_alike_for_the_same_seed() -> None:
     def draws(seed: int, replica: str) -> list[Fault | None]:
-        faults = Faults(FaultOptions(rate=0.5, kinds={"reset": 1, "slow": 1}), seed, replica)
+        faults = Faults(FaultSettings(rate=0.5, kinds=[FaultKind.reset, FaultKind.slow]), seed, replica)
         return [faults.draw(session_of(trial), 1) for trial in range(200)]
 
     assert draws(1, "agent:1900") == draws(1, "agent:1900")
