@@ -16,18 +16,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from src.batch.outcome import SUMMARY_FILE, ExitStatus, Outcome, judge_outcome, show, write_summary
-from src.batch.results import ResultsInfo, RoleInfo, write_results
+from src.batch.outcome import ExitStatus, Outcome, judge_outcome, show
 from src.batch.runner import Limits, Runner, StopReason
 from src.batch.schedule import Schedule, make_schedule
 from src.batch.selection import Selection, select_tasks
 from src.batch.signals import on_interrupt
 from src.batch.store import Store
 from src.batch.sweep import SweepTable
-from src.batch.versions import digests, git_commit, versions
 from src.benchmark import prompts
 from src.benchmark.domains import Domain, load_domain
-from src.config import Config, agent_model, departures, flat, result_digest, task_ids_of
+from src.config import Config, agent_model, flat, task_ids_of
 from src.errors import UserError
 from src.fleet.fleet import Fleet, lease, shutdown
 from src.fleet.pools import local_models, pool_specs
@@ -35,11 +33,11 @@ from src.fleet.simulated.scripts import write_script_file
 from src.llm.http import HttpPool
 from src.llm.preflight import preflight
 from src.llm.prices import PriceTable
-from src.llm.settings import ModelSettings, Provider
+from src.llm.settings import Provider
+from src.run_files import RunFiles
 from src.simulation.cast import Roles, choose_roles, expert_cards, hire
 from src.simulation.conversation import Rules
 from src.simulation.record import Record
-from src.simulation.settings import AgentMode
 from src.simulation.simulate import Job, Simulation
 from src.simulation.stage import Cast, Play, Stage
 from src.telemetry.console import err, out
@@ -135,7 +133,8 @@ class Experiment:
                 fleet = await self._simulate(domains, selection, schedule, roles, progress)
             trace.close()
             outcome = self._take_stock(schedule)
-            summary = self._write(outcome, domains, selection, roles, fleet)
+            files = RunFiles(self.config, self.run_dir, self.store, domains, selection, roles)
+            summary = files.write(outcome, fleet, self._about())
             show(outcome, self.run_dir, out)
             told = await asyncio.to_thread(tracker.finish, summary, int(outcome.exit_status))
         if told:
@@ -146,7 +145,7 @@ class Experiment:
 
     def _stop(self) -> None:
         self.interrupted = True
-        if self.runner is None:
+        if self.runner is None or self.runner.over:
             self._abort()
         else:
             grace_s = self.config.limits.grace_s
@@ -155,7 +154,7 @@ class Experiment:
 
     def _abort(self) -> None:
         self.interrupted = True
-        if self.runner is not None:
+        if self.runner is not None and not self.runner.over:
             self.runner.abort()
         elif self._task is not None:
             self._task.cancel()
@@ -286,62 +285,20 @@ class Experiment:
         )
         return runner
 
-    def _take_stock(self, schedule: Schedule) -> Outcome:
-        runner = self.runner
-        if runner is None:
-            return judge_outcome(schedule, self.store)
-        return judge_outcome(schedule, self.store, runner.stop_reason, runner.stop_detail)
-
-    def _write(
-        self,
-        outcome: Outcome,
-        domains: Mapping[str, Domain],
-        selection: Selection,
-        roles: Roles,
-        fleet: list[dict[str, Any]],
-    ) -> dict[str, Any]:
-        """The files that are derived from the record: one per domain, and the summary."""
-        for name, tasks in selection.tasks.items():
-            info = self._results_info(domains[name], roles)
-            write_results(self.run_dir / f"{name}.json", info, tasks, self.store.records(name))
-        reference, departed = departures(self.config)
-        about = {
+    def _about(self) -> dict[str, Any]:
+        return {
             "run_id": self.run_id,
             "attempt": self.attempt,
             "started": self.started.isoformat(),
             "duration_s": (datetime.now() - self.started).total_seconds(),
             "overrides": self.overrides,
-            "reference": {"name": reference, "departures": departed},
-            "result_digest": result_digest(self.config),
-            "models": {role: _shown(settings) for role, settings in roles.by_name().items()},
-            "fleet": {"replicas": fleet, "restarts": sum(replica["restarts"] for replica in fleet)},
-            "left_out": list(selection.left_out),
-            "versions": versions(),
-            "digests": digests(domains),
         }
-        return write_summary(self.run_dir / SUMMARY_FILE, outcome, about)
 
-    def _results_info(self, domain: Domain, roles: Roles) -> ResultsInfo:
-        config = self.config
-        solo = config.agent.mode is AgentMode.solo
-        agent = {"llm": "llm_agent", "solo": "llm_agent_solo", "ground_truth": "llm_agent_gt"}[config.agent.mode]
-        user = roles.user
-        return ResultsInfo(
-            git_commit=git_commit(),
-            num_trials=config.num_trials,
-            max_steps=config.max_steps,
-            max_errors=config.max_errors,
-            seed=config.seed,
-            agent=RoleInfo(agent, roles.agent.model, _sampling(roles.agent)),
-            user=RoleInfo(
-                "dummy_user" if user is None else "user_simulator",
-                None if user is None else user.model,
-                {} if user is None else _sampling(user),
-                None if user is None else prompts.user_guidelines(bool(domain.user_tools)),
-            ),
-            domain_name=domain.name,
-            policy=(domain.solo_policy if solo else None) or domain.policy,
-        )
+    def _take_stock(self, schedule: Schedule) -> Outcome:
+        runner = self.runner
+        if runner is None:
+            return judge_outcome(schedule, self.store)
+        return judge_outcome(schedule, self.store, runner.stop_reason, runner.stop_detail)
 
 
 def _tasks_file(directory: Path, selection: Selection) -> Path:
@@ -355,13 +312,3 @@ def _tasks_file(directory: Path, selection: Selection) -> Path:
 
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
-
-
-def _shown(settings: ModelSettings) -> dict[str, Any]:
-    return {"provider": str(settings.provider), "model": settings.model, **_sampling(settings)}
-
-
-def _sampling(settings: ModelSettings) -> dict[str, Any]:
-    keys = ("temperature", "top_p", "max_output_tokens", "max_context_tokens", "reasoning_effort")
-    found = {key: getattr(settings, key) for key in keys}
-    return {key: value for key, value in found.items() if value is not None} | dict(settings.extra_body)

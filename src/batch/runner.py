@@ -78,6 +78,8 @@ class Runner:
         self._workers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
+        self.over = False
+        """True once `run` has returned: there is nothing left to stop."""
 
     async def run(self) -> None:
         """Work through the schedule, or up to a stop.
@@ -95,6 +97,7 @@ class Runner:
             for worker in self._workers:
                 worker.cancel()
             await asyncio.gather(clock, *self._workers, return_exceptions=True)
+            self.over = True
         if self._failure is not None:
             raise self._failure
 

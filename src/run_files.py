@@ -1,0 +1,91 @@
+"""What a run leaves beside its record, and can be made from it again: the results of each domain, the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.batch.outcome import SUMMARY_FILE, Outcome, write_summary
+from src.batch.results import ResultsInfo, RoleInfo, write_results
+from src.batch.selection import Selection
+from src.batch.store import Store
+from src.batch.versions import digests, git_commit, versions
+from src.benchmark import prompts
+from src.benchmark.domains import Domain
+from src.config import Config, departures, result_digest
+from src.llm.settings import ModelSettings
+from src.simulation.cast import Roles
+from src.simulation.settings import AgentMode
+
+_IMPLEMENTATIONS = {
+    AgentMode.llm: "llm_agent",
+    AgentMode.solo: "llm_agent_solo",
+    AgentMode.ground_truth: "llm_agent_gt",
+}
+"""The benchmark's names of its agents, for its results schema."""
+_SAMPLING = ("temperature", "top_p", "max_output_tokens", "max_context_tokens", "reasoning_effort")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """The derived files of one run directory."""
+
+    config: Config
+    run_dir: Path
+    store: Store
+    domains: Mapping[str, Domain]
+    selection: Selection
+    roles: Roles
+
+    def write(self, outcome: Outcome, replicas: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
+        """Write `{domain}.json` and `summary.json`; the summary is returned.
+
+        Args:
+            replicas: the fleet's servers as they were at the end.
+            about: what the summary begins with.
+        """
+        for name, tasks in self.selection.tasks.items():
+            info = self._results_info(self.domains[name])
+            write_results(self.run_dir / f"{name}.json", info, tasks, self.store.records(name))
+        reference, departed = departures(self.config)
+        more = {
+            "reference": {"name": reference, "departures": departed},
+            "result_digest": result_digest(self.config),
+            "models": {role: _described(settings) for role, settings in self.roles.by_name().items()},
+            "fleet": {"replicas": replicas, "restarts": sum(replica["restarts"] for replica in replicas)},
+            "left_out": list(self.selection.left_out),
+            "versions": versions(),
+            "digests": digests(self.domains),
+        }
+        return write_summary(self.run_dir / SUMMARY_FILE, outcome, {**about, **more})
+
+    def _results_info(self, domain: Domain) -> ResultsInfo:
+        config, user = self.config, self.roles.user
+        solo_policy = domain.solo_policy if config.agent.mode is AgentMode.solo else None
+        return ResultsInfo(
+            git_commit=git_commit(),
+            num_trials=config.num_trials,
+            max_steps=config.max_steps,
+            max_errors=config.max_errors,
+            seed=config.seed,
+            agent=RoleInfo(_IMPLEMENTATIONS[config.agent.mode], self.roles.agent.model, _sampling(self.roles.agent)),
+            user=RoleInfo(
+                "dummy_user" if user is None else "user_simulator",
+                None if user is None else user.model,
+                {} if user is None else _sampling(user),
+                None if user is None else prompts.user_guidelines(bool(domain.user_tools)),
+            ),
+            domain_name=domain.name,
+            policy=solo_policy or domain.policy,
+        )
+
+
+def _described(settings: ModelSettings) -> dict[str, Any]:
+    return {"provider": str(settings.provider), "model": settings.model, **_sampling(settings)}
+
+
+def _sampling(settings: ModelSettings) -> dict[str, Any]:
+    found = {key: getattr(settings, key) for key in _SAMPLING}
+    return {key: value for key, value in found.items() if value is not None} | dict(settings.extra_body)
