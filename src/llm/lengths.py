@@ -95,7 +95,7 @@ class KnownLengths:
         """The history's lengths; `densest` is the fewest bytes per token seen in any conversation of the model."""
         density = min(_BYTES_PER_TOKEN, 0.8 * (self.density or densest or _BYTES_PER_TOKEN / 0.8))
         of_results = min(density, _BYTES_PER_TOKEN_OF_RESULTS)
-        least = 1.0 if densest is None else min(density, max(1.0, densest / 2))
+        least = 1.0 if densest is None else min(of_results, max(1.0, densest / 2))
         low: list[float] = []
         high: list[float] = []
         most: list[float] = []
