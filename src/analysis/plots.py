@@ -45,6 +45,8 @@ _NAMES = {
 _REPLICA_COLOURS = ("#2563eb", "#d97706", "#0d9488", "#dc2626", "#7c3aed", "#64748b", "#db2777", "#65a30d")
 _GREY = "#525252"
 _BINS = 50
+"""At most."""
+
 _SMALLEST_MS = 1e-3
 _CURVE_POINTS = 500
 
@@ -102,7 +104,8 @@ def _distributions(series: dict[str, Series], path: Path) -> Path:
         low, high = math.log10(ordered[0]), math.log10(ordered[-1])
         if high - low < 0.2:
             low, high = low - 0.1, high + 0.1
-        edges = [10 ** (low + (high - low) * index / _BINS) for index in range(_BINS + 1)]
+        bins = min(max(2 * math.isqrt(len(ordered)), 8), _BINS)
+        edges = [10 ** (low + (high - low) * index / bins) for index in range(bins + 1)]
         axis.hist(ordered, bins=edges, color=TYPE_COLOURS[name], alpha=0.85, linewidth=0)
         _logarithmic_time(axis)
         axis.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
@@ -173,6 +176,7 @@ def _split(profile: Profile, path: Path) -> Path:
 
 def _timeline(run: str, timeline: Timeline, path: Path) -> Path:
     from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
 
     panels = 3 if timeline.kv_use else 2
     figure, axes = pyplot.subplots(panels, 1, figsize=(10, 1.9 * panels + 0.9), sharex=True)
@@ -184,6 +188,7 @@ def _timeline(run: str, timeline: Timeline, path: Path) -> Path:
     axes[0].plot(times, running, color="#2563eb", linewidth=1.6, label="simulations")
     axes[0].plot(times, in_flight, color="#d97706", linewidth=1.4, linestyle="--", label="model calls")
     axes[0].set_title("at once")
+    axes[0].yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes[0].legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1.0), fontsize=9)
     rate = timeline.token_rate.values()
     axes[1].fill_between(times, rate, color="#0d9488", alpha=0.25, linewidth=0)
@@ -197,7 +202,7 @@ def _timeline(run: str, timeline: Timeline, path: Path) -> Path:
                 label=replica if index < len(_REPLICA_COLOURS) else None,
             )  # fmt: skip
         highest = max(use for samples in timeline.kv_use.values() for _, use in samples)
-        axes[2].set_ylim(0, min(max(highest * 1.15, 0.01), 1.0))
+        axes[2].set_ylim(0, min(max(highest * 1.15, 0.1), 1.0))
         axes[2].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes[2].set_title("KV cache in use")
         columns = min(len(timeline.kv_use), len(_REPLICA_COLOURS))
@@ -224,7 +229,7 @@ def _logarithmic_time(axis: Axes) -> None:
 
 def _tick(milliseconds: float) -> str:
     """`0.1 ms`, `10 ms`, `1 s`, `17 min`: short enough for an axis."""
-    for limit, unit, size in ((1e3, "ms", 1.0), (6e4, "s", 1e3), (3.6e6, "min", 6e4)):
+    for limit, unit, size in ((1e3, "ms", 1.0), (1e6, "s", 1e3), (1e7, "min", 6e4)):
         if milliseconds < limit:
             return f"{milliseconds / size:.3g} {unit}"
     return f"{milliseconds / 3.6e6:.3g} h"
