@@ -171,7 +171,6 @@ class _Service:
             out.print(f"pool {spec.name} ({spec.kind}): {spec.model}", markup=False)
             for status in own:
                 out.print(f"  {status.url}  {status.phase}", markup=False)
-        out.print("\nFor a run (Ctrl-C here ends the servers):", markup=False)
         words = ["python -m src.main"]
         for spec in specs:
             if spec.name == AGENT_POOL:
@@ -181,7 +180,8 @@ class _Service:
                 key = spec.num_key.removesuffix(".num")
                 urls = ",".join(status.url for status in statuses if status.pool == spec.name)
                 words.append(f"{key}.endpoints=[{urls}] {key}.api_key_file={key_file}")
-        out.print("  " + " \\\n    ".join(words), markup=False)
+        if len(words) > 1:
+            out.print("\nFor a run (Ctrl-C here ends the servers):\n  " + " \\\n    ".join(words), markup=False)
 
 
 def _show_state(event: Event) -> None:

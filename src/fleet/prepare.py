@@ -23,6 +23,9 @@ from src.fleet.settings import Device, ServerSettings
 
 log = logging.getLogger(__name__)
 
+_IN_USE = 0.1
+"""Share of a GPU's memory above which it is told to be in use: vLLM wants nine tenths of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -77,12 +80,15 @@ def choose_devices(server: ServerSettings, executable: str) -> list[str] | None:
     """
     if server.device is Device.cpu:
         return None
-    found = gpus()
-    if server.gpu_ids is not None:
-        return _named(server.gpu_ids, found)
-    if server.device is Device.auto and is_cpu_build(executable):
+    if server.gpu_ids is None and server.device is Device.auto and is_cpu_build(executable):
         return None
-    return visible_devices(found)
+    found = gpus()
+    devices = visible_devices(found) if server.gpu_ids is None else _named(server.gpu_ids, found)
+    for gpu in found:
+        if str(gpu.index) in devices and gpu.memory_used > _IN_USE * gpu.memory_total:
+            used, total = gpu.memory_used / 2**30, gpu.memory_total / 2**30
+            log.warning("GPU %d (%s) has %.0f of %.0f GiB in use already", gpu.index, gpu.name, used, total)
+    return devices
 
 
 def _named(gpu_ids: Sequence[int], found: Sequence[Gpu]) -> list[str]:

@@ -126,11 +126,16 @@ def test_the_devices_are_those_that_the_user_sees(monkeypatch: pytest.MonkeyPatc
     assert visible_devices([whole, divided]) == []
 
 
-def test_named_gpus_are_taken_in_the_place_of_the_visible_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.fleet.prepare.gpus", lambda: [Gpu(n, f"GPU-{n}", "H200", 100, 0) for n in range(4)])
+def test_named_gpus_are_taken_in_the_place_of_the_visible_ones(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = [Gpu(n, f"GPU-{n}", "H200", 2**37, 2**36 if n == 3 else 0) for n in range(4)]
+    monkeypatch.setattr("src.fleet.prepare.gpus", lambda: there)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert choose_devices(ServerSettings(gpu_ids=[2, 3]), "vllm") == ["2", "3"]
     assert choose_devices(ServerSettings(), "vllm") == ["0"]
+    assert not caplog.messages
+    assert choose_devices(ServerSettings(gpu_ids=[2, 3]), "vllm") == ["2", "3"]
+    assert caplog.messages == ["GPU 3 (H200) has 64 of 128 GiB in use already"]
     assert choose_devices(ServerSettings(device=Device.cpu), "vllm") is None
     with pytest.raises(UserError, match=r"server\.gpu_ids=\[2, 4\]: there is no GPU 4 \(there are 0 to 3\)"):
         choose_devices(ServerSettings(gpu_ids=[2, 4]), "vllm")
