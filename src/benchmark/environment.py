@@ -47,7 +47,7 @@ class FinalState:
 class Environment:
     """Tools and databases of one simulation, shared with the others until it writes to them."""
 
-    __slots__ = ("_calls", "_failed", "_package", "_prepared", "solo")
+    __slots__ = ("_calls", "_failed", "_package", "_prepared", "_synced", "solo")
 
     def __init__(self, prepared: PreparedTask, state: State, *, solo: bool = False) -> None:
         self._prepared = prepared
@@ -55,6 +55,9 @@ class Environment:
         self._calls: list[RecordedCall] = []
         """Kept only where a replay may be needed: in domains whose user has tools."""
         self._failed = False
+        self._synced = state is prepared.opened
+        """Whether a further sync would change nothing: the package's only one, telecom's, is idempotent, and it costs
+        as much as a tool call."""
         self.solo = solo
 
     @property
@@ -64,6 +67,7 @@ class Environment:
     @property
     def package_environment(self) -> PackageEnvironment:
         """The package's own object underneath, for tests; its databases are copies on write."""
+        self._synced = False
         return self._package
 
     async def respond(self, call: ToolCall) -> ToolMessage:
@@ -72,7 +76,9 @@ class Environment:
         Raises:
             ToolDeadline: `calculate` reached its limit of CPU time; the simulation cannot go on.
         """
+        self._synced = False
         answer = await tool_calls.respond(self._prepared.world, self._package, call)
+        self._synced = not answer.error
         if self._prepared.world.has_user_tools:
             self._calls.append(RecordedCall(call, answer, len(self._calls)))
             self._failed = self._failed or answer.error
@@ -80,7 +86,9 @@ class Environment:
 
     def sync(self) -> None:
         """Let both sides see what the other has done; the orchestrator does it after every step."""
-        self._package.sync_tools()
+        if not self._synced:
+            self._package.sync_tools()
+            self._synced = True
 
     async def replay(self, recorded: Sequence[RecordedCall]) -> Mismatch | None:
         """Run recorded calls in order until an answer differs from the recorded one; None when none does.
@@ -88,6 +96,7 @@ class Environment:
         Raises:
             ToolDeadline: a call reached its limits.
         """
+        self._synced = False
         for item in recorded:
             answer = await tool_calls.respond(self._prepared.world, self._package, item.call)
             if (difference := mismatch(item, answer)) is not None:

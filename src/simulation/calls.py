@@ -10,6 +10,13 @@ from src.llm.types import CallStats, Reply, Usage
 from src.telemetry.events import LLMCall, emit
 
 _EVENT_TYPE = {"agent": "llm_call", "user": "user_sim", "judge": "evaluator"}
+_STATS = tuple(entry.name for entry in dataclasses.fields(CallStats))
+_USAGE = tuple(entry.name for entry in dataclasses.fields(Usage))
+
+
+def as_dict(usage: Usage) -> dict[str, int]:
+    """Tokens by their names, for records; once per call, where `dataclasses.asdict` would cost more than all else."""
+    return {name: getattr(usage, name) for name in _USAGE}
 
 
 @dataclass(slots=True)
@@ -29,7 +36,10 @@ class CallLog:
         """Note a call that is over; `reply` is None for one that failed."""
         self.usage_by_role.setdefault(role, Usage()).add(stats.usage)
         self.cost_by_role[role] = self.cost_by_role.get(role, 0.0) + stats.cost_usd
-        entry = {"role": role, "step": self.step, **dataclasses.asdict(stats)}
+        entry: dict[str, Any] = {"role": role, "step": self.step}
+        for name in _STATS:
+            entry[name] = getattr(stats, name)
+        entry["usage"] = as_dict(stats.usage)
         if reply is not None and reply.thinking:
             entry["thinking"] = reply.thinking
         self.calls.append(entry)

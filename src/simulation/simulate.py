@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import time
 import uuid
@@ -19,7 +18,7 @@ from src.evaluation.endings import TerminationReason
 from src.evaluation.reward import NLCheck, evaluate
 from src.llm.types import ChatMessage, ContextOverflowError, DeadlineError, FatalModelError, ModelError, ToolSet
 from src.simulation.agent import Agent
-from src.simulation.calls import CallLog
+from src.simulation.calls import CallLog, as_dict
 from src.simulation.conversation import Conversation
 from src.simulation.experts import Consultation
 from src.simulation.judge import JudgeError, judge
@@ -175,7 +174,7 @@ class Simulation:
             reward_info=evaluation.reward_info,
             messages=[_dump(message, index) for index, message in enumerate(messages)],
             calls=self.calls.calls,
-            usage_by_role={role: dataclasses.asdict(usage) for role, usage in self.calls.usage_by_role.items()},
+            usage_by_role={role: as_dict(usage) for role, usage in self.calls.usage_by_role.items()},
             cost_by_role=dict(self.calls.cost_by_role),
             prompts=self.prompts,
             notes=notes,
