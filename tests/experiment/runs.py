@@ -41,10 +41,12 @@ def command(run_dir: Path | None, *overrides: str) -> list[str]:
     return [sys.executable, "-m", "src.main", *flags, f"server.start_port={free_port()}", *where, *keys]
 
 
-def run(run_dir: Path | None, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    run_dir: Path | None, *overrides: str, timeout_s: float = 300, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """A run to its end."""
     return subprocess.run(
-        command(run_dir, *overrides), cwd=ROOT, env=env(environment), capture_output=True, text=True, timeout=300
+        command(run_dir, *overrides), cwd=ROOT, env=env(environment), capture_output=True, text=True, timeout=timeout_s
     )
 
 
