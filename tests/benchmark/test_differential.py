@@ -20,6 +20,8 @@ from tests.benchmark.package_side import new_environment, package, reward_info, 
 from tests.benchmark.tally import TALLY
 from tests.benchmark.trajectories import RECIPES, play, recipes_for
 
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+
 FULL = os.environ.get("DIFFERENTIAL") == "full"
 PER_TASK = 6 if FULL else 3
 STRIDE = {"mock": 1, "retail": 8, "airline": 6, "telecom": 2}
@@ -45,6 +47,27 @@ def test_reward_and_tool_outputs_are_those_of_the_package(domain_name: str, inde
     with package():
         asyncio.run(_compare(domain_name, task, recipe, random.Random(f"{domain_name}/{task.id}/{recipe}")))
     TALLY.agreed[domain_name] += 1
+
+
+@pytest.mark.parametrize(
+    ("domain_name", "without_reward"), [("retail", 0), ("airline", 0), ("telecom", 0), ("mock", 1)]
+)
+def test_every_gold_run_is_rewarded(domain_name: str, without_reward: int) -> None:
+    """The one of mock's that is not rewarded has no gold actions, and its assertion wants a deed."""
+    domain = load_domain(domain_name)
+
+    async def rewards() -> list[float]:
+        found = []
+        for task in domain.tasks():
+            environment = domain.environment(task)
+            script = RECIPES["gold"](domain, task, random.Random(0))
+            messages = await play(script, task, environment, domain.environment(task).package_environment)
+            found.append(evaluate(task, messages, script.ending, await environment.final_state()).reward)
+        return found
+
+    found = asyncio.run(rewards())
+    assert found.count(0.0) == without_reward
+    assert found.count(1.0) == len(found) - without_reward
 
 
 async def _compare(domain_name: str, task: Task, recipe: str, rng: random.Random) -> None:

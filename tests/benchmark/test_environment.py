@@ -20,6 +20,8 @@ from src.errors import UserError
 from tests.benchmark.package_side import RANDOM_ID, new_environment, package, reward_info, set_initial_state
 from tests.benchmark.trajectories import gold_calls
 
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+
 
 def call(name: str, requestor: str = "assistant", /, **arguments: Any) -> ToolCall:
     return ToolCall(id="x", name=name, arguments=arguments, requestor=requestor)

@@ -15,6 +15,8 @@ from src.benchmark.package import ToolCall, ToolMessage
 from tests.benchmark.package_side import new_environment, package, set_initial_state
 from tests.benchmark.trajectories import gold_calls, random_call
 
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+
 DOMAINS = ["mock", "retail", "airline", "telecom"]
 
 

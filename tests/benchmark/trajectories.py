@@ -148,6 +148,12 @@ def random_call(domain: Domain, rng: random.Random) -> Call:
     return Call(schema["name"], arguments, "user" if user else "assistant")
 
 
+def _writing(calls: list[Call]) -> list[int]:
+    """Places of the calls that change something, or of all where none does."""
+    reading = ("get_", "find_", "search_", "list_", "check_", "calculate", "transfer_")
+    return [place for place, call in enumerate(calls) if not call.name.startswith(reading)] or list(range(len(calls)))
+
+
 def _gold(domain: Domain, task: Task, rng: random.Random) -> Script:
     return conversation(gold_calls(task), facts(task))
 
@@ -163,13 +169,13 @@ def _nothing(domain: Domain, task: Task, rng: random.Random) -> Script:
 def _dropped(domain: Domain, task: Task, rng: random.Random) -> Script:
     calls = gold_calls(task)
     if calls:
-        del calls[rng.randrange(len(calls))]
+        del calls[rng.choice(_writing(calls))]
     return conversation(calls, facts(task))
 
 
 def _altered(domain: Domain, task: Task, rng: random.Random) -> Script:
     calls = gold_calls(task)
-    candidates = [call for call in calls if call.arguments]
+    candidates = [calls[place] for place in _writing(calls) if calls[place].arguments]
     if candidates:
         call = rng.choice(candidates)
         name = rng.choice(list(call.arguments))
