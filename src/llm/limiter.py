@@ -17,15 +17,20 @@ class Limiter:
     A 429 halves the limit, once for all requests that were in flight together; every reply raises it
     by 1/limit, so that it grows by one in the time in which `limit` replies come. (Chiu and Jain,
     "Analysis of the increase and decrease algorithms for congestion avoidance", 1989.)
+    While requests wait and `silence_s` passes without a reply, one more is let through: those in flight may hang,
+    and at a low limit they would hold back all others until their time is over.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, silence_s: float = 10.0) -> None:
         self.limit = math.inf
         self.in_flight = 0
         self._clock = clock
         self._generation = 0
         self._open_at = -math.inf
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._silence_s = silence_s
+        self._last_reply = -math.inf
+        self._look: asyncio.TimerHandle | None = None
 
     async def acquire(self) -> int:
         """Wait for a slot; the number returned is given back to `throttle`."""
@@ -43,8 +48,11 @@ class Limiter:
 
     async def _wait(self) -> None:
         """Wait until `_hand_over` gives this task a slot, first come, first served."""
-        waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
         self._waiting.append(waiter)
+        if self._look is None:
+            self._look = loop.call_later(self._silence_s, self._look_for_silence)
         try:
             await waiter
         except asyncio.CancelledError:
@@ -59,6 +67,7 @@ class Limiter:
         """The request is over; `replied` when the provider took it."""
         if replied and self.limit != math.inf:
             self.limit += 1 / self.limit
+            self._last_reply = asyncio.get_running_loop().time()
         self._free()
 
     def throttle(self, generation: int, retry_after_s: float | None) -> None:
@@ -69,8 +78,24 @@ class Limiter:
         if retry_after_s:
             self._open_at = max(self._open_at, self._clock.monotonic() + retry_after_s)
 
+    def _look_for_silence(self) -> None:
+        """Called when somebody has waited; again as long as somebody waits."""
+        self._look = None
+        loop = asyncio.get_running_loop()
+        silent_s = loop.time() - self._last_reply
+        if silent_s >= self._silence_s and self._waiting:
+            self.limit += 1
+            self._admit()
+            silent_s = 0.0
+        if self._waiting:
+            self._look = loop.call_later(self._silence_s - silent_s, self._look_for_silence)
+
     def _free(self) -> None:
         self.in_flight -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        """Hand free slots to those who wait."""
         while self._waiting and self.in_flight + 1 <= self.limit:
             waiter = self._waiting.popleft()
             if not waiter.done():

@@ -63,6 +63,41 @@ def test_who_waits_for_a_slot_gets_it_in_turn_and_gives_it_back_when_cancelled()
     asyncio.run(run())
 
 
+def test_a_request_that_hangs_does_not_hold_back_the_others() -> None:
+    async def run() -> None:
+        limiter = Limiter(Hand().clock, silence_s=0.05)
+        limiter.throttle(await limiter.acquire(), None)
+        assert limiter.limit == 1
+        waiting = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
+        await asyncio.wait_for(asyncio.gather(*waiting), 5)
+        assert (limiter.limit, limiter.in_flight) == (4, 4)
+
+    asyncio.run(run())
+
+
+def test_as_long_as_replies_come_only_they_raise_the_limit() -> None:
+    async def run() -> None:
+        limiter = Limiter(Hand().clock, silence_s=0.6)
+        limiter.throttle(await limiter.acquire(), None)
+        limiter.release(replied=False)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 1.0
+        expected = 1.0
+
+        async def keep_asking() -> None:
+            nonlocal expected
+            while loop.time() < until:
+                await limiter.acquire()
+                await asyncio.sleep(0.02)
+                limiter.release(replied=True)
+                expected += 1 / expected
+
+        await asyncio.gather(*(keep_asking() for _ in range(20)))
+        assert limiter.limit == pytest.approx(expected)
+
+    asyncio.run(run())
+
+
 def test_retry_after_holds_back_new_requests_too() -> None:
     async def run() -> list[float]:
         hand = Hand()
