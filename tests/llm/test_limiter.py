@@ -92,7 +92,7 @@ def test_as_long_as_replies_come_only_they_raise_the_limit() -> None:
                 limiter.release(replied=True)
                 expected += 1 / expected
 
-        await asyncio.gather(*(keep_asking() for _ in range(20)))
+        await asyncio.gather(*(keep_asking() for _ in range(200)))
         assert limiter.limit == pytest.approx(expected)
 
     asyncio.run(run())
