@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from src.benchmark.domains import Domain, load_domain
 from src.config import Config, agent_model, flat, task_ids_of
 from src.errors import UserError
 from src.fleet.fleet import Fleet, lease, shutdown
+from src.fleet.limits import raise_open_files
 from src.fleet.pools import local_models, pool_specs
 from src.fleet.simulated.scripts import write_script_file
 from src.llm.http import HttpPool
@@ -126,12 +128,11 @@ class Experiment:
         )
         roles = self._roles(selection)
         progress = self._progress(schedule)
-        trace = TraceWriter(self.run_dir / "trace.json")
         with self._tracker(progress, schedule) as tracker:
-            listeners = [trace.listen, tracker.listen]
-            with Recorder(self.run_dir, logs=self.logs, progress=progress, listeners=listeners), progress:
-                fleet = await self._simulate(domains, selection, schedule, roles, progress)
-            trace.close()
+            with closing(TraceWriter(self.run_dir / "trace.json")) as trace:
+                listeners = [trace.listen, tracker.listen]
+                with Recorder(self.run_dir, logs=self.logs, progress=progress, listeners=listeners), progress:
+                    fleet = await self._simulate(domains, selection, schedule, roles, progress)
             outcome = self._take_stock(schedule)
             files = RunFiles(self.config, self.run_dir, self.store, domains, selection, roles)
             summary = files.write(outcome, fleet, self._about())
@@ -214,6 +215,7 @@ class Experiment:
         """Everything that needs models, from the check of the keys to the last reply; the replicas at the end."""
         if not schedule.jobs:
             return []
+        raise_open_files(self.config.max_concurrency)
         async with HttpPool() as http:
             await preflight(roles.by_name(), http)
             fleet = await self._fleet(selection, roles)

@@ -223,12 +223,15 @@ class Supervisor:
     async def _keep_external(self, replica: Replica) -> None:
         began = time.monotonic()
         patience = min(self._watch.external_patience_s, self._ready_timeout_s)
+        lost: Endpoint | None = None
         while True:
             problem, final = await self._look_external(replica)
             if not problem and replica.endpoint is None:
                 self._admit(replica)
+                lost = None
                 self._routers[replica.pool].reopen()
             elif problem and replica.phase is Phase.ready:
+                lost = replica.endpoint
                 self._withdraw(replica)
                 self._set(replica, Phase.down, problem)
                 log.warning("server %s: %s", replica.name, problem)
@@ -238,6 +241,9 @@ class Supervisor:
                     replica.failed_once = True
                     self._set(replica, Phase.down, problem)
                 if replica.down_since is not None and time.monotonic() > replica.down_since + patience:
+                    if lost is not None:
+                        lost.abandon()  # nobody will reset the connections of a server that hangs elsewhere
+                        lost = None
                     self._close_if_lost(replica.pool, problem)
             pause = self._watch.health_s if replica.phase is Phase.ready else self._watch.recheck_s
             await _set_within(self._hints[replica.name], pause)

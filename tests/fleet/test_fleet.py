@@ -402,7 +402,10 @@ def test_external_servers_are_used_and_left_running(tmp_path: Path) -> None:
 def test_an_external_server_that_goes_away_and_comes_back_is_used_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         (tmp_path / "none").mkdir()
-        async with running(fleet_of(tmp_path)) as ours:
+        slow_to_return = replace(QUICK, backoff_s=2.0)
+        async with running(
+            Fleet([fake_pool(tmp_path)], fake_settings(tmp_path), tmp_path, watch=slow_to_return)
+        ) as ours:
             endpoints = await all_ready(ours, 2)
             urls = tuple(endpoint.base_url for endpoint in endpoints)
             spec = PoolSpec("agent", PoolKind.external, endpoints=urls, api_key=endpoints[0].api_key)
@@ -414,6 +417,28 @@ def test_an_external_server_that_goes_away_and_comes_back_is_used_again(tmp_path
                 await until(lambda: len(theirs.endpoints()) == 1)
                 await all_ready(ours, 2)
                 await all_ready(theirs, 2)
+
+    run(scenario)
+
+
+def test_requests_to_an_external_server_that_hangs_are_given_up_after_its_patience(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (tmp_path / "none").mkdir()
+        async with running(fleet_of(tmp_path)) as ours:
+            endpoints = await all_ready(ours, 2)
+            urls = tuple(endpoint.base_url for endpoint in endpoints)
+            spec = PoolSpec("agent", PoolKind.external, endpoints=urls, api_key=endpoints[0].api_key)
+            watch = replace(QUICK, health_timeout_s=0.3, external_patience_s=0.5)
+            async with running(Fleet([spec], fake_settings(tmp_path), tmp_path / "none", watch=watch)) as theirs:
+                hanging = (await all_ready(theirs, 2))[0]
+                pid = next(status.pid for status in ours.status() if status.url == hanging.base_url)
+                assert pid is not None
+                os.kill(pid, signal.SIGSTOP)
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(None) as request:
+                        hanging.in_flight.add(request)
+                        await asyncio.sleep(15)
+                        raise AssertionError("the request was not given up")
 
     run(scenario)
 
