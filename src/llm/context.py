@@ -61,6 +61,10 @@ class Context:
         session = self._session(request.session)
         if session.cut is not None and session.cut.tail >= len(request.messages):
             session.cut = None
+        if session.cut is None:
+            most = session.lengths.most(request, self._densest)
+            if most is not None and most <= room:
+                return request.messages
         while True:
             lengths = session.lengths.measure(request, self._densest)
             least, fits = await self._compare(lengths, session, request, room, backend)
@@ -100,7 +104,7 @@ class Context:
 
     def _learn(self, session: _Session, sent: ChatRequest, tokens: int) -> None:
         session.lengths.learn(sent, tokens)
-        self._note(session.lengths.density, sum([len(message.encoded) for message in sent.messages]))
+        self._note(session.lengths.density, session.lengths.size)
 
     def _note(self, density: float | None, size: int) -> None:
         if density is not None and size >= _ENOUGH_BYTES and (self._densest is None or density < self._densest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -56,7 +57,7 @@ class KnownLengths:
         self._tokens: dict[int, float] = {}
         """By the identity of the message."""
         self._held: list[ChatMessage] = []
-        """The messages, so that their identities stay theirs."""
+        """The messages in their order, so that their identities stay theirs."""
         self._bytes = 0
         self._total = 0.0
         self._tools: ToolSet | None = None
@@ -67,15 +68,41 @@ class KnownLengths:
         """Bytes per token of this conversation; None: nothing is known."""
         return self._bytes / self._total if self._total else None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the messages about which something is known."""
+        return self._bytes
+
+    def _added(self, request: ChatRequest) -> Sequence[ChatMessage] | None:
+        """The messages behind those that are known; None: the request is not simply these and more.
+
+        The usual case, in which nothing need be done for each old message.
+        """
+        count = len(self._held)
+        return request.messages[count:] if count and request.messages[:count] == self._held else None
+
+    def most(self, request: ChatRequest, densest: float | None) -> float | None:
+        """What `measure` gives as `Bounds.most` of the whole history, at once; None: it takes `measure` to tell."""
+        added = self._added(request)
+        if added is None:
+            return None
+        least = _least(densest)
+        new = sum([len(message.encoded) for message in added]) / least + _TOKENS_PER_MESSAGE * len(added)
+        return self._total + new + self._measure_tools(request.tools, least)[2]
+
     def learn(self, sent: ChatRequest, tokens: int) -> None:
         """Share what is new in a prompt's length among the messages that are new in it, by their bytes."""
         known = self._tokens
-        new = [message for message in sent.messages if id(message) not in known]
-        if known and len(new) == len(sent.messages):  # another conversation, or one whose messages are made anew
-            known.clear()
-            self._held.clear()
-            self._bytes, self._total = 0, 0.0
-        left = tokens - sum([known.get(id(message), 0.0) for message in sent.messages])
+        new = self._added(sent)
+        if new is not None:
+            left = tokens - self._total
+        else:
+            new = [message for message in sent.messages if id(message) not in known]
+            if known and len(new) == len(sent.messages):  # another conversation, or one whose messages are made anew
+                known.clear()
+                self._held.clear()
+                self._bytes, self._total = 0, 0.0
+            left = tokens - sum([known.get(id(message), 0.0) for message in sent.messages])
         new_bytes = sum([len(message.encoded) for message in new])
         new_tools = len(sent.tools.encoded) if sent.tools is not None and sent.tools is not self._tools else 0
         if sent.tools is not None and not new_tools:
@@ -119,3 +146,8 @@ class KnownLengths:
             return self._tool_tokens, self._tool_tokens, self._tool_tokens
         size = len(tools.encoded)
         return size / _MOST_BYTES_PER_TOKEN, size / _BYTES_PER_TOKEN, size / least
+
+
+def _least(densest: float | None) -> float:
+    """Bytes that a token has at least."""
+    return 1.0 if densest is None else max(1.0, densest / 2)
