@@ -8,8 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,3 +84,24 @@ def kill(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         os.kill(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def servers_of(run_dir: Path) -> list[int]:
+    """Processes that serve this run's tasks file."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        if any(argument.startswith(str(run_dir)) for argument in process.info["cmdline"] or ()):
+            found.append(int(process.info["pid"]))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def assert_no_server_remains(run_dir: Path) -> None:
+    """Servers may take a moment to end after the run that started them was killed."""
+    deadline = time.monotonic() + 10
+    while left := servers_of(run_dir):
+        assert time.monotonic() < deadline, f"still there ten seconds after the end: {left}"
+        time.sleep(0.05)
+
+
+def rewards(run_dir: Path) -> dict[tuple[str, str, int], float]:
+    return {(item["domain"], item["task_id"], item["trial"]): item["reward"] for item in records(run_dir)}
