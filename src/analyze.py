@@ -42,8 +42,12 @@ def _analyze(options: argparse.Namespace) -> None:
         written = write_csv(output, tables)
         if options.plots:
             from src.analysis.plots import draw_all
+            from src.analysis.trace_rows import TRACE_FILE, draw_trace
 
             written += draw_all(profile, output)
+            if len(runs) == 1 and (runs[0] / TRACE_FILE).is_file():
+                picture = draw_trace(runs[0] / TRACE_FILE, output / "trace.png")
+                written += [] if picture is None else [picture]
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}; choose another with --output") from error
     out.print(f"\nfiles: {output}: {', '.join(path.name for path in written)}", markup=False)

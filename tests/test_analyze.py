@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from src.analysis.profile import PARTS, read_profiles, run_directories
 from src.analysis.tables import duration
 from src.analysis.timeline import BUCKETS, Timeline
+from src.analysis.trace_rows import TRACE_FILE, draw_trace, trace_rows
 from src.analyze import main
 from src.errors import UserError
 from src.telemetry.events import LLMCall, ReplicaSample, SimulationDone
+from src.telemetry.trace import TraceWriter
 from tests.telemetry.run_directory import OWN_MS, MadeRun, write_run
 
 
@@ -177,3 +180,32 @@ def test_mistakes_are_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_durations_read_well() -> None:
     shown = [duration(value) for value in (0.75, 12.34, 999.7, 1500, 45_000, 3_000_000, 7_500_000)]
     assert shown == ["0.75 ms", "12.3 ms", "1 s", "1.50 s", "45.0 s", "50 min", "2 h 05 min"]
+
+
+def test_the_picture_of_the_trace_shows_every_call_in_the_row_of_its_simulation(made: MadeRun, tmp_path: Path) -> None:
+    trace = tmp_path / TRACE_FILE
+    writer = TraceWriter(trace)
+    for event in made.events:
+        writer.listen(event)
+    writer.close()
+    simulations, replicas = trace_rows(trace)
+    calls = [event for event in made.events if isinstance(event, LLMCall)]
+    assert len(simulations) == len({event.scope for event in calls})
+    drawn = Counter(kind for row in simulations for kind, _, _ in row.slices)
+    assert {kind: drawn[kind] for kind in ("llm_call", "user_sim", "expert_call")} == {
+        kind: sum(event.type == kind for event in calls) for kind in ("llm_call", "user_sim", "expert_call")
+    }
+    assert sum(len(row.slices) for row in replicas) == sum(event.replica is not None for event in calls)
+    picture = draw_trace(trace, tmp_path / "trace.png")
+    assert picture is not None
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_trace_cut_off_by_a_kill_is_drawn_as_far_as_it_goes(tmp_path: Path) -> None:
+    trace = tmp_path / TRACE_FILE
+    process = '{"name":"process_name","ph":"M","pid":4,"tid":0,"args":{"name":"simulations retail"}}'
+    call = '{"name":"user_sim","cat":"model","ph":"X","ts":5,"dur":2,"pid":4,"tid":1,"args":{}}'
+    trace.write_text(f'[\n{process},\n{call},\n{{"na')
+    simulations, _ = trace_rows(trace)
+    assert [len(row.slices) for row in simulations] == [1]
+    assert draw_trace(trace, tmp_path / "trace.png") is not None

@@ -117,7 +117,7 @@ def _distributions(series: dict[str, Series], path: Path) -> Path:
     for axis in axes[len(series) :]:
         axis.set_visible(False)
     figure.suptitle("How long things took", x=0.01, ha="left", fontsize=13, fontweight="bold")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _cdfs(series: dict[str, Series], path: Path) -> Path:
@@ -138,7 +138,7 @@ def _cdfs(series: dict[str, Series], path: Path) -> Path:
         axis.axhline(share, color="#a3a3a3", linewidth=0.8, linestyle="--")
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     axis.set_title("Latency, cumulative", fontsize=13)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _split(profile: Profile, path: Path) -> Path:
@@ -171,7 +171,7 @@ def _split(profile: Profile, path: Path) -> Path:
     axis.legend(
         ncols=len(PARTS), loc="lower left", bbox_to_anchor=(0, 1.0), fontsize=9, handlelength=1, columnspacing=1.2
     )
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _timeline(run: str, timeline: Timeline, path: Path) -> Path:
@@ -212,7 +212,7 @@ def _timeline(run: str, timeline: Timeline, path: Path) -> Path:
     axes[-1].set_xlim(0, times[-1])
     axes[-1].set_xlabel("minutes since the start" if minutes else "seconds since the start")
     figure.suptitle(f"The run in time: {run}", x=0.01, ha="left", fontsize=13, fontweight="bold")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _logarithmic_time(axis: Axes) -> None:
@@ -235,7 +235,7 @@ def _tick(milliseconds: float) -> str:
     return f"{milliseconds / 3.6e6:.3g} h"
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save(figure: Any, path: Path) -> Path:
     from matplotlib import pyplot
 
     figure.tight_layout()
