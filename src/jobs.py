@@ -64,10 +64,11 @@ class Jobs:
             raise KeyboardInterrupt
 
     def _run(self, tree: DictConfig, run_dir: Path, sweep_dir: Path | None) -> int:
-        for line in choose_experts(tree):
-            err.print(f"[yellow]note[/]: {line}")
+        chosen = choose_experts(tree)
         config = load(tree)
         check_resumable(config, run_dir)
+        for line in chosen:
+            err.print(f"[yellow]note[/]: {line}")
         from src import experiment  # after the checks: it brings the benchmark with it
 
         overrides = save_composition(tree, HydraConfig.instance().cfg, run_dir)
