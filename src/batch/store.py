@@ -20,6 +20,7 @@ import orjson
 from src.errors import UserError
 from src.evaluation.endings import OURS
 from src.simulation.record import Key, Record, encode_line
+from src.telemetry.secrets import record_redactor
 
 RECORD_FILE = "simulations.jsonl"
 PROMPT_FILE = "prompts.jsonl"
@@ -92,7 +93,7 @@ class Store:
         Raises:
             UserError: the disk is full or gone; the file is left without the torn line.
         """
-        line = record.as_line()
+        line = record_redactor.redact_bytes(record.as_line())
         try:
             _write_all(self._records, line)
         except OSError as error:

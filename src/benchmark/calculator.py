@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -80,7 +81,7 @@ async def calculate(expression: str) -> str:
     loop = asyncio.get_running_loop()
     async with _turns.setdefault(loop, asyncio.Semaphore(CHILDREN)):
         child = await asyncio.create_subprocess_exec(
-            *_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            *_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment()
         )
         try:
             printed, _ = await asyncio.wait_for(child.communicate(expression.encode()), WALL_LIMIT_S)
@@ -105,6 +106,7 @@ def calculate_blocking(expression: str) -> str:
             stderr=subprocess.DEVNULL,
             timeout=WALL_LIMIT_S,
             check=False,
+            env=_environment(),
         )
     except subprocess.TimeoutExpired:
         return _outcome(expression, b"")
@@ -115,6 +117,11 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKe
 _known: dict[str, bytes] = {}
 """What the child printed for an expression; scoring asks for the same ones again."""
 _MOST_KNOWN = 10_000
+
+
+def _environment() -> dict[str, str]:
+    """No keys: the child needs nothing but its libraries."""
+    return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
 
 
 def _outcome(expression: str, printed: bytes) -> str:

@@ -30,6 +30,7 @@ from src.fleet.settings import ServerSettings
 from src.fleet.supervisor import Supervisor
 from src.fleet.watch import WatchSettings
 from src.llm.types import Endpoint
+from src.telemetry.secrets import protect
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Fleet:
         self._tasks_file = tasks_file.absolute() if tasks_file is not None else None
         self._watch = watch or WatchSettings()
         self._key = secrets.token_urlsafe(32)
+        protect(self._key, *(spec.api_key for spec in pools))
         self._replicas: tuple[Replica, ...] = ()
         self._launcher: Launcher | None = None
         self._uses_gpus = False

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from src.fleet.guard import Guard
 from src.fleet.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify, members
+from src.telemetry.secrets import without_secrets
 
 _GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
 _ALLOWED_ENVIRONMENT = re.compile(
@@ -44,6 +45,8 @@ class LaunchSpec:
     cache: Path | None = None
     """Where compile caches are kept across runs; None: the server has none."""
     key: str | None = None
+    needs_hub: bool = False
+    """It gets the hub's token, where there is one."""
 
     def shown(self) -> str:
         """The command as one could type it, the key masked."""
@@ -146,9 +149,10 @@ def left_behind(server: ServerProcess) -> bool:
 
 
 def _environment(spec: LaunchSpec, mark: str, scratch: str) -> dict[str, str]:
+    own_environment = os.environ if spec.needs_hub else without_secrets()
     kept = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in own_environment.items()
         if _ALLOWED_ENVIRONMENT.fullmatch(name) and name != _SECRET_OF_OURS
     }
     caches: dict[str, str] = {}

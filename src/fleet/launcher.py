@@ -104,7 +104,7 @@ class Launcher:
 
     async def run_tool(self, command: list[str], log: Path) -> tuple[int, str]:
         """Run a program to its end in the way servers are run (guarded, logged): exit status and output."""
-        return await run_guarded(LaunchSpec(command, {}, log, CHECKOUT), self._guard)
+        return await run_guarded(LaunchSpec(command, {}, log, CHECKOUT, needs_hub=True), self._guard)
 
     def _spec(self, placement: Placement, port: int, log: Path) -> LaunchSpec:
         if placement.pool.kind is PoolKind.simulated:
@@ -120,6 +120,7 @@ class Launcher:
             cwd=Path.cwd(),
             cache=self._cache / "compile" / (str(placement.port) if placement.port else _file_name(placement.name)),
             key=self._key,
+            needs_hub=True,
         )
 
 

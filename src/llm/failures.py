@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from src.llm.types import Endpoint, Usage
+from src.telemetry.secrets import redact
 
 
 class Cause(StrEnum):
@@ -152,5 +153,5 @@ def _told(body: bytes) -> tuple[str, str]:
 
 def short(text: str) -> str:
     """One line of at most 300 characters, without anything that looks like a key."""
-    line = _KEY.sub("[key]", " ".join(text.split()))
+    line = _KEY.sub("[key]", redact(" ".join(text.split())))
     return line if len(line) <= 300 else f"{line[:297]}..."

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from src.llm.settings import ModelSettings, Provider
+from src.telemetry.secrets import protect
 
 _BY_PREFIX = {
     "anthropic": "ANTHROPIC_API_KEY",
@@ -48,7 +49,10 @@ def key_name(settings: ModelSettings) -> str | None:
 
 
 def find_key(settings: ModelSettings, environment: Mapping[str, str] | None = None) -> Key | None:
-    """This model's key; None when it needs none or the variable is not set."""
+    """This model's key, from now on kept out of all that is written; None when it needs none or it is not set."""
     name = key_name(settings)
     value = (os.environ if environment is None else environment).get(name, "").strip() if name else ""
-    return Key(name, value) if name and value else None
+    if not name or not value:
+        return None
+    protect(value)
+    return Key(name, value)

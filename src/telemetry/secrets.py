@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 SHORTEST = 8
 """Values below this many characters (`EMPTY`, `none`) are words, not secrets, and stay."""
+
+SHORTEST_IN_RECORDS = 16
+"""The same for records, which must keep every word of a conversation that only happens to stand in a variable too."""
 
 REPLACEMENT = "[redacted]"
 
@@ -21,15 +24,17 @@ _NAMES = re.compile(r"(API_?KEY|ACCESS_KEY|AUTH|TOKEN|SECRET|PASSWORD)(_|$)", re
 class Redactor:
     """Replaces known secret values in text; costs next to nothing where there is none."""
 
-    def __init__(self, values: Iterable[str] = ()) -> None:
+    def __init__(self, values: Iterable[str] = (), shortest: int = SHORTEST) -> None:
+        """Values below `shortest` characters are left out."""
+        self._shortest = shortest
         self._values: frozenset[str] = frozenset()
         self._texts: tuple[str, ...] = ()
         self._bytes: tuple[bytes, ...] = ()
         self.add(values)
 
     def add(self, values: Iterable[str]) -> None:
-        """Know more values; ones shorter than `SHORTEST` characters are left out."""
-        known = self._values | {value.strip() for value in values if len(value.strip()) >= SHORTEST}
+        """Know more values."""
+        known = self._values | {value.strip() for value in values if len(value.strip()) >= self._shortest}
         if known == self._values:
             return
         forms = {form for value in known for form in (value, json.dumps(value)[1:-1])}
@@ -55,15 +60,28 @@ class Redactor:
 redactor = Redactor()
 """The program's own, used by all handlers and file writers of this room."""
 
+record_redactor = Redactor(shortest=SHORTEST_IN_RECORDS)
+"""For the lines of `simulations.jsonl`."""
+
 
 def protect(*values: str | None) -> None:
     """Keep these values (a fleet's random key, the contents of a key file) out of all that is written from now on."""
-    redactor.add(value for value in values if value)
+    _add([value for value in values if value])
 
 
 def protect_environment(environment: Mapping[str, str] = os.environ) -> None:
     """Keep the values of all variables out that are named like keys, tokens or passwords."""
-    redactor.add(value for name, value in environment.items() if _NAMES.search(name))
+    _add([value for name, value in environment.items() if _NAMES.search(name)])
+
+
+def _add(values: Collection[str]) -> None:
+    redactor.add(values)
+    record_redactor.add(values)
+
+
+def without_secrets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that are not named like keys, tokens or passwords: for child processes that need none."""
+    return {name: value for name, value in environment.items() if not _NAMES.search(name)}
 
 
 def redact(text: str) -> str:
