@@ -128,6 +128,10 @@ class CowTable(MutableMapping[str, Any]):
         """Keys whose records may differ from the base."""
         return self._own.keys() | self._gone
 
+    def frozen(self) -> dict[str, Any]:
+        """All records as an ordinary dictionary that nobody may write to: the base itself where none was touched."""
+        return dict(self.items()) if self._own or self._gone else self._base
+
 
 class _SharedValues(ValuesView[Any]):
     _mapping: CowTable
@@ -203,7 +207,10 @@ class Snapshot:
         """Freeze a database, plain or opened from another snapshot; its owner gives it up."""
         self._kind = type(database)
         self._fields_set = set(database.__pydantic_fields_set__)
-        self.fields: dict[str, Any] = {name: _plain(value) for name, value in database.__dict__.items()}
+        self.fields: dict[str, Any] = {
+            name: value.frozen() if isinstance(value, CowTable) else _plain(value)
+            for name, value in database.__dict__.items()
+        }
         self._shared = {
             name: frozenset(map(id, value)) for name, value in self.fields.items() if isinstance(value, list)
         }

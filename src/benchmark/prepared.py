@@ -73,6 +73,8 @@ class PreparedTask:
             raise UserError(f"task {self.task.id}: its message history is broken: {error}") from error
 
     def _opened(self) -> State:
+        if not self.history and not self.world.has_user_tools:
+            return self.initial  # nothing to run and nothing to sync
         environment = self.world.open(self.initial)
         for recorded in self.history:
             try:
