@@ -1,9 +1,13 @@
-"""What all tests share: the sum of the differential suite at the end of a run."""
+"""What all tests share: Ctrl-C as a terminal has it, and the sum of the differential suite at the end of a run."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
+
+# Shells start background jobs with SIGINT ignored, and children inherit that: tests that press Ctrl-C would press in vain.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
