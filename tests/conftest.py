@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import Any
 
-# Shells start background jobs with SIGINT ignored, and children inherit that: tests that press Ctrl-C would press in vain.
+# Shells start background jobs with SIGINT ignored, and children inherit that: tests would press Ctrl-C in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
