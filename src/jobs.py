@@ -16,7 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src.config import load
+from src.batch.lock import reserved
+from src.config import Config, load
 from src.config.arguments import in_order, read_dotenv
 from src.config.compose import explain
 from src.config.experts import choose_experts
@@ -66,9 +67,13 @@ class Jobs:
     def _run(self, tree: DictConfig, run_dir: Path, sweep_dir: Path | None) -> int:
         chosen = choose_experts(tree)
         config = load(tree)
-        check_resumable(config, run_dir)
-        for line in chosen:
-            err.print(f"[yellow]note[/]: {line}")
+        with reserved(run_dir):
+            check_resumable(config, run_dir)
+            for line in chosen:
+                err.print(f"[yellow]note[/]: {line}")
+            return self._run_checked(config, tree, run_dir, sweep_dir)
+
+    def _run_checked(self, config: Config, tree: DictConfig, run_dir: Path, sweep_dir: Path | None) -> int:
         from src import experiment  # after the checks: it brings the benchmark with it
 
         overrides = save_composition(tree, HydraConfig.instance().cfg, run_dir)

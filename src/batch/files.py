@@ -12,8 +12,11 @@ from typing import Any, BinaryIO
 
 @contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes `path`'s place only when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A file to write that takes `path`'s place only when the block ends well.
+
+    A run directory has one writer, so the temporary name is always the same: what a killed run left is overwritten.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file

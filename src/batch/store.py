@@ -6,7 +6,6 @@ of each record only a few figures and where its line stands, so memory does not 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO, Self
 
 import orjson
 
+from src.batch.lock import cannot_write, take
 from src.errors import UserError
 from src.evaluation.endings import OURS
 from src.simulation.record import Key, Record, encode_line
@@ -24,7 +24,6 @@ from src.telemetry.secrets import record_redactor
 
 RECORD_FILE = "simulations.jsonl"
 PROMPT_FILE = "prompts.jsonl"
-LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +62,13 @@ class Store:
         self.entries: dict[Key, Entry] = {}
         """The last record of each key."""
         self._prompts: set[str] = set()
+        self._lock = take(directory)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(directory / LOCK_FILE)
             self._records = _open_for_append(directory / RECORD_FILE)
             self._prompt_file = _open_for_append(directory / PROMPT_FILE)
         except OSError as error:
-            raise UserError(f"cannot write the run directory {directory}: {error.strerror or error}") from error
+            self._lock.close()
+            raise cannot_write(directory, error) from error
         self._position = self._read_entries()
         self._read_prompts()
 
@@ -224,16 +223,6 @@ def _entry_of(record: Record, offset: int, length: int) -> Entry:
         user_turns_as_agent=int(record.notes.get("user_turns_as_agent", 0)),
         trimmed_calls=sum(1 for call in record.calls if call.get("trimmed_messages")),
     )
-
-
-def _locked(path: Path) -> BinaryIO:
-    file = path.open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise UserError(f"{path.parent} is being written by another run; wait for it, or choose another one") from error
-    return file
 
 
 def _open_for_append(path: Path) -> BinaryIO:
