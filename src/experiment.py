@@ -26,6 +26,7 @@ from src.batch.store import Store
 from src.batch.sweep import SweepTable
 from src.benchmark import prompts
 from src.benchmark.domains import Domain, load_domain
+from src.collector import heap_set_aside
 from src.config import Config, agent_model, flat, task_ids_of
 from src.errors import UserError
 from src.fleet.fleet import Fleet, lease, shutdown
@@ -224,7 +225,8 @@ class Experiment:
                 play = self._play(cast, roles)
                 stages = {name: Stage(domains[name], play) for name in selection.tasks}
                 self.runner = self._make_runner(stages, schedule, progress)
-                await self.runner.run()
+                with heap_set_aside():
+                    await self.runner.run()
                 await cast.close()
             finally:
                 replicas = [asdict(status) for status in fleet.status()]

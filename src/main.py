@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 
 from src import help
+from src.collector import collect_seldom
 
 
 def main() -> int:
     """The exit status of spec 10: 0 finished, 1 wrong configuration, 3 infrastructure errors, 130 interrupted."""
+    collect_seldom()
     try:
         if help.is_asked_for(sys.argv[1:]):
             from src.telemetry.console import out

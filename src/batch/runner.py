@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -18,6 +18,9 @@ from src.simulation.record import Record
 from src.simulation.simulate import Job
 
 log = logging.getLogger(__name__)
+
+_BEGUN_TOGETHER = 8
+"""Simulations begun in one turn of the event loop, so that a thousand of them do not hold up the network's answers."""
 
 
 class StopReason(StrEnum):
@@ -88,15 +91,18 @@ class Runner:
             UserError: a record could not be stored.
         """
         count = min(self.max_concurrency, len(self.schedule.jobs))
-        self._workers = [asyncio.create_task(self._work(), name=f"simulations {index}") for index in range(count)]
-        clock = asyncio.create_task(self._watch_clock())
+        gates = [asyncio.Event() for _ in range(0, count, _BEGUN_TOGETHER)]
+        self._workers = [
+            asyncio.create_task(self._work(gates[index // _BEGUN_TOGETHER]), name=f"simulations {index}")
+            for index in range(count)
+        ]
+        others = [asyncio.create_task(self._watch_clock()), asyncio.create_task(_open_in_turn(gates))]
         try:
             await self._wait_for_workers()
         finally:
-            clock.cancel()
-            for worker in self._workers:
-                worker.cancel()
-            await asyncio.gather(clock, *self._workers, return_exceptions=True)
+            for task in (*others, *self._workers):
+                task.cancel()
+            await asyncio.gather(*others, *self._workers, return_exceptions=True)
             self.over = True
         if self._failure is not None:
             raise self._failure
@@ -129,7 +135,8 @@ class Runner:
     async def _all_workers(self) -> None:
         await asyncio.wait(self._workers)
 
-    async def _work(self) -> None:
+    async def _work(self, gate: asyncio.Event) -> None:
+        await gate.wait()
         for job in self._queue:
             if self._stopping.is_set():
                 return
@@ -153,3 +160,9 @@ class Runner:
         if timeout_s is not None:
             await asyncio.sleep(timeout_s)
             self.stop(StopReason.TIMEOUT, f"longer than limits.run_timeout_s={timeout_s:g}")
+
+
+async def _open_in_turn(gates: Sequence[asyncio.Event]) -> None:
+    for gate in gates:
+        gate.set()
+        await asyncio.sleep(0)
