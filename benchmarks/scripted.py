@@ -59,6 +59,9 @@ class PolicyModel:
         self.keep.setdefault(unquote(session.quoted_task_id), {}).setdefault(session.role, []).append(line)
         return _reply(line)
 
+    def end_session(self, session: str) -> None:
+        return
+
     async def close(self) -> None:
         return
 
@@ -81,6 +84,9 @@ class ReplayModel:
             lines = self.tasks[session] = self.conversations[unquote(task_id)][role]
         turn = self.turns[session] = self.turns.get(session, -1) + 1
         return _reply(lines[turn])
+
+    def end_session(self, session: str) -> None:
+        return
 
     async def close(self) -> None:
         return

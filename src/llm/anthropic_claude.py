@@ -124,6 +124,9 @@ class AnthropicClaude:
     async def count_tokens(self, request: ChatRequest) -> int | None:
         return None
 
+    def end_session(self, session: str) -> None:
+        """Requests stand alone here; nothing is kept for a session."""
+
     async def close(self) -> None:
         await self._client.close()
 

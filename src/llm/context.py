@@ -117,6 +117,10 @@ class Context:
             size = sum([len(message.encoded) for message in request.messages])
             self._note(size / self._told, size)
 
+    def forget(self, session: str) -> None:
+        """Let go of what was learned of a session that is over."""
+        self._sessions.pop(session, None)
+
     def _session(self, name: str) -> _Session:
         session = self._sessions.pop(name, None) or _Session()
         self._sessions[name] = session

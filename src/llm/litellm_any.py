@@ -67,6 +67,9 @@ class LiteLLMAny:
     async def count_tokens(self, request: ChatRequest) -> int | None:
         return None
 
+    def end_session(self, session: str) -> None:
+        """Requests stand alone here; nothing is kept for a session."""
+
     async def close(self) -> None:
         """litellm keeps its clients for the whole process."""
 

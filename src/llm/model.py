@@ -177,5 +177,10 @@ class Model:
         stats.usage.add(answer.usage)
         stats.cost_usd += self._price.cost_usd(answer.usage, answer.cache_write_tokens)
 
+    def end_session(self, session: str) -> None:
+        """See `ChatModel.end_session`."""
+        self._context.forget(session)
+        self._backend.end_session(session)
+
     async def close(self) -> None:
         await self._backend.close()

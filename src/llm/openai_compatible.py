@@ -208,6 +208,10 @@ class OpenAICompatible:
         finally:
             self._router.release(endpoint, request.session)
 
+    def end_session(self, session: str) -> None:
+        if self._router is not None:
+            self._router.end_session(session)
+
     async def close(self) -> None:
         """Nothing of its own to close: the connections are the run's."""
 

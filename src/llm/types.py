@@ -219,6 +219,10 @@ class ChatModel(Protocol):
         """
         ...
 
+    def end_session(self, session: str) -> None:
+        """The simulation is over: nothing need be kept for its requests any longer."""
+        ...
+
     async def close(self) -> None: ...
 
 

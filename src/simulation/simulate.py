@@ -86,6 +86,7 @@ class Simulation:
         self.keep_prompt = keep_prompt
         self.calls = CallLog()
         self.prompts: dict[str, str] = {}
+        self._voices: list[Voice] = []
         timeout_s = stage.play.simulation_timeout_s
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.fatal: str | None = None
@@ -110,6 +111,8 @@ class Simulation:
             )
             return record
         finally:
+            for voice in self._voices:
+                voice.model.end_session(voice.session)
             current_scope.reset(token)
 
     async def _play(self) -> Record:
@@ -237,7 +240,7 @@ class Simulation:
         digest = prompt_digest(text)
         self.prompts[role] = digest
         self.keep_prompt(digest, text)
-        return Voice(
+        voice = Voice(
             role=role,
             model=model,
             session=f"{self.stage.play.run_id}/{key.domain}/{quote(key.task_id, safe='')}/{key.trial}/{role}",
@@ -248,6 +251,8 @@ class Simulation:
             deadline=self.deadline,
             tool_choice="required" if self.stage.solo and role != "judge" else None,
         )
+        self._voices.append(voice)
+        return voice
 
 
 def _dump(message: Message, turn_idx: int) -> dict[str, Any]:

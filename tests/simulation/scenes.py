@@ -41,6 +41,7 @@ class Lines:
         self.replies = list(replies)
         self.sent: list[ChatRequest] = []
         self.texts: list[list[dict[str, Any]]] = []
+        self.ended: list[str] = []
 
     async def complete(self, request: ChatRequest) -> Reply:
         self.sent.append(request)
@@ -51,6 +52,9 @@ class Lines:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def end_session(self, session: str) -> None:
+        self.ended.append(session)
 
     async def close(self) -> None:
         return

@@ -47,6 +47,9 @@ class ScriptedModel:
         )
         return Reply(line.text, calls, stats)
 
+    def end_session(self, session: str) -> None:
+        return
+
     async def close(self) -> None:
         return
 

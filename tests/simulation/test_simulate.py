@@ -179,3 +179,11 @@ def test_the_judge_is_not_asked_when_nothing_depends_on_it_unless_always():
     judge = Lines(reply(verdicts(False)))
     record = simulate(Lines(*agent), user(), judge=judge, task_id=task_id, judge_always=True)
     assert (record.reward, record.sub_rewards["NL_ASSERTION"]) == (1.0, 0.0)
+
+
+def test_models_are_told_when_a_session_is_over_however_it_ended():
+    for agent in (Lines(reply(None, CREATE), reply("Done.")), Lines(ModelError("server down"))):
+        customer = user()
+        simulate(agent, customer)
+        assert agent.ended == ["run/mock/create_task_1/0/agent"]
+        assert customer.ended == ["run/mock/create_task_1/0/user"]
