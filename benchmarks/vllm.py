@@ -1,0 +1,127 @@
+"""Two real vLLM servers on the CPU: what routing does to the prefix cache, sticky beside random and least-loaded.
+
+Needs `make install-vllm`. The load is the same for all: conversations that begin with one long prompt and grow
+turn by turn; only the first words of the prompt differ, so that no policy profits from another's cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.rows import Row
+from src.fleet.fleet import Fleet
+from src.fleet.plan import PoolKind, PoolSpec
+from src.fleet.probe import http_session, metrics_text
+from src.fleet.routing import PoolRouter
+from src.fleet.sampler import parse_metrics
+from src.fleet.settings import Device, Routing, ServerSettings
+from src.llm.factory import build
+from src.llm.http import HttpPool
+from src.llm.settings import ModelSettings, PoolSettings, Provider
+from src.llm.types import ChatMessage, ChatRequest, Endpoint
+from tests.vllm.local import AGENT_HABITS, CPU_ENVIRONMENT, SERVE_FLAGS, checkpoint, executable
+
+CONVERSATIONS, TURNS = 12, 8
+_PROMPT_WORDS = 900
+_MESSAGE_WORDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What the servers counted during one load, in tokens."""
+
+    asked: float
+    """Of all prompts."""
+    looked_up: float
+    found: float
+    """In the prefix cache."""
+
+    @property
+    def hit_rate(self) -> float:
+        return self.found / self.looked_up
+
+    @property
+    def computed(self) -> float:
+        """Prompt tokens that the cache did not save, per request."""
+        return (self.asked - self.found) / (CONVERSATIONS * TURNS)
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Hit rate and computed prompt tokens; the load is small enough to be the same in a quick run."""
+    del quick
+    found = asyncio.run(measure())
+    sticky = found[Routing.sticky]
+    table = []
+    for policy in (Routing.random, Routing.least_loaded):
+        other = found[policy]
+        beside = f"{policy} routing"
+        table += [
+            Row(f"vllm/prefix-cache hit rate, {policy}", sticky.hit_rate, other.hit_rate, "share", beside, more=True),
+            Row(f"vllm/computed prompt tokens, {policy}", sticky.computed, other.computed, "tokens/request", beside),
+        ]
+    return table
+
+
+async def measure() -> dict[Routing, CacheUse]:
+    """The same load under every policy, on one pair of servers."""
+    os.environ.update(CPU_ENVIRONMENT)
+    command = executable()
+    model = checkpoint(command, "agent", AGENT_HABITS)
+    pool = PoolSpec("agent", PoolKind.vllm, model=str(model), num=2, min_ready=2, extra_args=shlex.join(SERVE_FLAGS))
+    server = ServerSettings(executable=str(command), device=Device.cpu, num=2, start_port=0, preflight=False)
+    with TemporaryDirectory() as directory:
+        fleet = Fleet([pool], server, Path(directory))
+        try:
+            await fleet.start()
+            return {policy: await _load(policy, fleet.endpoints()) for policy in Routing}
+        finally:
+            await fleet.stop()
+
+
+async def _load(policy: Routing, endpoints: Sequence[Endpoint]) -> CacheUse:
+    router = PoolRouter("agent", policy, seed=0)
+    for endpoint in endpoints:
+        router.add(endpoint)
+    settings = ModelSettings(Provider.vllm, None, max_output_tokens=24, temperature=0.0, pool=PoolSettings("agent"))
+    before = await _counted(endpoints)
+    async with HttpPool() as http:
+        model = build(settings, name="agent", http=http, router=router)
+
+        async def converse(number: int) -> None:
+            words = random.Random(number)
+            history = [ChatMessage("system", f"{policy} {_words(random.Random(0), _PROMPT_WORDS)}")]
+            session = f"bench/retail/{number}/0/agent"
+            for _ in range(TURNS):
+                history.append(ChatMessage("user", _words(words, _MESSAGE_WORDS)))
+                await model.complete(ChatRequest(list(history), session, seed=number))
+                history.append(ChatMessage("assistant", _words(words, _MESSAGE_WORDS)))
+            model.end_session(session)
+
+        await asyncio.gather(*(converse(number) for number in range(CONVERSATIONS)))
+    after = await _counted(endpoints)
+    return CacheUse(*(now - then for now, then in zip(after, before, strict=True)))
+
+
+async def _counted(endpoints: Sequence[Endpoint]) -> tuple[float, float, float]:
+    """Prompt tokens, tokens looked up in the prefix cache and tokens found there, over all servers."""
+    async with http_session() as http:
+        texts = [await metrics_text(http, endpoint.base_url, endpoint.api_key, 10.0) for endpoint in endpoints]
+    read = [parse_metrics(text) for text in texts]
+    return (
+        sum(one.prompt_tokens for one in read),
+        sum(one.prefix_queries for one in read),
+        sum(one.prefix_hits for one in read),
+    )
+
+
+def _words(generator: random.Random, count: int) -> str:
+    return " ".join(
+        generator.choice(("order", "return", "item", "refund", "policy", "card", "gift")) for _ in range(count)
+    )
