@@ -108,17 +108,21 @@ class Experiment:
         self.runner: Runner | None = None
         self.interrupted = False
         self._task: asyncio.Task[Any] | None = None
+        self._closing: Tracker | None = None
+        """Set once only files and W&B are left to do."""
 
     async def perform(self) -> int:
         """Run to the end, or to an interrupt: the first one stops the run in good order, the second at once."""
         self._task = asyncio.current_task()
         with on_interrupt(self._stop, self._abort):
             try:
-                return await self._perform()
+                status = await self._perform()
             except asyncio.CancelledError:
                 if not self.interrupted:
                     raise
                 return ExitStatus.INTERRUPTED
+        # A sweep ends with the job that was interrupted, even if that came to its end in the time of grace.
+        return ExitStatus.INTERRUPTED if self.interrupted and _sweep is not None else status
 
     async def _perform(self) -> int:
         config = self.config
@@ -130,10 +134,18 @@ class Experiment:
         roles = self._roles(selection)
         progress = self._progress(schedule)
         with self._tracker(progress, schedule) as tracker:
-            with closing(TraceWriter(self.run_dir / "trace.json")) as trace:
-                listeners = [trace.listen, tracker.listen]
-                with Recorder(self.run_dir, logs=self.logs, progress=progress, listeners=listeners), progress:
-                    fleet = await self._simulate(domains, selection, schedule, roles, progress)
+            fleet: list[dict[str, Any]] = []
+            try:
+                with closing(TraceWriter(self.run_dir / "trace.json")) as trace:
+                    listeners = [trace.listen, tracker.listen]
+                    with Recorder(self.run_dir, logs=self.logs, progress=progress, listeners=listeners), progress:
+                        fleet = await self._simulate(domains, selection, schedule, roles, progress)
+            except BaseException as error:
+                self._closing = tracker
+                if not self._was_cut_short(error):
+                    await asyncio.to_thread(tracker.finish, {}, int(ExitStatus.FAILED))
+                    raise
+            self._closing = tracker
             outcome = self._take_stock(schedule)
             files = RunFiles(self.config, self.run_dir, self.store, domains, selection, roles)
             summary = files.write(outcome, fleet, self._about())
@@ -158,8 +170,18 @@ class Experiment:
         self.interrupted = True
         if self.runner is not None and not self.runner.over:
             self.runner.abort()
+        elif self._closing is not None:
+            self._closing.abandon()
         elif self._task is not None:
             self._task.cancel()
+
+    def _was_cut_short(self, error: BaseException) -> bool:
+        """Whether an error is an interrupt before the first simulation, after which the run is closed in good order."""
+        if not self.interrupted or self._task is None or not isinstance(error, asyncio.CancelledError):
+            return False
+        while self._task.cancelling():
+            self._task.uncancel()
+        return True
 
     def _select(self, domains: Mapping[str, Domain]) -> Selection:
         config = self.config
@@ -301,7 +323,7 @@ class Experiment:
     def _take_stock(self, schedule: Schedule) -> Outcome:
         runner = self.runner
         if runner is None:
-            return judge_outcome(schedule, self.store)
+            return judge_outcome(schedule, self.store, StopReason.INTERRUPTED if self.interrupted else None)
         return judge_outcome(schedule, self.store, runner.stop_reason, runner.stop_detail)
 
 

@@ -180,6 +180,11 @@ class Tracker:
             worker.join(5)
         return self._message()
 
+    def abandon(self) -> None:
+        """Let `finish` wait for the upload no longer; from any thread, also before it."""
+        self._child.problem = self._child.problem or "interrupted"
+        self._child.finished.set()
+
     def _message(self) -> str:
         child = self._child
         sync = f"upload it with: wandb sync {self._run_dir / 'wandb'}"
