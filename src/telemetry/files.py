@@ -94,15 +94,14 @@ class LineWriter:
         """Take one line; returns at once. Safe from any thread."""
         lines = self._lines
         lines.append(line)
-        if len(lines) >= _WAKE_AT:
+        if len(lines) % _WAKE_AT == 0:
             self._wake.set()
 
     def flush(self) -> None:
         """Everything taken so far is written when this returns."""
         with self._lock:
-            batch = []
-            while self._lines:
-                batch.append(self._lines.popleft())
+            take = self._lines.popleft
+            batch = [take() for _ in range(len(self._lines))]
             if not batch or self._broken:
                 return
             try:

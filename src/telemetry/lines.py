@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import lru_cache
 
 from src.telemetry.console import neutralise
 from src.telemetry.events import Event, LLMCall, Scope, SimulationDone, StepComplete, ToolCallDone
@@ -48,9 +49,15 @@ def token(text: str) -> str:
 
 def head(level: str, epoch_s: float, scope: Scope | None) -> str:
     """What every line begins with: level, time, task, trial, thread."""
+    return f"[{level}] {stamp(epoch_s)} {_place(scope)}"
+
+
+@lru_cache(maxsize=10_000)
+def _place(scope: Scope | None) -> str:
+    """The simulation in a line; made once for all lines of a simulation."""
     if scope is None:
-        return f"[{level}] {stamp(epoch_s)} task=global trial=- thread=-"
-    return f"[{level}] {stamp(epoch_s)} task={token(scope.task)} trial={scope.trial} thread={scope.thread}"
+        return "task=global trial=- thread=-"
+    return f"task={token(scope.task)} trial={scope.trial} thread={scope.thread}"
 
 
 def level_of(event: Event) -> int | None:
