@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +107,28 @@ def assert_no_server_remains(run_dir: Path) -> None:
 
 def rewards(run_dir: Path) -> dict[tuple[str, str, int], float]:
     return {(item["domain"], item["task_id"], item["trial"]): item["reward"] for item in records(run_dir)}
+
+
+def keys(run_dir: Path) -> Counter[tuple[str, str, int]]:
+    """How often each simulation is in the record."""
+    return Counter((record["domain"], record["task_id"], record["trial"]) for record in records(run_dir))
+
+
+def inventory(run_dir: Path) -> dict[str, int]:
+    counts: dict[str, int] = summary(run_dir)["inventory"]["overall"]
+    return counts
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Poll until the condition holds; its value."""
+    over = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < over, "waited in vain"
+        time.sleep(0.02)
+    return value
+
+
+def stored(run_dir: Path) -> int:
+    """How many whole lines the record has by now."""
+    path = run_dir / "simulations.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
