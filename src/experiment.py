@@ -137,8 +137,14 @@ class Experiment:
             fleet: list[dict[str, Any]] = []
             try:
                 with closing(TraceWriter(self.run_dir / "trace.json")) as trace:
-                    listeners = [trace.listen, tracker.listen]
-                    with Recorder(self.run_dir, logs=self.logs, progress=progress, listeners=listeners), progress:
+                    recorder = Recorder(
+                        self.run_dir,
+                        logs=self.logs,
+                        progress=progress,
+                        listeners=[tracker.listen],
+                        writers=[trace.listen],
+                    )
+                    with recorder, progress:
                         fleet = await self._simulate(domains, selection, schedule, roles, progress)
             except BaseException as error:
                 self._closing = tracker

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from src.telemetry.deferred import Deferred
 from src.telemetry.events import Event, Listener, RunMark, emit, subscribe
 from src.telemetry.lines import event_line, level_of
 from src.telemetry.logs import Logs
@@ -29,7 +30,8 @@ class Recorder:
         run_dir: gets `profile.jsonl`; that of an earlier attempt is gone on with.
         logs: of `logs.setup`; None: no log lines.
         progress: the display; entering and leaving it is the caller's.
-        listeners: further ones: the `listen` of a `TraceWriter`, a `Tracker`.
+        listeners: further ones: the `listen` of a `Tracker`.
+        writers: those that only write, which hear of events a little later, in a thread: of a `TraceWriter`.
     """
 
     def __init__(
@@ -39,20 +41,24 @@ class Recorder:
         logs: Logs | None = None,
         progress: Progress | None = None,
         listeners: Sequence[Listener] = (),
+        writers: Sequence[Listener] = (),
     ) -> None:
         self._run_dir = run_dir
         self._logs = logs
         self._listeners = list(listeners)
+        self._writers = list(writers)
         if progress is not None:
             self._listeners.insert(0, progress.listen)
         if logs is not None:
-            self._listeners.insert(0, _line_listener(logs))
+            self._writers.insert(0, _line_listener(logs))
+        self._deferred: Deferred | None = None
         self._profile: ProfileWriter | None = None
         self._unsubscribe: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
         self._profile = ProfileWriter(self._run_dir / "profile.jsonl")
-        for listener in (self._profile.listen, *self._listeners):
+        self._deferred = Deferred([_Guard(writer) for writer in (self._profile.listen, *self._writers)])
+        for listener in (self._deferred.listen, *self._listeners):
             guard = _Guard(listener)
             guard.leave = subscribe(guard)
             self._unsubscribe.append(guard.leave)
@@ -66,12 +72,17 @@ class Recorder:
         for unsubscribe in self._unsubscribe:
             unsubscribe()
         self._unsubscribe.clear()
+        if self._deferred is not None:
+            self._deferred.close()
+            self._deferred = None
         if self._profile is not None:
             self._profile.close()
             self._profile = None
 
     def flush(self) -> None:
         """Everything heard so far is in the files."""
+        if self._deferred is not None:
+            self._deferred.flush()
         if self._profile is not None:
             self._profile.flush()
         if self._logs is not None:
@@ -81,16 +92,20 @@ class Recorder:
 class _Guard:
     """A listener whose failure harms nobody."""
 
-    __slots__ = ("_listener", "leave")
+    __slots__ = ("_failed", "_listener", "leave")
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._failed = False
         self.leave: Callable[[], None] = lambda: None
 
     def __call__(self, event: Event) -> None:
+        if self._failed:
+            return
         try:
             self._listener(event)
         except Exception:
+            self._failed = True
             self.leave()
             logger.warning("a listener of events failed and is left out from now on", exc_info=True)
 

@@ -1,0 +1,60 @@
+"""Hands events to slow listeners in bulk and outside the event loop; `recorder` puts the writers of files behind it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from src.telemetry.events import Event, Listener
+
+_EVERY_S = 0.25
+_WAKE_AT = 500
+"""Events in memory at which they are handed on before their time."""
+
+
+class Deferred:
+    """One listener that stands for several: takes an event in no time, hands it on within a quarter of a second.
+
+    A hundred events one after the other cost a third less than as many in between other work, whose code and data
+    the processor has to fetch again each time.
+    """
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        """Every listener hears every event, in order, from one thread at a time; none may raise."""
+        self._listeners = listeners
+        self._events: deque[Event] = deque()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="events", daemon=True)
+        self._thread.start()
+
+    def listen(self, event: Event) -> None:
+        """Take one event."""
+        events = self._events
+        events.append(event)
+        if len(events) % _WAKE_AT == 0:
+            self._wake.set()
+
+    def flush(self) -> None:
+        """All events taken so far have been heard when this returns."""
+        with self._lock:
+            take = self._events.popleft
+            batch = [take() for _ in range(len(self._events))]
+            for listener in self._listeners:
+                for event in batch:
+                    listener(event)
+
+    def close(self) -> None:
+        """Hand on what is left and end the thread."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+        self.flush()
+
+    def _work(self) -> None:
+        while not self._closing:
+            self._wake.wait(_EVERY_S)
+            self._wake.clear()
+            self.flush()
