@@ -11,7 +11,7 @@ from pathlib import Path
 from src.analysis.profile import read_profiles, run_directories
 from src.analysis.tables import all_figures, draw, headline, write_csv
 from src.errors import UserError
-from src.telemetry.console import err, neutralise, out, wide
+from src.telemetry.console import complain, neutralise, out, wide
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _analyze(options)
     except UserError as error:
-        err.print(f"error: {error}", style="red", markup=False)
+        complain(str(error))
         return 1
     return 0
 

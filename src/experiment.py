@@ -43,7 +43,7 @@ from src.simulation.conversation import Rules
 from src.simulation.record import Record
 from src.simulation.simulate import Job, Simulation
 from src.simulation.stage import Cast, Play, Stage
-from src.telemetry.console import err, out
+from src.telemetry.console import err, out, tell
 from src.telemetry.logs import Logs
 from src.telemetry.logs import setup as logs_of_run
 from src.telemetry.progress import Progress
@@ -158,7 +158,7 @@ class Experiment:
             show(outcome, self.run_dir, out)
             told = await asyncio.to_thread(tracker.finish, summary, int(outcome.exit_status))
         if told:
-            err.print(told, markup=False)
+            tell(told)
         if _sweep is not None:
             _sweep.add(self.run_dir, outcome)
         return outcome.exit_status

@@ -26,8 +26,7 @@ from src.config.resume import check_resumable, resumed_arguments, save_sweep
 from src.config.run_dir import register_resolvers, remove_unused, save_composition
 from src.config.schema import register
 from src.errors import UserError
-from src.telemetry.console import err
-from src.telemetry.secrets import redact
+from src.telemetry.console import complain, tell
 
 FINISHED, INFRASTRUCTURE, FAILED, INTERRUPTED = 0, 3, 1, 130
 """The exit statuses of spec 10, from best to worst."""
@@ -70,7 +69,7 @@ class Jobs:
         with reserved(run_dir):
             check_resumable(config, run_dir)
             for line in chosen:
-                err.print(f"[yellow]note[/]: {line}")
+                tell(line, "note: ", "yellow")
             return self._run_checked(config, tree, run_dir, sweep_dir)
 
     def _run_checked(self, config: Config, tree: DictConfig, run_dir: Path, sweep_dir: Path | None) -> int:
@@ -141,11 +140,6 @@ def status_of(error: SystemExit) -> int:
     return error.code if isinstance(error.code, int) and error.code in _BADNESS else FAILED
 
 
-def complain(text: str) -> None:
-    """An error for people, on standard error."""
-    err.print(f"error: {redact(text)}", markup=False)
-
-
 def show_traceback() -> None:
     """An error of this program itself, or one that the user wants to see whole."""
-    err.print(redact(traceback.format_exc()), markup=False)
+    tell(traceback.format_exc())

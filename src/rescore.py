@@ -24,7 +24,7 @@ from src.batch.files import replaced, write_json
 from src.batch.store import RECORD_FILE
 from src.errors import UserError
 from src.evaluation.recorded import read_records, read_results, recorded_verdicts
-from src.telemetry.console import err, neutralise, out
+from src.telemetry.console import complain, neutralise, out
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         reports = asyncio.run(rescore(options.source, options.output, options.data_dir))
     except UserError as error:
-        err.print(f"[red]error[/]: {escape(neutralise(str(error)))}")
+        complain(str(error))
         return 1
     except KeyboardInterrupt:
         return 130

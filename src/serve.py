@@ -32,18 +32,17 @@ them running until Ctrl-C. Their directory (hydra.run.dir=...) gets model_config
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status: 0 ended by Ctrl-C or SIGTERM, 1 the fleet could not be had."""
-    from src.telemetry.console import err, out
+    from src.telemetry.console import complain, out
 
     if any(argument in ("-h", "--help") for argument in arguments):
         out.print(_HELP, markup=False)
         return 0
     from src.fleet.fleet import shutdown
-    from src.telemetry.secrets import redact
 
     try:
         _serve(arguments)
     except UserError as error:
-        err.print(f"error: {redact(str(error))}", markup=False)
+        complain(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
@@ -186,12 +185,12 @@ class _Service:
 
 def _show_state(event: Event) -> None:
     """One line for each change of a server."""
-    from src.telemetry.console import err
+    from src.telemetry.console import tell
     from src.telemetry.events import ReplicaState
 
     if isinstance(event, ReplicaState):
         detail = f": {event.detail}" if event.detail else ""
-        err.print(f"{event.replica} {event.state}{detail}", markup=False)
+        tell(f"{event.replica} {event.state}{detail}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from src.analysis.conversation import overview_table, simulation
 from src.analysis.explain import gold_checks, gold_checks_of_task
 from src.analysis.records import choose, overviews, read_prompts, read_record
 from src.errors import UserError
-from src.telemetry.console import err, out, wide
+from src.telemetry.console import complain, out, wide
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _show(options)
     except UserError as error:
-        err.print(f"error: {error}", style="red", markup=False)
+        complain(str(error))
         return 1
     return 0
 
@@ -39,7 +39,10 @@ def _show(options: argparse.Namespace) -> None:
     if not in_full and not options.failed:
         wide.print(overview_table(chosen))
         passed = sum(not one.failed for one in chosen)
-        out.print(f"\n{passed} of {len(chosen)} with reward 1; --task {_example(directory)} shows one, --failed why")
+        out.print(
+            f"\n{passed} of {len(chosen)} with reward 1; --task {_example(directory)} shows one, --failed why",
+            markup=False,
+        )
         return
     for index, one in enumerate(chosen):
         if index:

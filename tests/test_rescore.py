@@ -25,7 +25,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     text = io.StringIO()
     console = Console(file=text, width=400, highlight=False)
     monkeypatch.setattr(rescore, "out", console)
-    monkeypatch.setattr(rescore, "err", console)
+    monkeypatch.setattr("src.telemetry.console.err", console)
     return text
 
 

@@ -17,6 +17,7 @@ from src.batch.runner import StopReason
 from src.batch.schedule import Schedule
 from src.batch.store import Entry, Store
 from src.evaluation.metrics import Estimate, Metrics, Result, measure
+from src.telemetry.console import neutralise
 
 SUMMARY_FILE = "summary.json"
 
@@ -123,7 +124,7 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
     console.print()
     overall = outcome.inventory["overall"]
     if outcome.stopped is not None:
-        console.print(f"[yellow]stopped early[/]: {escape(outcome.stopped)}")
+        console.print(f"[yellow]stopped early[/]: {escape(neutralise(outcome.stopped))}")
     if overall.infrastructure_errors:
         excluded = outcome.metrics["overall"].average_reward_excluding_infrastructure
         without = "" if excluded is None else f" (reward without them {excluded.value:.3f})"

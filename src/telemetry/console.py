@@ -7,6 +7,9 @@ import re
 from typing import IO
 
 from rich.console import Console
+from rich.text import Text
+
+from src.telemetry.secrets import redact
 
 
 class SteadyConsole(Console):
@@ -48,6 +51,16 @@ def neutralise(text: str, keep_lines: bool = False) -> str:
     with `keep_lines` newlines and tabs stay.
     """
     return (_UNSAFE_BUT_LINES if keep_lines else _UNSAFE).sub(_escape, text)
+
+
+def complain(text: str) -> None:
+    """An error for people."""
+    tell(text, "error: ", "red")
+
+
+def tell(text: str, opening: str = "", style: str = "") -> None:
+    """A message on standard error, free of keys and of control characters; `style` is that of its opening."""
+    err.print(Text.assemble((opening, style), redact(neutralise(text, keep_lines=True))))
 
 
 def _escape(match: re.Match[str]) -> str:
