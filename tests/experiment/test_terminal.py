@@ -29,6 +29,7 @@ class Evil(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     asked = 0
+    refuses = False
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -37,7 +38,7 @@ class Evil(BaseHTTPRequestHandler):
         if body.get("tools") and type(self).asked % 2:
             call = {"name": f"tool{EVIL}", "arguments": json.dumps({f"argument{EVIL}": EVIL})}
             message = {"role": "assistant", "content": None, "tool_calls": [{"id": EVIL, "function": call}]}
-        if type(self).asked % 9 == 0:
+        if self.refuses or type(self).asked % 9 == 0:
             self.answer(400, {"error": {"message": EVIL}})
         else:
             usage = {"prompt_tokens": 3, "completion_tokens": 3}
@@ -58,8 +59,9 @@ class Evil(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def evil_model() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Evil)
+def evil_model(refuses: bool = False) -> Iterator[str]:
+    handler = type("Handler", (Evil,), {"asked": 0, "refuses": refuses})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -146,3 +148,12 @@ def test_show_neither(evil_run: tuple[Path, str, str], arguments: list[str]) -> 
     assert "Traceback" not in text
     assert_harmless(text)
     assert not re.search("\x1b\\[2J", text)
+
+
+def test_nor_does_the_error_of_a_model_that_refuses_from_the_start(tmp_path: Path) -> None:
+    with evil_model(refuses=True) as url:
+        model = ("user_llm.provider=openai", "user_llm.model=evil", f"user_llm.base_url={url}/v1")
+        shown = on_terminal(command(tmp_path / "run", "experiment=smoke", *model))
+    assert "1 of 1 models cannot be used" in shown
+    assert "owned" in shown
+    assert_harmless(shown)
