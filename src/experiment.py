@@ -247,7 +247,7 @@ class Experiment:
         raise_open_files(self.config.max_concurrency)
         async with HttpPool() as http:
             await preflight(roles.by_name(), http)
-            fleet = await self._fleet(selection, roles)
+            fleet = await self._fleet_and_domains(domains, selection, roles)
             try:
                 cast = hire(roles, fleet.router, http, PriceTable.load(PRICES), self.config.limits.call_timeout_s)
                 play = self._play(cast, roles)
@@ -260,6 +260,18 @@ class Experiment:
                 replicas = [asdict(status) for status in fleet.status()]
                 await fleet.detach()
         return replicas
+
+    async def _fleet_and_domains(self, domains: Mapping[str, Domain], selection: Selection, roles: Roles) -> Fleet:
+        """The fleet, started while the domains are read: neither needs the other, and both take their time."""
+        starting = asyncio.create_task(self._fleet(selection, roles))
+        try:
+            for name in selection.tasks:
+                await asyncio.to_thread(domains[name].load)
+        except BaseException:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            raise
+        return await starting
 
     async def _fleet(self, selection: Selection, roles: Roles) -> Fleet:
         """The servers of this run's pools, or those of the sweep's last job if they are the same."""

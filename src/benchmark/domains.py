@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, cached_property
 from pathlib import Path
@@ -44,6 +45,17 @@ BASE = "base"
 """The task set that is meant when none is named."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What a domain's data come to."""
+
+    policy: str
+    solo_policy: str | None
+    agent_tools: list[dict[str, Any]]
+    user_tools: list[dict[str, Any]]
+    world: World
+
+
 class Domain:
     """A service world: one policy, one set of tools, one database, many tasks. Made by `load_domain`."""
 
@@ -51,25 +63,63 @@ class Domain:
         self.name = name
         self.folder = folder
         """Holds the database, the policy and the tasks."""
-        module = importlib.import_module(f"tau2.domains.{_base_name(name)}.environment")
-        options = _OPTIONS.get(name, {})
-        with _reading_from(module, folder):
+        self._loaded: dict[str, list[Task]] = {}
+        self._prepared: dict[int, PreparedTask] = {}
+
+    @cached_property
+    def _contents(self) -> _Contents:
+        """What the package makes of the data; read when it is first needed, tasks can be had without."""
+        module = importlib.import_module(f"tau2.domains.{_base_name(self.name)}.environment")
+        options = _OPTIONS.get(self.name, {})
+        with _reading_from(module, self.folder):
             try:
                 template: PackageEnvironment = module.get_environment(**options)
             except (OSError, ValueError) as error:
-                raise UserError(f"domain {name}: its data in {folder} cannot be read: {_first_lines(error)}") from error
+                raise UserError(
+                    f"domain {self.name}: its data in {self.folder} cannot be read: {_first_lines(error)}"
+                ) from error
             try:
-                self.solo_policy: str | None = module.get_environment(solo_mode=True, **options).get_policy()
+                solo_policy: str | None = module.get_environment(solo_mode=True, **options).get_policy()
             except (OSError, ValueError):
-                self.solo_policy = None
-        self.policy: str = template.get_policy()
-        self.agent_tools: list[dict[str, Any]] = [tool.openai_schema for tool in template.get_tools()]
-        self.user_tools: list[dict[str, Any]] = (
-            [tool.openai_schema for tool in template.get_user_tools()] if template.user_tools is not None else []
+                solo_policy = None
+        user_tools = template.get_user_tools() if template.user_tools is not None else []
+        return _Contents(
+            policy=template.get_policy(),
+            solo_policy=solo_policy,
+            agent_tools=[tool.openai_schema for tool in template.get_tools()],
+            user_tools=[tool.openai_schema for tool in user_tools],
+            world=World(template),
         )
-        self.world = World(template)
-        self._loaded: dict[str, list[Task]] = {}
-        self._prepared: dict[int, PreparedTask] = {}
+
+    def load(self) -> None:
+        """Read policy, tools and database now, which takes some tenths of a second; safe in a thread.
+
+        Raises:
+            UserError: the data cannot be read. Every use of them raises it too.
+        """
+        _ = self._contents
+
+    @property
+    def policy(self) -> str:
+        return self._contents.policy
+
+    @property
+    def solo_policy(self) -> str | None:
+        """What an agent that works alone reads; None where the domain has no such mode."""
+        return self._contents.solo_policy
+
+    @property
+    def agent_tools(self) -> list[dict[str, Any]]:
+        """OpenAI schemas, as those of the user's tools."""
+        return self._contents.agent_tools
+
+    @property
+    def user_tools(self) -> list[dict[str, Any]]:
+        return self._contents.user_tools
+
+    @property
+    def world(self) -> World:
+        return self._contents.world
 
     @property
     def supports_solo(self) -> bool:

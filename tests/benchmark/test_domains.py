@@ -135,7 +135,7 @@ def test_broken_data_is_named(tmp_path: Path) -> None:
     shutil.copytree(FOLDER / "mock", folder)
     (folder / "db.json").write_text('{"tasks": {}}')
     with pytest.raises(UserError, match=r"its data in .* cannot be read"):
-        load_domain("mock", folder)
+        load_domain("mock", folder).load()
 
 
 def test_telecom_workflow_is_telecom_with_another_policy() -> None:
