@@ -28,7 +28,7 @@ _COUNT, _POSITIVE, _FROM_ZERO = Range(1), Range(0, above=True), Range(0)
 
 _RANGES = {
     "agent.max_context_tokens": _COUNT,
-    "server.num": _COUNT,
+    "server.num": Range(1, 4096),
     "server.start_port": Range(0, 65535),
     "server.tensor_parallel_size": _COUNT,
     "server.stagger_s": _FROM_ZERO,
@@ -56,9 +56,9 @@ _RANGES = {
     "limits.grace_s": _FROM_ZERO,
     "max_steps": _COUNT,
     "max_errors": _COUNT,
-    "num_trials": _COUNT,
+    "num_trials": Range(1, 10_000),
     "num_tasks": _COUNT,
-    "max_concurrency": _COUNT,
+    "max_concurrency": Range(1, 100_000),
     "seed": _FROM_ZERO,
 }
 _RANGES_BY_ENDING = {
