@@ -1,35 +1,35 @@
-"""`python -m benchmarks [--quick | --guard] [NAME …]`: measure, show the table, and keep or check it.
+"""`python -m benchmarks [--quick | --guard | --report] [NAME …]`: measure, show the table, and keep or check it.
 
-A full run writes `benchmarks/table.json`, which `--guard` compares with: it fails when a guarded ratio
-falls by more than a third.
+A full run writes `benchmarks/table.json`, the plots and `benchmarks/README.md`; a full run of some names replaces
+their part of them. `--quick` and `--guard` write nothing; `--guard` fails when a guarded ratio falls by more than a
+third below the table's.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import date
 from importlib import import_module
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rows import Row
+from benchmarks.table import TABLE, Measured, about, read_table, write_table
 
-TABLE = Path(__file__).with_name("table.json")
 ALLOWED_LOSS = 1 / 3
 
-NAMES = ("environment", "batch", "requests")
+NAMES = ("start", "parts", "environment", "requests", "batch", "profiling", "long", "busy", "scale", "vllm")
 """Modules of this package with a function `rows(*, quick: bool) -> list[Row]`."""
 
-GUARDED = ("environment", "requests")
+GUARDED = ("parts", "environment", "requests")
 """The cheap and steady ones that the guard runs."""
+
+FULL_ONLY = ("vllm",)
+"""Not part of a quick run unless they are named."""
 
 
 def show(rows: list[Row], console: Console) -> None:
@@ -39,15 +39,35 @@ def show(rows: list[Row], console: Console) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("beside", overflow="fold")
     for row in rows:
-        ratio = "-" if row.ratio is None else f"×{row.ratio:,.1f}"
-        goal = "" if row.goal is None else f"×{row.goal:,.1f}"
-        missed = row.goal is not None and row.ratio is not None and row.ratio < row.goal
-        theirs = "-" if row.theirs is None else _number(row.theirs)
-        ratio = f"[yellow]{ratio}[/]" if missed else ratio
+        ratio = "-" if row.ratio is None else f"×{number(row.ratio)}"
+        style = "yellow" if row.met is False else ""
+        theirs = "-" if row.theirs is None else number(row.theirs)
         table.add_row(
-            row.name, _number(row.ours), theirs, row.unit, ratio, goal, "" if row.theirs is None else row.beside
+            row.name,
+            number(row.ours),
+            theirs,
+            row.unit,
+            ratio,
+            goal_of(row),
+            "" if row.theirs is None else row.beside,
+            style=style,
         )
     console.print(table)
+
+
+def goal_of(row: Row) -> str:
+    """What was aimed at: a ratio, a limit, or both."""
+    goals = [] if row.goal is None else [f"×{number(row.goal)}"]
+    if row.limit is not None:
+        goals.append(f"{'≥' if row.more else '≤'} {number(row.limit)}")
+    return ", ".join(goals)
+
+
+def number(value: float) -> str:
+    """Three figures that matter."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def check(rows: list[Row], known: Mapping[str, float], console: Console) -> bool:
@@ -62,13 +82,11 @@ def check(rows: list[Row], known: Mapping[str, float], console: Console) -> bool
         if row.ratio < least:
             held = False
             console.print(f"[red]lost[/]: {row.name}: ×{row.ratio:.1f}, at least ×{least:.1f} is expected")
-    if not compared:
+    if compared:
+        console.print(f"\n{compared} ratios compared with {TABLE.name}: {'all hold' if held else 'some are lost'}")
+    else:
         console.print(f"[red]nothing compared[/]: {TABLE.name} has none of these rows; make it with make bench")
     return held and compared > 0
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def main() -> int:
@@ -78,33 +96,47 @@ def main() -> int:
     kind.add_argument(
         "--guard", action="store_true", help="small samples of the cheap ones, checked against table.json"
     )
+    kind.add_argument("--report", action="store_true", help="README.md and plots again, from table.json")
     parser.add_argument("names", nargs="*", help="some of the benchmarks only")
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in NAMES]
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]}; there are {', '.join(NAMES)}")
-    names = args.names or (GUARDED if args.guard else NAMES)
     console = Console(width=None if sys.stdout.isatty() else 140)
-    rows: list[Row] = []
-    for name in names:
-        begun = time.perf_counter()
-        found: list[Row] = import_module(f"benchmarks.{name}").rows(quick=args.quick or args.guard)
-        console.print(f"\n[bold]{name}[/] ({time.perf_counter() - begun:.0f} s)")
-        show(found, console)
-        rows += found
-    if args.guard:
-        committed = {row["name"]: row["ratio"] for row in json.loads(TABLE.read_text())["rows"]}
-        return 0 if check(rows, committed, console) else 1
-    if not args.quick and not args.names:
-        _save(rows)
-        console.print(f"\nwritten: {TABLE}")
+    table = read_table()
+    if not args.report:
+        quick = args.quick or args.guard
+        names = args.names or (GUARDED if args.guard else NAMES)
+        left_out = [name for name in FULL_ONLY if quick and name not in args.names]
+        measured: dict[str, Measured] = {}
+        for name in names:
+            if name in left_out:
+                console.print(f"\n[bold]{name}[/] is left out of a quick run; by name: python -m benchmarks {name}")
+                continue
+            measured[name] = _measure(name, quick, console)
+        if args.guard:
+            known = {row.name: row.ratio for found in table.values() for row in found.rows if row.ratio is not None}
+            rows = [row for found in measured.values() for row in found.rows]
+            return 0 if check(rows, known, console) else 1
+        if quick:
+            return 0
+        table |= measured
+        table = {name: table[name] for name in NAMES if name in table}
+        write_table(table)
+    from benchmarks.report import write_report
+
+    for path in write_report(table):
+        console.print(f"written: {path}")
     return 0
 
 
-def _save(rows: list[Row]) -> None:
-    about = {"date": date.today().isoformat(), "python": platform.python_version(), "machine": platform.machine()}
-    table = [{**asdict(row), "ratio": row.ratio} for row in rows]
-    TABLE.write_text(json.dumps({**about, "rows": table}, indent=1) + "\n")
+def _measure(name: str, quick: bool, console: Console) -> Measured:
+    load, begun = os.getloadavg()[0], time.perf_counter()
+    rows: list[Row] = import_module(f"benchmarks.{name}").rows(quick=quick)
+    seconds = time.perf_counter() - begun
+    console.print(f"\n[bold]{name}[/] ({seconds:.0f} s)")
+    show(rows, console)
+    return Measured(rows, about(seconds, load))
 
 
 if __name__ == "__main__":

@@ -7,38 +7,49 @@ start-up (imports, reading the data) is measured apart and left out of the cost 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import os
+import pstats
 import resource
+import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.rows import Row
 
+GOALS = {"retail": 200.0, "airline": 300.0, "telecom": 40.0}
+"""How many times less CPU than the package's a simulation is meant to cost."""
+
+_MOST_MIB = 250.0
+_EVENTS = 1.33
+"""What PROFILE events may make of a simulation's cost."""
+
+_QUICK_TASKS = {"retail": 4, "airline": 2, "telecom": 20}
+_FULL_TASKS = {"retail": 20, "airline": 20, "telecom": 114}
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One side of one batch."""
 
-    cpu_s: float
-    simulations: int
-    peak_bytes: int
+    cpu_ms: float
+    """Per simulation, the middle of several rounds."""
+    peak_mib: float
     reward: float
     """Mean reward: both sides must have done the same work."""
-
-    @property
-    def cpu_ms(self) -> float:
-        return 1000 * self.cpu_s / self.simulations
-
-
-GOALS = {"retail": 200.0, "airline": 300.0, "telecom": 40.0}
+    events_cpu_ms: float | None = None
+    """The same with all that listens to events at log_level=PROFILE."""
+    profile: tuple[str, ...] = ()
+    """Where the time goes: the functions with the most of their own."""
 
 
 def rows(*, quick: bool) -> list[Row]:
@@ -52,24 +63,30 @@ def rows(*, quick: bool) -> list[Row]:
 
     table: list[Row] = []
     for name, goal in GOALS.items():
-        count = (114 if name == "telecom" else 20) if not quick else (40 if name == "telecom" else 6)
+        count = (_QUICK_TASKS if quick else _FULL_TASKS)[name]
         with TemporaryDirectory() as directory:
             path = Path(directory) / "conversations.json"
             ids = [task.id for task in load_domain(name).tasks("base")][:count]
             save(record(load_domain(name), ids), path)
             for concurrency in (1, 10):
-                repeats = max(1, 400 // count) if quick else max(1, 2000 // count)
-                ours = measure("ours", name, path, concurrency, repeats)
-                events = measure("ours-with-events", name, path, concurrency, repeats)
+                ours = measure("ours", name, path, concurrency, max(1, (200 if quick else 1000) // count))
                 theirs = measure("package", name, path, concurrency, 1)
-                if not ours.reward == events.reward == theirs.reward:
-                    raise AssertionError(f"{name}: rewards differ: {ours.reward}, {events.reward}, {theirs.reward}")
+                if ours.reward != theirs.reward:
+                    raise AssertionError(f"{name}: rewards differ: {ours.reward}, {theirs.reward}")
+                assert ours.events_cpu_ms is not None
                 place = f"batch/{name}/concurrency {concurrency}"
-                guarded = concurrency == 1
+                detail = {"profile": list(ours.profile)} if concurrency == 10 else {}
                 table += [
-                    Row(f"{place}/cpu", ours.cpu_ms, theirs.cpu_ms, "ms/simulation", guarded=guarded, goal=goal),
-                    Row(f"{place}/cpu with events", events.cpu_ms, theirs.cpu_ms, "ms/simulation", goal=goal * 0.75),
-                    Row(f"{place}/peak memory", ours.peak_bytes / 2**20, theirs.peak_bytes / 2**20, "MiB"),
+                    Row(f"{place}/cpu", ours.cpu_ms, theirs.cpu_ms, "ms/simulation", goal=goal, detail=detail),
+                    Row(
+                        f"{place}/cpu with events",
+                        ours.events_cpu_ms,
+                        ours.cpu_ms,
+                        "ms/simulation",
+                        "the same without",
+                        goal=1 / _EVENTS,
+                    ),
+                    Row(f"{place}/peak memory", ours.peak_mib, theirs.peak_mib, "MiB", limit=_MOST_MIB),
                 ]
     return table
 
@@ -79,8 +96,7 @@ def measure(side: str, domain: str, conversations: Path, concurrency: int, repea
     command = [sys.executable, "-m", "benchmarks.batch", side, domain, str(conversations), str(concurrency)]
     done = subprocess.run(
         [*command, str(repeats)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
     )
@@ -89,9 +105,10 @@ def measure(side: str, domain: str, conversations: Path, concurrency: int, repea
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: int, events: bool) -> Measured:
-    """The batch through `Runner`, record and scoring included."""
+def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: int) -> Measured:
+    """The batch through `Runner`, record and scoring included; rounds with and without events take turns."""
     import asyncio
+    import logging
 
     from benchmarks.scripted import ReplayModel, load
     from src.batch.runner import Runner
@@ -99,16 +116,19 @@ def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: i
     from src.batch.store import Store
     from src.benchmark import prompts
     from src.benchmark.domains import load_domain
+    from src.collector import collect_seldom, heap_set_aside
     from src.simulation.conversation import Rules
     from src.simulation.record import Record
     from src.simulation.simulate import Job, Simulation
     from src.simulation.stage import Cast, Play, Stage
+    from src.telemetry.levels import PROFILE
+    from src.telemetry.live_metrics import LiveMetrics
+    from src.telemetry.logs import setup
+    from src.telemetry.progress import Mode, Progress
     from src.telemetry.recorder import Recorder
+    from src.telemetry.trace import TraceWriter
 
-    class Nobody:
-        def started(self, *_: object) -> None: ...
-        def finished(self, *_: object) -> None: ...
-
+    collect_seldom()
     known = load(conversations)
     domain = load_domain(domain_name)
     tasks = domain.tasks("base", ids=list(known))
@@ -116,29 +136,79 @@ def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: i
     stage = Stage(domain, Play("bench", Cast(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)))
     by_id = {task.id: task for task in tasks}
 
-    async def batch(directory: Path, trials: int) -> Store:
-        with Store(directory) as store:
-            schedule = make_schedule({domain_name: tasks}, seed=300, num_trials=trials)
+    async def batch(directory: Path, trials: int, events: bool) -> tuple[float, list[float]]:
+        """CPU seconds and rewards."""
+        schedule = make_schedule({domain_name: tasks}, seed=300, num_trials=trials)
+        progress = Progress(schedule.totals, mode=Mode.off)
+        with ExitStack() as stack:
+            store = stack.enter_context(Store(directory))
+            if events:
+                logs = stack.enter_context(setup(directory, PROFILE))
+                trace = TraceWriter(directory / "trace.json")
+                stack.callback(trace.close)
+                live = LiveMetrics(progress.tally)
+                recorder = Recorder(
+                    directory, logs=logs, progress=progress, listeners=[live.listen], writers=[trace.listen]
+                )
+                stack.enter_context(recorder)
 
             async def simulate(job: Job) -> Record:
                 return await Simulation(stage, by_id[job.key.task_id], job, store.keep_prompt).run()
 
-            await Runner(schedule, simulate, store, Nobody(), max_concurrency=concurrency).run()
-            return store
+            begun = time.process_time()
+            with heap_set_aside():
+                await Runner(schedule, simulate, store, progress, max_concurrency=concurrency).run()
+            stack.close()
+            spent = time.process_time() - begun
+            return spent, [entry.reward for entry in store.entries.values()]
 
-    with TemporaryDirectory() as directory:
+    logging.raiseExceptions = False
+    with TemporaryDirectory() as directory, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         run_dir = Path(directory)
-        asyncio.run(batch(run_dir / "warm", 1))
-        model.turns.clear()
-        begun = time.process_time()
-        if events:
-            with Recorder(run_dir):
-                store = asyncio.run(batch(run_dir / "timed", repeats))
-        else:
-            store = asyncio.run(batch(run_dir / "timed", repeats))
-        cpu_s = time.process_time() - begun
-    rewards = [entry.reward for entry in store.entries.values()]
-    return Measured(cpu_s, len(rewards), _peak_bytes(), round(sum(rewards) / len(rewards), 6))
+        _, rewards = asyncio.run(batch(run_dir / "warm", 1, events=True))
+        without: list[float] = []
+        heard: list[float] = []
+        for number in range(_ROUNDS):
+            for events, spent in ((False, without), (True, heard)):
+                part = run_dir / f"{number}-{events}"
+                part.mkdir()
+                cpu_s, _ = asyncio.run(batch(part, repeats, events))
+                spent.append(1000 * cpu_s / (repeats * len(tasks)))
+        peak_mib = _peak_mib()
+        profile = cProfile.Profile()
+        profile.enable()
+        asyncio.run(batch(run_dir / "profiled", repeats, events=False))
+        profile.disable()
+    return Measured(
+        cpu_ms=statistics.median(without),
+        peak_mib=peak_mib,
+        reward=round(sum(rewards) / len(rewards), 6),
+        events_cpu_ms=statistics.median(heard),
+        profile=top_functions(profile),
+    )
+
+
+_ROUNDS = 5
+
+
+def top_functions(profile: cProfile.Profile, count: int = 12) -> tuple[str, ...]:
+    """The functions with the most time of their own, with its share of the whole."""
+    stats: Any = pstats.Stats(profile)
+    total = sum(own for _, _, own, _, _ in stats.stats.values())
+    found = sorted(stats.stats.items(), key=lambda entry: -entry[1][2])[:count]
+    return tuple(f"{100 * entry[2] / total:4.1f} %  {_named(where)}" for where, entry in found)
+
+
+def _named(where: tuple[str, int, str]) -> str:
+    file, line, function = where
+    if file == "~":
+        return function
+    for marker in ("/site-packages/", "/src/", "/benchmarks/", "/lib/"):
+        if marker in file:
+            kept = marker[1:] if marker in ("/src/", "/benchmarks/") else ""
+            file = kept + file.rsplit(marker, 1)[1]
+            break
+    return f"{file}:{line} {function}"
 
 
 def run_package(domain_name: str, conversations: Path, concurrency: int) -> Measured:
@@ -205,16 +275,16 @@ def run_package(domain_name: str, conversations: Path, concurrency: int) -> Meas
         begun = time.process_time()
         rewards = batch(Path(directory) / "results.json")
         cpu_s = time.process_time() - begun
-    return Measured(cpu_s, len(rewards), _peak_bytes(), round(sum(rewards) / len(rewards), 6))
+    return Measured(1000 * cpu_s / len(rewards), _peak_mib(), round(sum(rewards) / len(rewards), 6))
 
 
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("side", choices=["ours", "ours-with-events", "package"])
+    parser.add_argument("side", choices=["ours", "package"])
     parser.add_argument("domain")
     parser.add_argument("conversations", type=Path)
     parser.add_argument("concurrency", type=int)
@@ -223,10 +293,8 @@ def main() -> None:
     if args.side == "package":
         measured = run_package(args.domain, args.conversations, args.concurrency)
     else:
-        events = args.side == "ours-with-events"
-        measured = run_ours(args.domain, args.conversations, args.concurrency, args.repeats, events)
-    fields = {"cpu_s": measured.cpu_s, "simulations": measured.simulations}
-    print(json.dumps({**fields, "peak_bytes": measured.peak_bytes, "reward": measured.reward}))
+        measured = run_ours(args.domain, args.conversations, args.concurrency, args.repeats)
+    print(json.dumps(asdict(measured)))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def rows(*, quick: bool) -> list[Row]:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     table: list[Row] = []
     for name, goal in GOALS.items():
-        table += _domain_rows(load_domain(name), goal, tasks_taken=3 if quick else 8, rounds=2 if quick else 3)
+        table += _domain_rows(load_domain(name), goal, tasks_taken=4, rounds=2 if quick else 3)
     return table
 
 

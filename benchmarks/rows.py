@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A figure; lower is better, and `ratio` says how many times lower ours is."""
+    """A figure; lower is better unless `more`, and `ratio` says how many times better ours is."""
 
     name: str
     """What was measured, unique in the table: `environment/retail/time`."""
@@ -20,7 +21,35 @@ class Row:
     """Whether `make bench-guard` watches the ratio (cheap and steady ones only)."""
     goal: float | None = None
     """The ratio aimed at."""
+    limit: float | None = None
+    """What ours is meant to stay below; with `more`, above."""
+    more: bool = False
+    """Whether more is better."""
+    detail: dict[str, Any] = field(default_factory=dict)
+    """What plots and the README show of it beyond the figure: series, profiles, sizes of samples."""
 
     @property
     def ratio(self) -> float | None:
-        return None if self.theirs is None or not self.ours else self.theirs / self.ours
+        if self.theirs is None or not self.ours or not self.theirs:
+            return None
+        return self.ours / self.theirs if self.more else self.theirs / self.ours
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the figure is what was aimed at; None: nothing was."""
+        verdicts = []
+        if self.goal is not None and self.ratio is not None:
+            verdicts.append(self.ratio >= self.goal)
+        if self.limit is not None:
+            verdicts.append(self.ours >= self.limit if self.more else self.ours <= self.limit)
+        return all(verdicts) if verdicts else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `table.json`; without what is as by default."""
+        fields = {name: value for name, value in asdict(self).items() if value not in (None, False, {})}
+        return {**fields, "theirs": self.theirs}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Row:
+        """What `as_dict` gave."""
+        return cls(**fields)

@@ -83,6 +83,8 @@ class ReplayModel:
             _, _, task_id, _, role = session.split("/")
             lines = self.tasks[session] = self.conversations[unquote(task_id)][role]
         turn = self.turns[session] = self.turns.get(session, -1) + 1
+        if turn + 1 == len(lines):  # forgotten, so that a long run's memory is not the models'
+            del self.turns[session], self.tasks[session]
         return _reply(lines[turn])
 
     def end_session(self, session: str) -> None:

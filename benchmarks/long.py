@@ -1,0 +1,112 @@
+"""A run of 20,000 simulations: time and memory of the last thousand against the first, with zero-latency models.
+
+Everything else is as in a real run: record, scoring, `profile.jsonl`, `trace.json`, the progress numbers. In a process
+of its own (`python -m benchmarks.long CONVERSATIONS SIMULATIONS`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import time
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.rows import Row
+
+DOMAIN = "retail"
+CONCURRENCY = 10
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """20,000 simulations, quick: 3,000."""
+    from benchmarks.scripted import record, save
+    from src.benchmark.domains import load_domain
+
+    count = 3000 if quick else 20_000
+    with TemporaryDirectory() as directory:
+        conversations = Path(directory) / "conversations.json"
+        save(record(load_domain(DOMAIN)), conversations)
+        command = [sys.executable, "-m", "benchmarks.long", str(conversations), str(count)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    cpu_ms, memory = found["cpu_ms"], found["memory_mib"]
+    # The middle of three thousands at either end: one thousand takes a second, and the machine has moods.
+    ends = 1 if quick else 3
+    first, last = sorted(cpu_ms[:ends])[ends // 2], sorted(cpu_ms[-ends:])[ends // 2]
+    place = f"long/{count:,} simulations"
+    beside = "the first thousand"
+    return [
+        Row(f"{place}/CPU of the last thousand", last, first, "ms/simulation", beside, goal=0.8, detail=found),
+        Row(f"{place}/memory after the last thousand", memory[-1], memory[0], "MiB", beside, goal=0.6),
+        Row(f"{place}/memory gained", 1024 * (memory[-1] - memory[0]) / (count - 1000), None, "KiB/simulation"),
+    ]
+
+
+def run(conversations: Path, count: int) -> dict[str, Any]:
+    """The whole run; CPU and memory after every thousand."""
+    from benchmarks.scripted import ReplayModel, load
+    from src.batch.runner import Runner
+    from src.batch.schedule import make_schedule
+    from src.batch.store import Store
+    from src.benchmark import prompts
+    from src.benchmark.domains import load_domain
+    from src.collector import collect_seldom, heap_set_aside
+    from src.simulation.conversation import Rules
+    from src.simulation.record import Record
+    from src.simulation.simulate import Job, Simulation
+    from src.simulation.stage import Cast, Play, Stage
+    from src.telemetry.progress import Mode, Progress
+    from src.telemetry.recorder import Recorder
+    from src.telemetry.trace import TraceWriter
+
+    collect_seldom()
+    domain = load_domain(DOMAIN)
+    tasks = domain.tasks("base")
+    for task in tasks:
+        domain.prepare(task)
+    model = ReplayModel(load(conversations))
+    stage = Stage(domain, Play("bench", Cast(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)))
+    schedule = make_schedule({DOMAIN: tasks}, seed=300, num_trials=ceil(count / len(tasks)))
+    progress = Progress(schedule.totals, mode=Mode.off)
+    by_id = {task.id: task for task in tasks}
+    cpu_ms: list[float] = []
+    memory: list[float] = []
+
+    async def batch(run_dir: Path) -> None:
+        trace = TraceWriter(run_dir / "trace.json")
+        with Store(run_dir) as store, Recorder(run_dir, progress=progress, writers=[trace.listen]):
+            done = 0
+            begun = time.process_time()
+
+            async def simulate(job: Job) -> Record:
+                nonlocal done, begun
+                record = await Simulation(stage, by_id[job.key.task_id], job, store.keep_prompt).run()
+                done += 1
+                if done % 1000 == 0:
+                    cpu_ms.append(round(time.process_time() - begun, 4))
+                    memory.append(round(_resident() / 2**20, 2))
+                    begun = time.process_time()
+                return record
+
+            with heap_set_aside():
+                await Runner(schedule, simulate, store, progress, max_concurrency=CONCURRENCY).run()
+        trace.close()
+
+    with TemporaryDirectory() as directory:
+        asyncio.run(batch(Path(directory)))
+    return {"cpu_ms": cpu_ms, "memory_mib": memory}
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(Path(sys.argv[1]), int(sys.argv[2]))))

@@ -1,0 +1,80 @@
+"""A thousand simulations in flight and more, on simulated servers whose latencies were measured on a real fleet.
+
+Runner, models, HTTP, events and record are those of every run (`benchmarks.whole_run`). The ideal is what the same
+simulations would take if nothing but the latencies that their requests drew took time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from benchmarks.rows import Row
+from benchmarks.whole_run import WholeRun, play
+
+_TASKS = 278
+_PROFILE = "fleet-h100"
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One measurement."""
+
+    in_flight: int
+    latency_scale: float
+    share: float
+    """Of the ideal throughput, to be reached."""
+
+
+_FULL = (_Plan(1000, 1.0, 0.95), _Plan(2000, 1.0, 0.9), _Plan(5000, 1.0, 0.8))
+_QUICK = (_Plan(300, 0.1, 0.95),)
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Throughput against the ideal, memory per simulation in flight, lag of the event loop."""
+    table: list[Row] = []
+    for plan in _QUICK if quick else _FULL:
+        table += _rows_of(plan, _run(plan))
+    return table
+
+
+def _run(plan: _Plan) -> WholeRun:
+    trials = ceil(plan.in_flight / _TASKS)
+    run = play(
+        "experiment=simulated",
+        "server.num=2",
+        f"server.simulated.latency={_PROFILE}",
+        f"server.simulated.latency_scale={plan.latency_scale}",
+        f"max_concurrency={plan.in_flight}",
+        f"num_trials={trials}",
+    )
+    if run.finished != _TASKS * trials:
+        raise AssertionError(f"{_TASKS * trials - run.finished} of {_TASKS * trials} simulations did not finish")
+    return run
+
+
+def _rows_of(plan: _Plan, run: WholeRun) -> list[Row]:
+    scaled = "" if plan.latency_scale == 1 else f", latencies × {plan.latency_scale:g}"
+    place = f"scale/{plan.in_flight} in flight{scaled}"
+    mean_s = run.in_flight_s / run.simulations
+    ideal_rate = run.requests / run.drawn_s * plan.in_flight
+    detail = {
+        "simulations": run.simulations,
+        "requests": run.requests,
+        "requests per second when all are in flight": round(run.requests / run.in_flight_s * plan.in_flight, 1),
+        "the same with unscaled latencies": round(ideal_rate * plan.latency_scale, 1),
+        "CPU of the runner, ms per request": round(1000 * run.cpu_s / run.requests, 3),
+        "seconds per simulation": round(mean_s, 2),
+        "event-loop lag, ms": {name: round(lag, 2) for name, lag in run.lags_ms.items()},
+        "memory": run.memory,
+        "in_flight": run.in_flight,
+    }
+    share = run.drawn_s / run.in_flight_s
+    kb = (run.peak_bytes - run.base_bytes) / 1000 / plan.in_flight
+    return [
+        Row(f"{place}/throughput", share, None, "of the ideal", limit=plan.share, more=True, detail=detail),
+        Row(f"{place}/time to finish", run.wall_s, run.ideal_s, "s", "the drawn latencies alone", goal=plan.share),
+        Row(f"{place}/memory of one", kb, None, "KB", limit=300.0),
+        Row(f"{place}/event-loop lag p99", run.lags_ms["p99"], None, "ms", limit=50.0),
+        Row(f"{place}/runner's CPU", 1000 * run.cpu_s / run.requests, None, "ms/request"),
+    ]
