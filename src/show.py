@@ -10,11 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import RenderableType
+from rich.text import Text
+
 from src.analysis.conversation import overview_table, simulation
 from src.analysis.explain import gold_checks, gold_checks_of_task
-from src.analysis.records import choose, overviews, read_prompts, read_record
+from src.analysis.records import Overview, choose, overviews, read_prompts, read_record
 from src.errors import UserError
-from src.telemetry.console import complain, out, wide
+from src.telemetry.console import complain, neutralise, out, wide
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,10 +50,20 @@ def _show(options: argparse.Namespace) -> None:
     for index, one in enumerate(chosen):
         if index:
             out.print()
-        record = read_record(directory, one)
+        out.print(_told(directory, one, options, in_full), soft_wrap=False)
+
+
+def _told(directory: Path, one: Overview, options: argparse.Namespace, in_full: bool) -> RenderableType:
+    """A simulation, as far as its record can be read."""
+    record = read_record(directory, one)
+    try:
         prompts = read_prompts(directory, record) if options.prompts else {}
         gold = gold_checks(record) or (gold_checks_of_task(record) if in_full else [])
-        out.print(simulation(record, one, gold, turns=in_full, full=options.full, prompts=prompts), soft_wrap=False)
+        return simulation(record, one, gold, turns=in_full, full=options.full, prompts=prompts)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return Text(
+            neutralise(f"{one.name} trial {one.trial}: the record is damaged ({type(error).__name__}: {error})")
+        )
 
 
 def _example(directory: Path) -> str:

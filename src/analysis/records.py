@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from src.errors import UserError
+from src.simulation.record import Key, Record, decode_line, read_line
 
 RECORD_FILE = "simulations.jsonl"
 PROMPT_FILE = "prompts.jsonl"
@@ -59,19 +57,15 @@ def overviews(directory: Path) -> list[Overview]:
         if runs:
             raise UserError(f"{directory} holds {len(runs)} runs; choose one: {', '.join(runs[:8])}")
         raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
-    latest: dict[tuple[str, str, int], Overview] = {}
+    latest: dict[Key, Overview] = {}
     offset = 0
     with path.open("rb") as file:
         for line in file:
-            try:
-                overview = _overview(_decode(line), offset, len(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                overview = None
+            record = read_line(line)
+            if record is not None:
+                latest.pop(record.key, None)
+                latest[record.key] = _overview(record, offset, len(line))
             offset += len(line)
-            if overview is not None:
-                key = (overview.domain, overview.task_id, overview.trial)
-                latest.pop(key, None)
-                latest[key] = overview
     return list(latest.values())
 
 
@@ -79,7 +73,7 @@ def read_record(directory: Path, overview: Overview) -> Json:
     """The whole record of a simulation."""
     with (directory / RECORD_FILE).open("rb") as file:
         file.seek(overview.offset)
-        record: Json = _decode(file.read(overview.length))
+        record: Json = decode_line(file.read(overview.length))
         return record
 
 
@@ -92,7 +86,7 @@ def read_prompts(directory: Path, record: Json) -> dict[str, str]:
         with path.open("rb") as file:
             for line in file:
                 try:
-                    prompt = _decode(line)
+                    prompt = decode_line(line)
                     texts[prompt["digest"]] = prompt["text"]
                 except (ValueError, KeyError, TypeError):
                     continue
@@ -124,28 +118,20 @@ def choose(all_of_them: list[Overview], task: str | None, trial: int | None, fai
     return chosen
 
 
-def _overview(record: Json, offset: int, length: int) -> Overview:
-    info = record.get("reward_info") or {}
+def _overview(record: Record, offset: int, length: int) -> Overview:
+    basis = record.reward_info.get("reward_basis")
     return Overview(
-        domain=record["domain"],
-        task_id=str(record["task_id"]),
-        trial=record["trial"],
-        reward=float(record.get("reward") or 0.0),
-        termination_reason=str(record.get("termination_reason")),
-        sub_rewards=record.get("sub_rewards") or {},
-        basis=tuple(info.get("reward_basis") or ()),
-        duration_s=float(record.get("duration_s") or 0.0),
-        cost_usd=float(sum((record.get("cost_by_role") or {}).values())),
-        messages=len(record.get("messages") or ()),
-        error=record.get("error"),
+        domain=record.domain,
+        task_id=record.task_id,
+        trial=record.trial,
+        reward=record.reward,
+        termination_reason=record.termination_reason,
+        sub_rewards=record.sub_rewards,
+        basis=tuple(map(str, basis)) if isinstance(basis, list) else (),
+        duration_s=record.duration_s,
+        cost_usd=sum(record.cost_by_role.values()),
+        messages=len(record.messages),
+        error=record.error,
         offset=offset,
         length=length,
     )
-
-
-def _decode(line: bytes) -> Any:
-    """JSON, integers past 64 bits included."""
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return json.loads(line)

@@ -80,7 +80,9 @@ def as_simulation_run(record: dict[str, Any]) -> dict[str, Any]:
     reward_info = record["reward_info"]
     if reason in OURS:
         note = f"{reason}: {record['error']}" if record["error"] else reason
-        reward_info = {**reward_info, "reward": 0.0, "info": {**(reward_info.get("info") or {}), "note": note}}
+        info = reward_info.get("info")
+        info = {**(info if isinstance(info, dict) else {}), "note": note}
+        reward_info = {**reward_info, "reward": 0.0, "info": info}
         reason = "agent_error"
     costs = record["cost_by_role"]
     user_cost = costs.get("user", 0.0)

@@ -6,7 +6,6 @@ of each record only a few figures and where its line stands, so memory does not 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-import orjson
-
 from src.batch.lock import cannot_write, take
 from src.errors import UserError
 from src.evaluation.endings import OURS
-from src.simulation.record import Key, Record, encode_line
+from src.simulation.record import Key, Record, decode_line, encode_line, read_line
 from src.telemetry.secrets import record_redactor
 
 RECORD_FILE = "simulations.jsonl"
@@ -139,7 +136,7 @@ class Store:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                record = _record_of(line)
+                record = read_line(line)
                 if record is not None:
                     self.entries[record.key] = _entry_of(record, position, len(line))
                 position += len(line)
@@ -164,52 +161,13 @@ class Store:
         os.ftruncate(self._prompt_file.fileno(), whole)
 
 
-def decode_line(line: bytes) -> Any:
-    """One stored line; integers past 64 bits, which orjson refuses, included.
-
-    Raises:
-        ValueError: not JSON.
-    """
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return json.loads(line)
-
-
-def read_finished(directory: Path) -> list[dict[str, Any]]:
-    """The records that count in a run directory, for tools that only read; a torn last line is passed over.
-
-    Raises:
-        UserError: there is no record in the directory.
-    """
-    path = directory / RECORD_FILE
-    if not path.is_file():
-        raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
-    latest: dict[Key, dict[str, Any]] = {}
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                record = decode_line(line)
-                latest[Key(record["domain"], record["task_id"], record["trial"])] = record
-            except (ValueError, KeyError, TypeError):
-                continue
-    return list(latest.values())
-
-
 def _offset(entry: Entry) -> int:
     return entry.offset
 
 
-def _record_of(line: bytes) -> Record | None:
-    """The record of a stored line; None for a line that is no record (left by a damaged disk, say)."""
-    try:
-        return Record(**decode_line(line))
-    except (ValueError, TypeError):
-        return None
-
-
 def _entry_of(record: Record, offset: int, length: int) -> Entry:
     usages = record.usage_by_role.values()
+    turns = record.notes.get("user_turns_as_agent")
     return Entry(
         key=record.key,
         offset=offset,
@@ -218,9 +176,9 @@ def _entry_of(record: Record, offset: int, length: int) -> Entry:
         reward=record.reward,
         duration_s=record.duration_s,
         cost_usd=sum(record.cost_by_role.values()),
-        input_tokens=sum(usage["input_tokens"] for usage in usages),
-        output_tokens=sum(usage["output_tokens"] for usage in usages),
-        user_turns_as_agent=int(record.notes.get("user_turns_as_agent", 0)),
+        input_tokens=sum(usage.get("input_tokens", 0) for usage in usages),
+        output_tokens=sum(usage.get("output_tokens", 0) for usage in usages),
+        user_turns_as_agent=turns if isinstance(turns, int) else 0,
         trimmed_calls=sum(1 for call in record.calls if call.get("trimmed_messages")),
     )
 

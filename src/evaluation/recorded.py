@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SOLO_AGENT = "llm_agent_solo"
 """How the results schema names an agent that works alone."""
 
-_RECORD_KEYS = ("domain", "task_id", "trial", "messages", "termination_reason")
+_RECORD_KEYS = {"domain": str, "task_id": str, "trial": int, "messages": list, "termination_reason": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,9 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
             if number == len(lines):
                 return
             raise UserError(f"{path}: line {number} is not JSON: {error}") from error
-        if not isinstance(record, dict) or any(key not in record for key in _RECORD_KEYS):
+        if not isinstance(record, dict) or any(
+            not isinstance(record.get(key), kind) for key, kind in _RECORD_KEYS.items()
+        ):
             raise UserError(f"{path}: line {number} is not the record of a simulation")
         yield record
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
+
+from src.evaluation.endings import TerminationReason
 
 RECORD_VERSION = 1
 
@@ -72,3 +76,69 @@ def encode_line(value: Any) -> bytes:
     except TypeError:
         plain = dataclasses.asdict(value) if isinstance(value, Record) else value
         return json.dumps(plain, default=str).encode("ascii") + b"\n"
+
+
+def decode_line(line: bytes) -> Any:
+    """One stored line; integers past 64 bits, which orjson refuses, included.
+
+    Raises:
+        ValueError: not JSON.
+    """
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(line)
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
+
+
+def read_line(line: bytes) -> Record | None:
+    """The record of a stored line; None for a line that is none, left by a damaged disk, say."""
+    try:
+        value = decode_line(line)
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or value.keys() != _FORMS.keys():
+        return None
+    return Record(**value) if all(fits(value[name]) for name, fits in _FORMS.items()) else None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_count(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_object, value))
+
+
+def _is_object_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("id", "domain", "task_id", "started", "ended"), _is_text),
+    **dict.fromkeys(("trial", "seed", "attempt", "v"), _is_count),
+    **dict.fromkeys(("duration_s", "reward"), _is_number),
+    **dict.fromkeys(("reward_info", "notes"), _is_object),
+    **dict.fromkeys(("messages", "calls"), _is_list_of_objects),
+    **dict.fromkeys(("sub_rewards", "cost_by_role"), _is_object_of(_is_number)),
+    "termination_reason": lambda value: value in [*TerminationReason],
+    "db_diff": lambda value: value is None or _is_list_of_objects(value),
+    "usage_by_role": _is_object_of(_is_object_of(_is_count)),
+    "prompts": _is_object_of(_is_text),
+    "error": lambda value: value is None or _is_text(value),
+}
+"""What every field of a stored record must be."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src.batch.store import Store, read_finished
+from src.batch.store import Store
 from src.errors import UserError
 from src.simulation.record import Key
 from tests.batch.records import make_record
@@ -35,7 +35,6 @@ def test_the_last_record_of_a_simulation_counts(tmp_path: Path):
     with Store(tmp_path) as store:
         assert store.finished == {FIRST}
         assert [record["attempt"] for record in store.records("retail")] == [1]
-    assert [record["attempt"] for record in read_finished(tmp_path)] == [1]
 
 
 @pytest.mark.parametrize("kept", [1, 40, -1])
