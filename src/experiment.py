@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import secrets
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
@@ -20,29 +18,26 @@ from typing import Any
 from src.batch.outcome import ExitStatus, Outcome, judge_outcome, show
 from src.batch.runner import Limits, Runner, StopReason
 from src.batch.schedule import Schedule, make_schedule
-from src.batch.selection import Selection, select_tasks
+from src.batch.selection import Selection
 from src.batch.signals import on_interrupt
 from src.batch.store import Store
 from src.batch.sweep import SweepTable
-from src.benchmark import prompts
-from src.benchmark.domains import Domain, load_domain
+from src.benchmark.domains import Domain
 from src.collector import heap_set_aside
-from src.config import Config, agent_model, flat, task_ids_of
-from src.errors import UserError
+from src.config import Config, flat
 from src.fleet.fleet import Fleet, lease, shutdown
 from src.fleet.limits import raise_open_files
 from src.fleet.pools import local_models, pool_specs
-from src.fleet.simulated.scripts import write_script_file
 from src.llm.http import HttpPool
 from src.llm.preflight import preflight
 from src.llm.prices import PriceTable
 from src.llm.settings import Provider
+from src.preparation import chosen_models, chosen_tasks, open_domains, play_of, write_tasks_file
 from src.run_files import RunFiles
-from src.simulation.cast import Roles, choose_roles, expert_cards, hire
-from src.simulation.conversation import Rules
+from src.simulation.cast import Roles, hire
 from src.simulation.record import Record
 from src.simulation.simulate import Job, Simulation
-from src.simulation.stage import Cast, Play, Stage
+from src.simulation.stage import Stage
 from src.telemetry.console import err, out, tell
 from src.telemetry.logs import Logs
 from src.telemetry.logs import setup as logs_of_run
@@ -126,12 +121,12 @@ class Experiment:
 
     async def _perform(self) -> int:
         config = self.config
-        domains = {name: load_domain(name, _path(domain.data_dir)) for name, domain in config.domain.items()}
-        selection = self._select(domains)
+        domains = open_domains(config)
+        selection = chosen_tasks(config, domains)
         schedule = make_schedule(
             selection.tasks, seed=config.seed, num_trials=config.num_trials, finished=self.store.finished
         )
-        roles = self._roles(selection)
+        roles = chosen_models(config, selection)
         progress = self._progress(schedule)
         with self._tracker(progress, schedule) as tracker:
             fleet: list[dict[str, Any]] = []
@@ -189,35 +184,6 @@ class Experiment:
             self._task.uncancel()
         return True
 
-    def _select(self, domains: Mapping[str, Domain]) -> Selection:
-        config = self.config
-        selection = select_tasks(
-            domains,
-            {name: domain.tasks for name, domain in config.domain.items()},
-            task_ids={name: task_ids_of(config, name) for name in domains},
-            num_tasks=config.num_tasks,
-            mode=config.agent.mode,
-        )
-        if selection.left_out:
-            log.warning(
-                "agent.mode=%s cannot play %d of the chosen tasks; they are left out (summary.json lists them)",
-                config.agent.mode,
-                len(selection.left_out),
-            )
-        needing = selection.needing_judge(always=False)
-        if needing and not config.judge.enabled:
-            raise UserError(
-                f"judge=none, but the reward of {needing[0]} needs a judge; choose one, such as judge=gpt-5"
-            )
-        return selection
-
-    def _roles(self, selection: Selection) -> Roles:
-        config = self.config
-        judged = bool(selection.needing_judge(config.judge.always))
-        return choose_roles(
-            agent_model(config), config.agent.mode, config.user_llm, config.judge, config.experts, judged=judged
-        )
-
     def _progress(self, schedule: Schedule) -> Progress:
         done = [entry for key, entry in self.store.entries.items() if entry.finished and schedule.includes(key)]
         count = {name: sum(entry.key.domain == name for entry in done) for name in schedule.totals}
@@ -250,7 +216,7 @@ class Experiment:
             fleet = await self._fleet_and_domains(domains, selection, roles)
             try:
                 cast = hire(roles, fleet.router, http, PriceTable.load(PRICES), self.config.limits.call_timeout_s)
-                play = self._play(cast, roles)
+                play = play_of(self.config, self.run_id, self.attempt, cast, roles)
                 stages = {name: Stage(domains[name], play) for name in selection.tasks}
                 self.runner = self._make_runner(stages, schedule, progress)
                 with heap_set_aside():
@@ -281,31 +247,8 @@ class Experiment:
         directory = self.run_dir if _sweep is None else _sweep.directory
         tasks_file = None
         if simulated or any(other.simulated for other in others):
-            tasks_file = _tasks_file(directory / "servers", selection)
+            tasks_file = write_tasks_file(directory / "servers", selection)
         return await lease(specs, self.config.server, directory, tasks_file)
-
-    def _play(self, cast: Cast, roles: Roles) -> Play:
-        config = self.config
-        return Play(
-            run_id=self.run_id,
-            cast=cast,
-            rules=Rules(
-                max_steps=config.max_steps,
-                max_errors=config.max_errors,
-                validate_communication=config.validate_communication,
-                stop_tokens=prompts.STOP_TOKENS,
-                solo_stop=prompts.solo_stop()[1],
-            ),
-            mode=config.agent.mode,
-            expert_cards=expert_cards(config.experts, roles.experts),
-            hide_transfer_tool=config.experts.hide_transfer_tool,
-            policy_edit=config.experts.policy_edit,
-            strip_message_tags=config.agent.strip_message_tags,
-            format_instruction=config.agent.format_instruction,
-            judge_always=config.judge.always,
-            simulation_timeout_s=config.limits.simulation_timeout_s,
-            attempt=self.attempt,
-        )
 
     def _make_runner(self, stages: Mapping[str, Stage], schedule: Schedule, progress: Progress) -> Runner:
         limits = self.config.limits
@@ -343,16 +286,3 @@ class Experiment:
         if runner is None:
             return judge_outcome(schedule, self.store, StopReason.INTERRUPTED if self.interrupted else None)
         return judge_outcome(schedule, self.store, runner.stop_reason, runner.stop_detail)
-
-
-def _tasks_file(directory: Path, selection: Selection) -> Path:
-    """What simulated servers play; named by its content, because servers of an earlier job may still read theirs."""
-    directory.mkdir(parents=True, exist_ok=True)
-    part = directory / f".tasks-{time.monotonic_ns()}.json"
-    write_script_file(part, selection.tasks)
-    digest = hashlib.sha256(part.read_bytes()).hexdigest()[:8]
-    return part.replace(directory / f"tasks-{digest}.json")
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)

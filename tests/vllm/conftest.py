@@ -5,6 +5,13 @@ Without an installed vLLM these tests fail (`make test-vllm` installs it); they 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +26,9 @@ from tests.vllm.local import (
     checkpoint,
     executable,
 )
+
+_START_S = 240.0
+"""Patience with a start on a busy machine; alone it takes half a minute."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,3 +65,51 @@ def tiny_agent(vllm_executable: Path) -> Path:
 def tiny_user(vllm_executable: Path) -> Path:
     """A checkpoint whose replies are `###STOP###` one time in five, and never tool calls."""
     return checkpoint(vllm_executable, "user", USER_HABITS)
+
+
+@pytest.fixture(scope="module")
+def server(
+    vllm_executable: Path, tiny_agent: Path, serve_flags: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of one server of the agent's checkpoint, ended with its whole process group."""
+    directory = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command: list[str | Path] = [
+        vllm_executable,
+        "serve",
+        tiny_agent,
+        "--served-model-name",
+        "tiny",
+        "--host",
+        "127.0.0.1",
+    ]
+    command += ["--port", str(port), "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    command += ["--enable-prompt-tokens-details", *serve_flags]
+    log = directory / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, start_new_session=True, env={**os.environ, "TMPDIR": str(directory)}
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + _START_S
+        while not _healthy(url):
+            if process.poll() is not None or time.monotonic() > until:
+                pytest.fail(f"vLLM did not start; its log ends:\n{log.read_text()[-3000:]}", pytrace=False)
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _healthy(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5) as response:
+        return bool(response.status == 200)
+    return False

@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import time
-import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pytest
@@ -34,7 +26,6 @@ from src.llm.types import (
 )
 
 CONTEXT = 32768
-START_LIMIT_S = 240.0
 TOOLS = ToolSet.of(
     [
         {
@@ -73,54 +64,6 @@ class OneServer:
 
     def end_session(self, session: str) -> None:
         pass
-
-
-@pytest.fixture(scope="module")
-def server(
-    vllm_executable: Path, tiny_agent: Path, serve_flags: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """The URL of one server of the agent's checkpoint."""
-    directory = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command: list[str | Path] = [
-        vllm_executable,
-        "serve",
-        tiny_agent,
-        "--served-model-name",
-        "tiny",
-        "--host",
-        "127.0.0.1",
-    ]
-    command += ["--port", str(port), "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
-    command += ["--enable-prompt-tokens-details", *serve_flags]
-    log = directory / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, start_new_session=True, env={**os.environ, "TMPDIR": str(directory)}
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + START_LIMIT_S
-        while not _healthy(url):
-            if process.poll() is not None or time.monotonic() > until:
-                pytest.fail(f"vLLM did not start; its log ends:\n{log.read_text()[-3000:]}", pytrace=False)
-            time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _healthy(url: str) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5) as response:
-        return bool(response.status == 200)
-    return False
 
 
 def ask(**changed: Any) -> ChatRequest:

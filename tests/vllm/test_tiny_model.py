@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-START_LIMIT_S = 240.0
 TOOLS = [
     {
         "type": "function",
@@ -58,46 +47,6 @@ def talk(number: int) -> list[dict[str, str]]:
         {"role": "system", "content": "Help the customers of a shop with their orders."},
         {"role": "user", "content": f"Where is order {number * 7919}? I have waited for {number} days."},
     ]
-
-
-@pytest.fixture(scope="module")
-def server(
-    vllm_executable: Path, tiny_agent: Path, serve_flags: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """One server of the agent's checkpoint, ended with its whole process group."""
-    directory = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [vllm_executable, "serve", tiny_agent, "--served-model-name", "tiny", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--enable-auto-tool-choice", "--tool-call-parser", "hermes", *serve_flags]
-    log = directory / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, start_new_session=True, env={**os.environ, "TMPDIR": str(directory)}
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        _wait_until_healthy(process, address, log)
-        yield address
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if fetch(f"{address}/health")[0] == 200:
-                return
-        time.sleep(0.2)
-    state = "did not answer" if process.poll() is None else f"ended with status {process.returncode}"
-    pytest.fail(f"the server {state}; its log ends:\n{log.read_text()[-3000:]}", pytrace=False)
 
 
 def test_the_server_names_its_model_and_context_length(server: str) -> None:
