@@ -1,4 +1,4 @@
-"""Which model an expert gets where the key of the first choice is missing: decided once, before anything is compared."""
+"""Which model an expert gets where the key of the first choice is missing: decided before anything is compared."""
 
 from __future__ import annotations
 

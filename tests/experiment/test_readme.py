@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def recipes() -> dict[str, str]:
     lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
     return {
         comment.removeprefix("# "): command
-        for comment, command in zip(lines, lines[1:], strict=False)
+        for comment, command in pairwise(lines)
         if comment.startswith("# ")
     }
 
