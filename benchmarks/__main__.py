@@ -22,7 +22,7 @@ from benchmarks.table import TABLE, Measured, about, read_table, write_table
 
 ALLOWED_LOSS = 1 / 3
 
-NAMES = ("start", "parts", "environment", "requests", "batch", "profiling", "long", "busy", "scale", "vllm")
+NAMES = ("start", "parts", "environment", "requests", "batch", "store", "profiling", "long", "busy", "scale", "vllm")
 """Modules of this package with a function `rows(*, quick: bool) -> list[Row]`."""
 
 GUARDED = ("parts", "environment", "requests")

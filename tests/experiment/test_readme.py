@@ -18,11 +18,7 @@ def recipes() -> dict[str, str]:
     """The comment above each command in the section, and the command."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").split(SECTION)[1].split("\n## ")[0]
     lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
-    return {
-        comment.removeprefix("# "): command
-        for comment, command in pairwise(lines)
-        if comment.startswith("# ")
-    }
+    return {comment.removeprefix("# "): command for comment, command in pairwise(lines) if comment.startswith("# ")}
 
 
 @pytest.fixture(scope="module")
