@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.experiment.runs import kill, records, run, start, summary
+from tests.experiment.runs import assert_no_server_remains, keys, kill, rewards, run, start, stored, summary
 
 KILLS = 24
 OVERRIDES = (
@@ -19,24 +17,8 @@ OVERRIDES = (
     "num_trials=30",
     "max_concurrency=12",
     "server.simulated.latency=fleet-h100",
-    "server.simulated.latency_scale=0.004",
+    "server.simulated.latency_scale=0.016",
 )
-
-
-def servers_of(run_dir: Path) -> list[int]:
-    """Processes that serve this run's tasks file."""
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        if any(argument.startswith(str(run_dir)) for argument in process.info["cmdline"] or ()):
-            found.append(process.info["pid"])
-    return [pid for pid in found if pid != os.getpid()]
-
-
-def assert_no_server_remains(run_dir: Path) -> None:
-    deadline = time.monotonic() + 10
-    while left := servers_of(run_dir):
-        assert time.monotonic() < deadline, f"still there ten seconds after the kill: {left}"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +46,10 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path,
         output = process.stdout.read() if process.stdout else ""
         assert "Traceback" not in output, f"seed {seed}: {output}"
         assert_no_server_remains(run_dir)
-        stored = len(records_of_whole_lines(run_dir))
-        assert stored >= stored_before, f"seed {seed}: records were lost"
-        kills.append(f"{pause_s:.2f} s: {stored}")
-        stored_before = stored
+        stored_now = stored(run_dir)
+        assert stored_now >= stored_before, f"seed {seed}: records were lost"
+        kills.append(f"{pause_s:.2f} s: {stored_now}")
+        stored_before = stored_now
         if process.returncode == 0:
             break
     print(f"\ntorture seed {seed}: killed after (stored then) {'; '.join(kills)}")
@@ -75,21 +57,10 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path,
     assert last.returncode == 0, f"seed {seed}: {last.stderr}"
     assert_no_server_remains(run_dir)
 
-    keys = Counter((record["domain"], record["task_id"], record["trial"]) for record in records(run_dir))
-    assert len(keys) == 270, f"seed {seed}"
-    assert set(keys.values()) == {1}, f"seed {seed}: run twice: {[key for key, count in keys.items() if count > 1]}"
+    counts = keys(run_dir)
+    assert len(counts) == 270, f"seed {seed}"
+    assert set(counts.values()) == {1}, f"seed {seed}: run twice: {[key for key, count in counts.items() if count > 1]}"
     assert rewards(run_dir) == rewards(calm), f"seed {seed}"
     assert summary(run_dir)["inventory"] == summary(calm)["inventory"]
     killed = [entry for entry in kills if not entry.endswith(": 0")]
     assert len(killed) > KILLS / 3, f"seed {seed}: too few kills while simulations were running: {kills}"
-
-
-def records_of_whole_lines(run_dir: Path) -> list[bytes]:
-    path = run_dir / "simulations.jsonl"
-    return (
-        [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")] if path.exists() else []
-    )
-
-
-def rewards(run_dir: Path) -> dict[tuple[str, str, int], float]:
-    return {(item["domain"], item["task_id"], item["trial"]): item["reward"] for item in records(run_dir)}
