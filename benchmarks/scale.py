@@ -27,7 +27,7 @@ class _Plan:
 
 
 _FULL = (_Plan(1000, 1.0, 0.95), _Plan(2000, 1.0, 0.9), _Plan(5000, 1.0, 0.8))
-_QUICK = (_Plan(300, 0.1, 0.95),)
+_QUICK = (_Plan(200, 0.06, 0.9),)
 
 
 def rows(*, quick: bool) -> list[Row]:
