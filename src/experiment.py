@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from src.batch.outcome import ExitStatus, Outcome, judge_outcome, show
+from src.batch.outcome import ExitStatus, Outcome, judge_outcome, short_path, show
 from src.batch.runner import Limits, Runner, StopReason
 from src.batch.schedule import Schedule, make_schedule
 from src.batch.selection import Selection
@@ -80,6 +80,8 @@ def run(config: Config, run_dir: Path, overrides: list[str]) -> int:
         UserError: it cannot be run here as it is configured.
     """
     protect_environment()
+    if config.log_level.number <= logging.INFO:
+        err.print(f"run directory: {short_path(run_dir)}", markup=False)
     try:
         with Store(run_dir) as store, logs_of_run(run_dir, config.log_level.number) as logs:
             return asyncio.run(Experiment(config, run_dir, overrides, store, logs).perform())

@@ -64,6 +64,8 @@ class Jobs:
             raise KeyboardInterrupt
 
     def _run(self, tree: DictConfig, run_dir: Path, sweep_dir: Path | None) -> int:
+        if run_dir.resolve() == CONF_DIR.parent:
+            raise UserError("hydra.run.dir is the checkout itself: give a directory for the run, or leave the key out")
         chosen = choose_experts(tree)
         config = load(tree)
         with reserved(run_dir):

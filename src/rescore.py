@@ -97,7 +97,10 @@ async def rescore(source: Path, output: Path | None = None, data_dir: Path | Non
     paths = _files(source)
     several = source.is_dir()
     if output is not None and several:
-        output.mkdir(parents=True, exist_ok=True)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write {output}: {error.strerror or error}") from error
     reports = []
     for path in paths:
         target = output
@@ -111,7 +114,7 @@ async def rescore(source: Path, output: Path | None = None, data_dir: Path | Non
 
 
 def _files(source: Path) -> list[Path]:
-    """The files to score: of a run directory one per domain, or the record when a run has not come that far."""
+    """The files to score: of a run directory one per domain, or the record where it is ahead of them."""
     from src.benchmark.domains import DOMAINS
 
     if source.is_file():
@@ -119,8 +122,9 @@ def _files(source: Path) -> list[Path]:
     if not source.is_dir():
         raise UserError(f"{source}: no such file or directory")
     found = [path for name in DOMAINS if (path := source / f"{name}.json").is_file()]
-    if not found and (source / RECORD_FILE).is_file():
-        found = [source / RECORD_FILE]
+    record = source / RECORD_FILE
+    if record.is_file() and all(path.stat().st_mtime < record.stat().st_mtime for path in found):
+        found = [record]
     if not found:
         found = [path for path in sorted(source.glob("*.json")) if _is_results(path)]
     if not found:

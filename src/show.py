@@ -15,9 +15,12 @@ from rich.text import Text
 
 from src.analysis.conversation import overview_table, simulation
 from src.analysis.explain import gold_checks, gold_checks_of_task
-from src.analysis.records import Overview, choose, overviews, read_prompts, read_record
+from src.analysis.records import PROMPT_FILE, Overview, choose, overviews, read_prompts, read_record
 from src.errors import UserError
-from src.telemetry.console import complain, neutralise, out, wide
+from src.telemetry.console import complain, neutralise, out, tell, wide
+
+_PIPED = 160
+"""Columns where no terminal says how many there are."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +53,7 @@ def _show(options: argparse.Namespace) -> None:
     for index, one in enumerate(chosen):
         if index:
             out.print()
-        out.print(_told(directory, one, options, in_full), soft_wrap=False)
+        out.print(_told(directory, one, options, in_full), soft_wrap=False, width=None if out.is_terminal else _PIPED)
 
 
 def _told(directory: Path, one: Overview, options: argparse.Namespace, in_full: bool) -> RenderableType:
@@ -58,6 +61,10 @@ def _told(directory: Path, one: Overview, options: argparse.Namespace, in_full: 
     record = read_record(directory, one)
     try:
         prompts = read_prompts(directory, record) if options.prompts else {}
+        if options.prompts and not prompts:
+            tell(
+                f"{directory / PROMPT_FILE} is missing, or holds none of this simulation's prompts", "note: ", "yellow"
+            )
         gold = gold_checks(record) or (gold_checks_of_task(record) if in_full else [])
         return simulation(record, one, gold, turns=in_full, full=options.full, prompts=prompts)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

@@ -75,9 +75,9 @@ def trace_rows(trace: Path) -> tuple[list[Row], list[Row]]:
                 processes[event["pid"]] = str(event["args"]["name"])
             elif event["name"] == "thread_name":
                 names[place] = str(event["args"]["name"])
-        elif event["ph"] == "X":
-            kind = _kind(event)
+        elif event["ph"] in ("X", "i"):
             first = event["ts"] if first is None else min(first, event["ts"])
+            kind = _kind(event) if event["ph"] == "X" else None
             if kind is not None:
                 row = rows.setdefault(place, Row(""))
                 row.slices.append((kind, event["ts"], event["dur"]))

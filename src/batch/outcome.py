@@ -133,19 +133,19 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
         console.print(f"{overall.not_run} not run")
     if not overall.complete:
         console.print(f"go on:  python -m src.main resume={escape(_quoted(run_dir))}")
-    console.print(f"files:  {escape(_short(run_dir))}")
+    console.print(f"files:  {escape(short_path(run_dir))}")
     failures = any(metrics.average_reward.value < 1 for metrics in outcome.metrics.values())
     what = "--failed" if failures else ""
     console.print(f"look:   python -m src.show {escape(_quoted(run_dir))} {what}".rstrip())
 
 
-def _short(path: Path) -> str:
+def short_path(path: Path) -> str:
     """The path as one would type it here."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _quoted(path: Path) -> str:
-    text = _short(path)
+    text = short_path(path)
     return f"'{text}'" if any(letter in text for letter in " ()[]{},=$&;") else text
 
 

@@ -144,4 +144,5 @@ def _not_understood(override: str, text: str) -> str:
         return f"{override}: arguments are key=value.{did_you_mean([f'{key}=...' for key in nearest_keys(override)])}"
     reason = text.splitlines()[1] if len(text.splitlines()) > 1 else text
     key = override.partition("=")[0]
-    return f"{override}: not understood ({reason}). Quote a value with special characters: '{key}=\"...\"'"
+    quoted = '["..."]' if key == "task_ids" else '"..."'
+    return f"{override}: not understood ({reason}). Quote a value with special characters: '{key}={quoted}'"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from src.config.arguments import in_order
 from src.config.compare import differing_keys
 from src.config.run_dir import COMPOSITION_DIR, load_saved, quoted, saved_overrides, write_whole
 from src.config.schema import Config
@@ -36,14 +37,14 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
         place = [f"hydra.run.dir={quoted(str(folder.absolute()))}"]
     else:
         what = "there is no such directory" if not folder.is_dir() else "neither a run's directory nor a sweep's"
-        raise UserError(
-            f"resume={text}: {what}. It is the folder that a run names when it starts: outputs/DATE/TIME-..."
-        )
-    new = [argument for argument in arguments if _key(argument) != "resume"]
+        raise UserError(f"resume={text}: {what}. A run says at its start where it writes: outputs/DATE/TIME-...")
+    sweeps = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    if sweeps and "--multirun" not in place:
+        raise UserError(f"resume={text} is one run: leave out {sweeps[0]}, or begin a new sweep")
+    new = [argument for argument in arguments if _key(argument) != "resume" and argument not in sweeps]
     given = {_key(argument) for argument in new}
     earlier = [override for override in saved if _is_own(override) and _key(override) not in given]
-    flags = [argument for argument in place if argument.startswith("-") and not {"-m", "--multirun"} & set(new)]
-    return [*flags, *earlier, *new, f"resume={quoted(text)}", *(part for part in place if not part.startswith("-"))]
+    return in_order([*earlier, *new, f"resume={quoted(text)}", *place])
 
 
 def check_resumable(config: Config, run_dir: Path) -> None:
