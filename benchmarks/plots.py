@@ -66,11 +66,12 @@ def _batch(rows: Mapping[str, Row]) -> Any:
                     fontsize=8.5,
                     color=_GREY,
                 )
-        axes.set_yscale("log")
-        axes.set_ylim(top=axes.get_ylim()[1] * 2.5)
         axes.set_xticks(range(len(domains)), domains)
-        axes.set_title(f"{title} (logarithmic)")
+        axes.set_title(title)
         axes.grid(axis="y")
+    left.set_yscale("log")
+    left.set_title("CPU per simulation, ms (logarithmic)")
+    left.set_ylim(top=left.get_ylim()[1] * 2.5)
     left.legend(loc="upper right", ncols=2, fontsize=8.5)
     figure.tight_layout()
     return figure
