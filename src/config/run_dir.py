@@ -144,7 +144,7 @@ def _is_reference(tree: DictConfig, key: str) -> bool:
 def quoted(text: str) -> str:
     """Text as a quoted value of Hydra's override grammar, where a backslash before a quote is one too."""
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), text)
-    return "'" + escaped.replace("${", "\\${") + "'"
+    return "'" + re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", escaped) + "'"
 
 
 def _keep(folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,31 +18,11 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def free_port(count: int = 4) -> int:
-    """The first of some neighbouring ports that nobody listens on."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port + count < 65535 and all(_is_free(port + offset) for offset in range(count)):
-            return port
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
 def command(run_dir: Path | None, *overrides: str) -> list[str]:
     where = [] if run_dir is None else [f"hydra.run.dir={run_dir}"]
     flags = [override for override in overrides if override.startswith("--")]
     keys = [override for override in overrides if not override.startswith("--")]
-    return [sys.executable, "-m", "src.main", *flags, f"server.start_port={free_port()}", *where, *keys]
+    return [sys.executable, "-m", "src.main", *flags, *where, *keys]
 
 
 def run(

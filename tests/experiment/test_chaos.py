@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from src.evaluation.endings import OURS
+from src.evaluation.endings import OURS, TerminationReason
 from tests.experiment.runs import assert_no_server_remains, records, rewards, run, summary
 
 WHOLE = os.environ.get("DIFFERENTIAL") == "full"
@@ -71,11 +71,22 @@ def test_every_simulation_is_recorded_once_and_the_inventory_adds_up(chaos: Chao
 
 
 def test_what_ended_normally_is_rewarded_as_in_a_calm_run(chaos: Chaos) -> None:
-    normal = [record for record in chaos.records if record["termination_reason"] not in OURS]
+    normal = [record for record in chaos.records if TerminationReason(record["termination_reason"]).regular]
     assert len(normal) > 0.7 * len(chaos.calm), f"seed {SEED}: {Counter(r['error'] for r in chaos.records)}"
     for record in normal:
         key = (record["domain"], record["task_id"], record["trial"])
         assert record["reward"] == chaos.calm[key], f"seed {SEED}: {key}"
+
+
+def test_roles_fail_only_by_three_empty_replies_in_a_row(chaos: Chaos) -> None:
+    for record in chaos.records:
+        if record["termination_reason"] not in OURS and not TerminationReason(record["termination_reason"]).regular:
+            role = record["termination_reason"].removesuffix("_error")
+            assert role in ("agent", "user"), f"seed {SEED}: {record['termination_reason']}"
+            last = record["calls"][-3:]
+            assert [call["role"] for call in last] == [role] * 3
+            assert len({call["step"] for call in last}) == 1
+            assert record["reward"] == 0.0
 
 
 def test_the_only_other_endings_are_hangs_and_requests_that_failed_for_good(chaos: Chaos) -> None:

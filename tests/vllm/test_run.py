@@ -37,6 +37,7 @@ def sweep(
         f"server.executable={vllm_executable}",
         "server.device=cpu",
         "server.num=2",
+        "server.start_port=0",
         "server.preflight=false",
         f"server.extra_args='{flags}'",
         "user_llm=vllm",
