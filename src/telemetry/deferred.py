@@ -25,7 +25,7 @@ class Deferred:
         """Every listener hears every event, in order, from one thread at a time; none may raise."""
         self._listeners = listeners
         self._events: deque[Event] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="events", daemon=True)
         self._thread.start()

@@ -54,12 +54,16 @@ def _encoder(kind: type[Event]) -> Encoder:
     )
     keys_outside = ("time", "type", *names)
     keys_inside = ("time", "type", *_SCOPE, *names)
+    optional = tuple(field.name for field in fields(kind) if field.default is None)
 
     def encode(event: Event) -> bytes:
         if event.scope is None:
-            row = {key: value for key, value in zip(keys_outside, outside(event), strict=True) if value is not None}
+            row = dict(zip(keys_outside, outside(event), strict=True))
         else:
-            row = {key: value for key, value in zip(keys_inside, inside(event), strict=True) if value is not None}
+            row = dict(zip(keys_inside, inside(event), strict=True))
+        for name in optional:
+            if row[name] is None:
+                del row[name]
         if fixed:
             row["type"] = fixed
         try:
