@@ -114,15 +114,16 @@ def main() -> int:
                 console.print(f"\n[bold]{name}[/] is left out of a quick run; by name: python -m benchmarks {name}")
                 continue
             measured[name] = _measure(name, quick, console)
+            if not quick:
+                table[name] = measured[name]
+                write_table({known: table[known] for known in NAMES if known in table})
         if args.guard:
-            known = {row.name: row.ratio for found in table.values() for row in found.rows if row.ratio is not None}
+            known_ratios = {row.name: row.ratio for found in table.values() for row in found.rows if row.ratio}
             rows = [row for found in measured.values() for row in found.rows]
-            return 0 if check(rows, known, console) else 1
+            return 0 if check(rows, known_ratios, console) else 1
         if quick:
             return 0
-        table |= measured
-        table = {name: table[name] for name in NAMES if name in table}
-        write_table(table)
+        table = read_table()
     from benchmarks.report import write_report
 
     for path in write_report(table):
