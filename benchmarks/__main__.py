@@ -115,7 +115,7 @@ def main() -> int:
                 continue
             measured[name] = _measure(name, quick, console)
             if not quick:
-                table[name] = measured[name]
+                table = {**read_table(), name: measured[name]}  # another run may have written meanwhile
                 write_table({known: table[known] for known in NAMES if known in table})
         if args.guard:
             known_ratios = {row.name: row.ratio for found in table.values() for row in found.rows if row.ratio}
