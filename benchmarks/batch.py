@@ -49,6 +49,7 @@ class Measured:
     """The same with all that listens to events at log_level=PROFILE."""
     profile: tuple[str, ...] = ()
     """Where the time goes: the functions with the most of their own."""
+    events_profile: tuple[str, ...] = ()
 
 
 def rows(*, quick: bool) -> list[Row]:
@@ -84,6 +85,7 @@ def rows(*, quick: bool) -> list[Row]:
                         "ms/simulation",
                         "the same without",
                         goal=1 / _EVENTS,
+                        detail={"profile": list(ours.events_profile)} if concurrency == 10 else {},
                     ),
                     Row(f"{place}/peak memory", ours.peak_mib, theirs.peak_mib, "MiB", limit=_MOST_MIB),
                 ]
@@ -174,16 +176,22 @@ def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: i
                 cpu_s, _ = asyncio.run(batch(part, repeats, events))
                 spent.append(1000 * cpu_s / (repeats * len(tasks)))
         peak_mib = _peak_mib()
-        profile = cProfile.Profile()
-        profile.enable()
-        asyncio.run(batch(run_dir / "profiled", repeats, events=False))
-        profile.disable()
+        profiles: list[tuple[str, ...]] = []
+        for events in (False, True):
+            part = run_dir / f"profiled-{events}"
+            part.mkdir()
+            profile = cProfile.Profile()
+            profile.enable()
+            asyncio.run(batch(part, repeats, events))
+            profile.disable()
+            profiles.append(top_functions(profile))
     return Measured(
         cpu_ms=statistics.median(without),
         peak_mib=peak_mib,
         reward=round(sum(rewards) / len(rewards), 6),
         events_cpu_ms=statistics.median(heard),
-        profile=top_functions(profile),
+        profile=profiles[0],
+        events_profile=profiles[1],
     )
 
 

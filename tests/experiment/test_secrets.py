@@ -98,10 +98,9 @@ def watch(folder: Path, *overrides: str, umask: int = 0o022) -> Watched:
 
 
 def look_at_children(process: psutil.Process, children: dict[tuple[int, str], Child]) -> None:
-    own = process.cmdline() if process.is_running() else []
     for child in descendants(process):
         try:
-            words = child.cmdline()
+            own, words = process.cmdline(), child.cmdline()
             if not words or words == own:  # forked, and not yet another program
                 continue
             seen = children.setdefault((child.pid, words[0]), Child(words, child.environ()))
