@@ -149,7 +149,7 @@ def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: i
                 stack.callback(trace.close)
                 live = LiveMetrics(progress.tally)
                 recorder = Recorder(
-                    directory, logs=logs, progress=progress, listeners=[live.listen], writers=[trace.listen]
+                    directory, logs=logs, progress=progress, listeners=[live.listen], writers=[trace.write]
                 )
                 stack.enter_context(recorder)
 

@@ -80,7 +80,7 @@ def run(conversations: Path, count: int) -> dict[str, Any]:
 
     async def batch(run_dir: Path) -> None:
         trace = TraceWriter(run_dir / "trace.json")
-        with Store(run_dir) as store, Recorder(run_dir, progress=progress, writers=[trace.listen]):
+        with Store(run_dir) as store, Recorder(run_dir, progress=progress, writers=[trace.write]):
             done = 0
             begun = time.process_time()
 

@@ -251,7 +251,7 @@ def _event(rounds: int) -> Row:
                 with setup(run_dir, USER_JUDGE) as logs, _timed() as seconds:
                     trace = TraceWriter(run_dir / "trace.json")
                     progress = Progress({"retail": 1}, mode=Mode.off)
-                    with Recorder(run_dir, logs=logs, progress=progress, writers=[trace.listen]):
+                    with Recorder(run_dir, logs=logs, progress=progress, writers=[trace.write]):
                         for _ in range(3000):
                             tell()
                     trace.close()

@@ -139,7 +139,7 @@ class Experiment:
                         logs=self.logs,
                         progress=progress,
                         listeners=[tracker.listen],
-                        writers=[trace.listen],
+                        writers=[trace.write],
                     )
                     with recorder, progress:
                         fleet = await self._simulate(domains, selection, schedule, roles, progress)

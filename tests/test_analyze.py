@@ -82,6 +82,7 @@ def test_the_parts_of_the_time_add_up_to_the_simulations_and_nothing_is_counted_
     assert split["own"] == pytest.approx(OWN_MS * len(made.records), rel=0.02)
     calls = [event for event in made.events if isinstance(event, LLMCall)]
     assert split["queue"] == pytest.approx(sum(call.queue_ms for call in calls))
+    assert split["connect"] == pytest.approx(sum(call.connect_ms or 0 for call in calls)) != 0
     assert split["expert"] == pytest.approx(sum(c.duration_ms - c.queue_ms for c in calls if c.type == "expert_call"))
     assert main([str(made.directory), "--no-plots"]) == 0
     shares = [float(row["share"]) for row in _csv(made.directory, "by_type").values() if row["share"]]
@@ -185,8 +186,7 @@ def test_durations_read_well() -> None:
 def test_the_picture_of_the_trace_shows_every_call_in_the_row_of_its_simulation(made: MadeRun, tmp_path: Path) -> None:
     trace = tmp_path / TRACE_FILE
     writer = TraceWriter(trace)
-    for event in made.events:
-        writer.listen(event)
+    writer.write(made.events)
     writer.close()
     simulations, replicas = trace_rows(trace)
     calls = [event for event in made.events if isinstance(event, LLMCall)]

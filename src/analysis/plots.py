@@ -31,6 +31,7 @@ PART_COLOURS = {
     "tool": "#64748b",
     "judge": "#7c3aed",
     "queue": "#dc2626",
+    "connect": "#0891b2",
     "own": "#d4d4d4",
 }
 _NAMES = {

@@ -16,7 +16,7 @@ from src.analysis.timeline import Timeline
 from src.errors import UserError
 
 PROFILE_FILE = "profile.jsonl"
-PARTS = ("agent", "user", "expert", "tool", "judge", "queue", "own")
+PARTS = ("agent", "user", "expert", "tool", "judge", "queue", "connect", "own")
 """Where a simulation's time goes; `own` is what none of the others took."""
 
 _PART_OF = {"llm_call": "agent", "user_sim": "user", "expert_call": "expert", "evaluator": "judge"}
@@ -156,6 +156,7 @@ class _Reader:
     def _call(self, event: _Row, kind: str, timeline: Timeline) -> None:
         profile = self._profile
         duration, queue = float(event["duration_ms"]), float(event.get("queue_ms", 0.0))
+        connect = float(event.get("connect_ms", 0.0))
         replica = event.get("replica")
         groups = [(profile.by_type, kind), (profile.by_model, f"{kind} {event['model']}")]
         if replica is not None:
@@ -163,15 +164,16 @@ class _Reader:
         for group, name in groups:
             series = self._series(group, name)
             series.durations_ms.append(duration)
-            series.served_ms += duration - queue
+            series.served_ms += duration - queue - connect
             series.input_tokens += event["input_tokens"]
             series.output_tokens += event["output_tokens"]
             series.cached_tokens += event["cached_tokens"]
             series.cost_usd += event["cost_usd"]
             series.errors += event.get("error") is not None
         timeline.call(event["time"], duration / 1000, event["output_tokens"])
-        self._add_part(event, _PART_OF[kind], duration - queue)
+        self._add_part(event, _PART_OF[kind], duration - queue - connect)
         self._add_part(event, "queue", queue)
+        self._add_part(event, "connect", connect)
         self._slow(event, kind, str(event["model"]), duration)
 
     def _tool(self, event: _Row) -> None:

@@ -15,7 +15,7 @@ class Series:
 
     durations_ms: array[float] = field(default_factory=lambda: array("d"))
     served_ms: float = 0.0
-    """Of model calls: time without our own queue."""
+    """Of model calls: time without our own queue and new connections."""
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0

@@ -76,7 +76,7 @@ class OpenAICompatible:
     async def ask(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> Answer:
         if self._router is None:
             assert self._fixed is not None
-            return await self._post(self._fixed, request)
+            return await self._post(self._fixed, request, stats)
         waiting_since = self._clock.monotonic()
         try:
             endpoint = await self._router.acquire(request.session, avoid)
@@ -85,7 +85,7 @@ class OpenAICompatible:
         stats.replica = endpoint.name
         failed = False
         try:
-            return await self._post(endpoint, request)
+            return await self._post(endpoint, request, stats)
         except Failure as failure:
             failed = failure.cause is Cause.connection or failure.status in _DOWN
             failure.endpoint = endpoint
@@ -93,16 +93,22 @@ class OpenAICompatible:
         finally:
             self._router.release(endpoint, request.session, failed=failed)
 
-    async def _post(self, endpoint: Endpoint, request: ChatRequest) -> Answer:
+    async def _post(self, endpoint: Endpoint, request: ChatRequest, stats: CallStats) -> Answer:
         target = self._target(endpoint)
         headers = {**target.headers, "X-Session-ID": request.session}
-        status, answered, body = await self._send(endpoint, target.chat, self._body(target, request), headers)
+        sent = self._body(target, request)
+        status, answered, body = await self._send(endpoint, target.chat, sent, headers, stats)
         if not 200 <= status < 300:
             raise failure_of_response(status, answered, body)
         return decode_completion(body)
 
     async def _send(
-        self, endpoint: Endpoint, url: URL, body: bytes | None, headers: dict[str, str]
+        self,
+        endpoint: Endpoint,
+        url: URL,
+        body: bytes | None,
+        headers: dict[str, str],
+        stats: CallStats | None = None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         """POST a body, or GET without one: status, headers and body of the answer."""
         method = "GET" if body is None else "POST"
@@ -111,7 +117,7 @@ class OpenAICompatible:
                 endpoint.in_flight.add(scope)
                 try:
                     async with self._session.request(
-                        method, url, data=body, headers=headers, allow_redirects=False
+                        method, url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=stats
                     ) as response:
                         return response.status, response.headers, await self._read(response)
                 finally:

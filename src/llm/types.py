@@ -160,6 +160,8 @@ class CallStats:
     duration_ms: float = 0.0
     queue_ms: float = 0.0
     """Part of `duration_ms` spent waiting for a replica, a concurrency slot or a retry."""
+    connect_ms: float = 0.0
+    """Part of `duration_ms` spent opening connections on the lean path; 0 when open ones were used again."""
     replica: str | None = None
     attempts: int = 0
     usage: Usage = field(default_factory=Usage)

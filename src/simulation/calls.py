@@ -60,6 +60,7 @@ class CallLog:
                 replica=stats.replica,
                 expert=role if role.startswith("expert-") else None,
                 error=stats.error,
+                connect_ms=stats.connect_ms or None,
             )
         )
 

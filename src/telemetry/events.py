@@ -6,15 +6,21 @@ small dataclass; what is done with it (file, log line, trace, W&B) is the record
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Scope:
-    """Which simulation an event belongs to; set once per simulation, read by every event in it."""
+    """Which simulation an event belongs to; made once per simulation, read by every event in it.
+
+    Two are equal only when they are one and the same, so that what is derived from it is found again at once.
+    """
 
     domain: str
     task_id: str
@@ -138,13 +144,24 @@ class GpuSample(Event):
 
 
 Listener = Callable[[Event], None]
+"""Hears every event at once."""
+Writer = Callable[[Sequence[Event]], None]
+"""Hears events in bulk, in order, a little later (see `deferred`)."""
+
 _listeners: tuple[Listener, ...] = ()
 
 
 def emit(event: Event) -> None:
-    """Hand an event to whoever listens; nothing happens when no one does."""
+    """Hand an event to whoever listens; nothing happens when no one does.
+
+    A listener that fails is reported once and left out from then on: telemetry never ends a run.
+    """
     for listener in _listeners:
-        listener(event)
+        try:
+            listener(event)
+        except Exception:
+            _leave_out(listener)
+            logger.warning("a listener of events failed and is left out from now on", exc_info=True)
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
@@ -152,8 +169,9 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     global _listeners
     _listeners = (*_listeners, listener)
 
-    def unsubscribe() -> None:
-        global _listeners
-        _listeners = tuple(other for other in _listeners if other is not listener)
+    return lambda: _leave_out(listener)
 
-    return unsubscribe
+
+def _leave_out(listener: Listener) -> None:
+    global _listeners
+    _listeners = tuple(other for other in _listeners if other is not listener)

@@ -15,8 +15,8 @@ from typing import Protocol
 from src.telemetry.secrets import redactor
 
 FLUSH_EVERY_S = 1.0
-_WAKE_AT = 2000
-"""Lines in memory at which the thread writes before its second is over."""
+_WAKE_AT = 2**20
+"""Bytes in memory at which the thread writes before its second is over."""
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ class LineWriter:
         self._sink = sink
         self._name = name
         self._lines: deque[bytes] = deque()
+        self._waiting = 0
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
@@ -91,10 +92,10 @@ class LineWriter:
         self._thread.start()
 
     def write(self, line: bytes) -> None:
-        """Take one line; returns at once. Safe from any thread."""
-        lines = self._lines
-        lines.append(line)
-        if len(lines) % _WAKE_AT == 0:
+        """Take a line, or several in one; returns at once. Safe from any thread."""
+        self._lines.append(line)
+        self._waiting += len(line)
+        if self._waiting >= _WAKE_AT:
             self._wake.set()
 
     def flush(self) -> None:
@@ -102,6 +103,7 @@ class LineWriter:
         with self._lock:
             take = self._lines.popleft
             batch = [take() for _ in range(len(self._lines))]
+            self._waiting = 0
             if not batch or self._broken:
                 return
             try:

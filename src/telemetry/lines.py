@@ -27,6 +27,8 @@ _LEVEL_OF_CALL = {
     "evaluator": (USER_JUDGE, "USER_JUDGE"),
 }
 
+_LEVELS = {ToolCallDone: PROFILE, StepComplete: PROFILE, SimulationDone: INFO}
+
 _stamped: tuple[int, str] = (0, "")
 
 
@@ -42,6 +44,7 @@ def stamp(epoch_s: float) -> str:
     return f"{text}.{milliseconds - second * 1000:03d}"
 
 
+@lru_cache(maxsize=10_000)
 def token(text: str) -> str:
     """The text as one word: white space becomes `_`, control characters their escapes."""
     return text if _PLAIN.fullmatch(text) else neutralise(_SPACE.sub("_", text))
@@ -62,17 +65,16 @@ def _place(scope: Scope | None) -> str:
 
 def level_of(event: Event) -> int | None:
     """The level at which an event becomes a line; None: it never does (samples, marks)."""
-    if isinstance(event, LLMCall):
-        return _LEVEL_OF_CALL[event.type][0]
-    if isinstance(event, (ToolCallDone, StepComplete)):
-        return PROFILE
-    if isinstance(event, SimulationDone):
-        return INFO
-    return None
+    return _LEVEL_OF_CALL[event.type][0] if isinstance(event, LLMCall) else _LEVELS.get(type(event))
 
 
 def event_line(event: Event) -> str | None:
     """The event as a log line without its newline; None for events that have none."""
+    if isinstance(event, StepComplete):
+        return (
+            f"{head('PROFILE', event.time, event.scope)} type=step_complete step={event.step}"
+            f" total_duration_ms={event.total_duration_ms:.2f} from_role={event.from_role} to_role={event.to_role}"
+        )
     if isinstance(event, LLMCall):
         return _call_line(event)
     if isinstance(event, ToolCallDone):
@@ -80,11 +82,6 @@ def event_line(event: Event) -> str | None:
             f"{head('PROFILE', event.time, event.scope)} type=tool_call function={token(event.function)}"
             f" call_type=local_function{_step(event.step)} requestor={event.requestor}"
             f" duration_ms={event.duration_ms:.2f} error={event.error}"
-        )
-    if isinstance(event, StepComplete):
-        return (
-            f"{head('PROFILE', event.time, event.scope)} type=step_complete step={event.step}"
-            f" total_duration_ms={event.total_duration_ms:.2f} from_role={event.from_role} to_role={event.to_role}"
         )
     if isinstance(event, SimulationDone):
         return (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +45,13 @@ class Logs:
         data = text.encode("utf-8", "backslashreplace") + b"\n"
         self._file.write(data)
         if self._stdout is not None and level < WARNING:
+            self._stdout.write(data)
+
+    def event_lines(self, texts: Sequence[str]) -> None:
+        """Write lines made of events (none is a warning), whose level has been seen to be wanted."""
+        data = "\n".join([*texts, ""]).encode("utf-8", "backslashreplace")
+        self._file.write(data)
+        if self._stdout is not None:
             self._stdout.write(data)
 
     def file_line(self, text: str) -> None:

@@ -5,8 +5,9 @@ The recorder feeds `ProfileWriter`; `src.analyze`, the report and people's own s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from src.telemetry.events import (
     ReplicaSample,
     ReplicaState,
     RunMark,
+    Scope,
     SimulationDone,
     StepComplete,
     ToolCallDone,
@@ -40,39 +42,43 @@ TYPES: dict[type[Event], str] = {
 
 Encoder = Callable[[Event], bytes]
 
-_SCOPE = ("domain", "task_id", "trial", "thread")
+_SCOPES = 10_000
+"""Simulations whose part of a line is remembered."""
 
 
 def _encoder(kind: type[Event]) -> Encoder:
     """Compile the JSON line of one class of events; fields that are None are left out."""
     names = tuple(field.name for field in fields(kind) if field.name not in ("scope", "time", "type"))
     fixed = TYPES.get(kind, kind.__name__)
-    kind_from = "__class__" if fixed else "type"
-    outside: Callable[[Event], tuple[Any, ...]] = attrgetter("time", kind_from, *names)
-    inside: Callable[[Event], tuple[Any, ...]] = attrgetter(
-        "time", kind_from, *(f"scope.{name}" for name in _SCOPE), *names
-    )
-    keys_outside = ("time", "type", *names)
-    keys_inside = ("time", "type", *_SCOPE, *names)
+    values: Callable[[Event], tuple[Any, ...]] = attrgetter("time", "__class__" if fixed else "type", *names)
+    keys = ("time", "type", *names)
     optional = tuple(field.name for field in fields(kind) if field.default is None)
 
     def encode(event: Event) -> bytes:
-        if event.scope is None:
-            row = dict(zip(keys_outside, outside(event), strict=True))
-        else:
-            row = dict(zip(keys_inside, inside(event), strict=True))
+        row = dict(zip(keys, values(event), strict=True))
         for name in optional:
             if row[name] is None:
                 del row[name]
         if fixed:
             row["type"] = fixed
-        try:
-            return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-        except TypeError:
-            safe = {name: _storable(value) for name, value in row.items()}
-            return orjson.dumps(safe, option=orjson.OPT_APPEND_NEWLINE)
+        line = _json(row)
+        return line + b"\n" if event.scope is None else line[:-1] + _ending(event.scope)
 
     return encode
+
+
+@lru_cache(maxsize=_SCOPES)
+def _ending(scope: Scope) -> bytes:
+    """The end of a line: the simulation that the event belongs to; made once for all its events."""
+    row = {"domain": scope.domain, "task_id": scope.task_id, "trial": scope.trial, "thread": scope.thread}
+    return b"," + _json(row)[1:] + b"\n"
+
+
+def _json(row: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(row)
+    except TypeError:
+        return orjson.dumps({name: _storable(value) for name, value in row.items()})
 
 
 def _storable(value: Any) -> Any:
@@ -100,9 +106,9 @@ class ProfileWriter:
     def __init__(self, path: Path) -> None:
         self._writer = LineWriter(FileSink(path), path.name)
 
-    def listen(self, event: Event) -> None:
-        """Take one event."""
-        self._writer.write(encode(event))
+    def write(self, events: Sequence[Event]) -> None:
+        """Take some events."""
+        self._writer.write(b"".join([encode(event) for event in events]))
 
     def flush(self) -> None:
         self._writer.flush()

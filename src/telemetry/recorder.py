@@ -5,33 +5,28 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from src.telemetry.deferred import Deferred
-from src.telemetry.events import Event, Listener, RunMark, emit, subscribe
+from src.telemetry.events import Event, Listener, RunMark, Writer, emit, subscribe
 from src.telemetry.lines import event_line, level_of
 from src.telemetry.logs import Logs
 from src.telemetry.profile import ProfileWriter
 from src.telemetry.progress import Progress
 
-logger = logging.getLogger(__name__)
-
 
 class Recorder:
     """Listens to a run's events from `with` to its end.
-
-    A listener that fails is reported once and left out from then on: telemetry never ends a run.
 
     Args:
         run_dir: gets `profile.jsonl`; that of an earlier attempt is gone on with.
         logs: of `logs.setup`; None: no log lines.
         progress: the display; entering and leaving it is the caller's.
         listeners: further ones: the `listen` of a `Tracker`.
-        writers: those that only write, which hear of events a little later, in a thread: of a `TraceWriter`.
+        writers: those that only write, which hear of events in bulk: the `write` of a `TraceWriter`.
     """
 
     def __init__(
@@ -41,7 +36,7 @@ class Recorder:
         logs: Logs | None = None,
         progress: Progress | None = None,
         listeners: Sequence[Listener] = (),
-        writers: Sequence[Listener] = (),
+        writers: Sequence[Writer] = (),
     ) -> None:
         self._run_dir = run_dir
         self._logs = logs
@@ -50,18 +45,15 @@ class Recorder:
         if progress is not None:
             self._listeners.insert(0, progress.listen)
         if logs is not None:
-            self._writers.insert(0, _line_listener(logs))
+            self._writers.insert(0, _log_writer(logs))
         self._deferred: Deferred | None = None
         self._profile: ProfileWriter | None = None
         self._unsubscribe: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
         self._profile = ProfileWriter(self._run_dir / "profile.jsonl")
-        self._deferred = Deferred([_Guard(writer) for writer in (self._profile.listen, *self._writers)])
-        for listener in (self._deferred.listen, *self._listeners):
-            guard = _Guard(listener)
-            guard.leave = subscribe(guard)
-            self._unsubscribe.append(guard.leave)
+        self._deferred = Deferred([self._profile.write, *self._writers])
+        self._unsubscribe += [subscribe(listener) for listener in (self._deferred.listen, *self._listeners)]
         emit(RunMark("start"))
         return self
 
@@ -89,35 +81,14 @@ class Recorder:
             self._logs.flush()
 
 
-class _Guard:
-    """A listener whose failure harms nobody."""
-
-    __slots__ = ("_failed", "_listener", "leave")
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-        self._failed = False
-        self.leave: Callable[[], None] = lambda: None
-
-    def __call__(self, event: Event) -> None:
-        if self._failed:
-            return
-        try:
-            self._listener(event)
-        except Exception:
-            self._failed = True
-            self.leave()
-            logger.warning("a listener of events failed and is left out from now on", exc_info=True)
-
-
-def _line_listener(logs: Logs) -> Listener:
+def _log_writer(logs: Logs) -> Writer:
     least = logs.level
 
-    def listen(event: Event) -> None:
-        level = level_of(event)
-        if level is not None and level >= least:
-            line = event_line(event)
-            if line is not None:
-                logs.line(level, line)
+    def write(events: Sequence[Event]) -> None:
+        lines = [
+            line for event in events if (level_of(event) or 0) >= least and (line := event_line(event)) is not None
+        ]
+        if lines:
+            logs.event_lines(lines)
 
-    return listen
+    return write

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,39 +83,29 @@ class TraceWriter:
         if not starts:
             self._writer.write(_OPENING)
         self._processes: dict[str, int] = {}
-        self._rows: dict[tuple[str, str, int], _Row] = {}
+        self._rows: dict[Scope, _Row] = {}
         self._next_row = 0
         self._replicas: dict[str, tuple[int, Lanes]] = {}
         self._quoted: dict[str, str] = {}
+        self._lines: list[str] = []
+        """Of the events being taken."""
+        self._ways: dict[type[Event], Callable[[Any], None]] = {
+            LLMCall: self._call,
+            ToolCallDone: self._tool,
+            StepComplete: self._step,
+            SimulationDone: self._simulation,
+            ReplicaSample: self._replica_sample,
+            ReplicaState: self._replica_state,
+            GpuSample: self._gpu_sample,
+            RunMark: self._mark,
+        }
 
-    def listen(self, event: Event) -> None:
-        """Take one event."""
-        if isinstance(event, LLMCall):
-            self._call(event)
-        elif isinstance(event, ToolCallDone):
-            if event.scope is not None:
-                detail = f'{{"requestor":{self._quote(event.requestor)},"error":{"true" if event.error else "false"}}}'
-                name = self._quote(event.function)
-                self._in_simulation(event.scope, name, "tool", event.time, event.duration_ms, detail)
-        elif isinstance(event, StepComplete):
-            if event.scope is not None:
-                name = f'"step {event.step}: {event.from_role} to {event.to_role}"'
-                self._in_simulation(event.scope, name, "step", event.time, event.total_duration_ms, "{}")
-        elif isinstance(event, SimulationDone):
-            self._simulation(event)
-        elif isinstance(event, ReplicaSample):
-            process, _ = self._replica(event.replica)
-            self._counter(process, "KV use", event.time, {"percent": round(event.kv_use * 100, 2)})
-            self._counter(process, "requests", event.time, {"running": event.running, "waiting": event.waiting})
-        elif isinstance(event, ReplicaState):
-            process, _ = self._replica(event.replica)
-            self._instant(process, event.state, event.time, {"pid": event.pid, "detail": event.detail})
-        elif isinstance(event, GpuSample):
-            process = self._process("GPUs")
-            self._counter(process, f"GPU {event.gpu} use", event.time, {"percent": round(event.utilisation * 100, 2)})
-            self._counter(process, f"GPU {event.gpu} memory", event.time, {"GiB": round(event.memory_used / 2**30, 3)})
-        elif isinstance(event, RunMark):
-            self._instant(self._process("run"), f"run {event.mark}", event.time, {})
+    def write(self, events: Sequence[Event]) -> None:
+        """Take some events."""
+        for event in events:
+            self._ways[type(event)](event)
+        self._writer.write("".join(self._lines).encode())
+        self._lines.clear()
 
     def flush(self) -> None:
         """Everything heard so far is in the file."""
@@ -158,6 +149,16 @@ class TraceWriter:
                 self._name("thread_name", process, row, f"requests {row:04d}")
             self._slice(process, row, title, event.type, end_us - duration_us, duration_us, "{}")
 
+    def _tool(self, event: ToolCallDone) -> None:
+        if event.scope is not None:
+            detail = f'{{"requestor":{self._quote(event.requestor)},"error":{"true" if event.error else "false"}}}'
+            self._in_simulation(event.scope, self._quote(event.function), "tool", event.time, event.duration_ms, detail)
+
+    def _step(self, event: StepComplete) -> None:
+        if event.scope is not None:
+            name = f'"step {event.step}: {event.from_role} to {event.to_role}"'
+            self._in_simulation(event.scope, name, "step", event.time, event.total_duration_ms, "{}")
+
     def _simulation(self, event: SimulationDone) -> None:
         scope = event.scope
         if scope is None:
@@ -172,7 +173,24 @@ class TraceWriter:
             "thread": scope.thread,
         }
         self._slice(row.process, row.number, row.title, "simulation", start_us, end_us - start_us, _json(detail))
-        del self._rows[scope.domain, scope.task_id, scope.trial]
+        del self._rows[scope]
+
+    def _replica_sample(self, event: ReplicaSample) -> None:
+        process, _ = self._replica(event.replica)
+        self._counter(process, "KV use", event.time, {"percent": round(event.kv_use * 100, 2)})
+        self._counter(process, "requests", event.time, {"running": event.running, "waiting": event.waiting})
+
+    def _replica_state(self, event: ReplicaState) -> None:
+        process, _ = self._replica(event.replica)
+        self._instant(process, event.state, event.time, {"pid": event.pid, "detail": event.detail})
+
+    def _gpu_sample(self, event: GpuSample) -> None:
+        process = self._process("GPUs")
+        self._counter(process, f"GPU {event.gpu} use", event.time, {"percent": round(event.utilisation * 100, 2)})
+        self._counter(process, f"GPU {event.gpu} memory", event.time, {"GiB": round(event.memory_used / 2**30, 3)})
+
+    def _mark(self, event: RunMark) -> None:
+        self._instant(self._process("run"), f"run {event.mark}", event.time, {})
 
     def _in_simulation(
         self, scope: Scope, name: str, category: str, end_s: float, duration_ms: float, detail: str
@@ -187,13 +205,12 @@ class TraceWriter:
         return row
 
     def _row(self, scope: Scope, starts_us: float) -> _Row:
-        key = (scope.domain, scope.task_id, scope.trial)
-        row = self._rows.get(key)
+        row = self._rows.get(scope)
         if row is None:
             process = self._process(f"simulations {scope.domain}")
             self._next_row += 1
             title = _json(f"{scope.domain}/{scope.task_id} #{scope.trial}")
-            row = self._rows[key] = _Row(process, self._next_row, title, starts_us)
+            row = self._rows[scope] = _Row(process, self._next_row, title, starts_us)
             self._name("thread_name", process, self._next_row, f"{scope.task_id} #{scope.trial}")
         return row
 
@@ -226,11 +243,10 @@ class TraceWriter:
     def _slice(
         self, process: int, row: int, name: str, category: str, start_us: float, duration_us: float, detail: str
     ) -> None:
-        line = (
+        self._lines.append(
             f'{{"name":{name},"cat":"{category}","ph":"X","ts":{start_us:.1f},"dur":{duration_us:.1f},'
             f'"pid":{process},"tid":{row},"args":{detail}}},\n'
         )
-        self._writer.write(line.encode())
 
     def _counter(self, process: int, name: str, time_s: float, values: dict[str, float]) -> None:
         self._write({"name": name, "ph": "C", "ts": round(time_s * 1e6, 1), "pid": process, "tid": 0, "args": values})
@@ -242,7 +258,7 @@ class TraceWriter:
         )
 
     def _write(self, row: dict[str, Any]) -> None:
-        self._writer.write(_json(row).encode() + b",\n")
+        self._lines.append(f"{_json(row)},\n")
 
 
 def _json(value: Any) -> str:

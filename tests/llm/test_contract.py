@@ -426,6 +426,17 @@ def test_waiting_for_a_server_counts_as_waiting_once() -> None:
     assert stats.duration_ms == pytest.approx(stats.queue_ms)
 
 
+def test_a_new_connection_is_timed_and_one_used_again_costs_nothing() -> None:
+    async def run() -> list[CallStats]:
+        async with serving(OPENAI.reply("Hi")) as server, HttpPool() as http:
+            model = OPENAI.model_of(server, http)
+            return [(await model.complete(request())).stats for _ in range(2)]
+
+    first, second = asyncio.run(run())
+    assert 0 < first.connect_ms < first.duration_ms - first.queue_ms
+    assert second.connect_ms == 0
+
+
 def test_a_call_that_fails_tells_what_it_cost_all_the_same() -> None:
     useless = json_answer({"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 10}})
     error, _, _ = failing(OPENAI, useless, retry=RetryPolicy(attempts=3))

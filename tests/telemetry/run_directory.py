@@ -109,6 +109,7 @@ def _simulation(
         usage = {"input_tokens": used[0], "output_tokens": used[1], "cached_tokens": used[0] // 2}
         event = LLMCall(kind, model, call_type, duration, duration / 10, *usage.values(), cost, 1, has_tool_calls, step)
         event.replica = replica if kind == "llm_call" else None
+        event.connect_ms = duration / 50 if step == 0 else None
         event.expert = role if kind == "expert_call" else None
         add(event)
         calls.append({"role": role, "step": step, "model": model, "duration_ms": duration, "cost_usd": cost,

@@ -167,10 +167,9 @@ def test_an_event_costs_at_most_20_microseconds(tmp_path: Path, monkeypatch: pyt
     secrets = Redactor(f"key-number-{number:04d}" for number in range(8))
     monkeypatch.setattr("src.telemetry.files.redactor", secrets)
     trace = TraceWriter(tmp_path / "trace.json")
-    listeners = [trace.listen]
     with (
         setup(tmp_path, INFO) as logs,
-        Recorder(tmp_path, logs=logs, progress=progress, listeners=listeners) as recorder,
+        Recorder(tmp_path, logs=logs, progress=progress, writers=[trace.write]) as recorder,
         simulation(),
     ):
         progress.started("retail", "1", 0)

@@ -28,7 +28,7 @@ REQUIRED = {"X": {"name", "ts", "dur", "pid", "tid"}, "C": {"name", "ts", "pid",
 
 def _write_run(run_dir: Path) -> None:
     trace = TraceWriter(run_dir / "trace.json")
-    with Recorder(run_dir, listeners=[trace.listen]):
+    with Recorder(run_dir, writers=[trace.write]):
         emit(ReplicaState("agent/0", "ready", pid=7))
         emit(ReplicaSample("agent/0", 3, 1, 0.42, 0, 0, 0, 0))
         emit(GpuSample(0, 0.5, 2**30, 2**31))
@@ -118,7 +118,7 @@ def test_overlapping_intervals_get_rows_of_their_own_and_free_rows_are_used_agai
 
 def test_memory_holds_only_what_is_in_flight(tmp_path: Path) -> None:
     writer = TraceWriter(tmp_path / "trace.json")
-    leave = subscribe(writer.listen)
+    leave = subscribe(lambda event: writer.write([event]))
     for number in range(500):
         with simulation("retail", str(number)):
             emit(llm_call())
