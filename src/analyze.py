@@ -65,7 +65,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Say where the time and the money of runs went, from their profile.jsonl.",
     )
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="run directories, or a sweep's")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="for CSV files and pictures (default: DIR/analysis)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="for CSV files and pictures (default: analysis, below what the DIRs share)",
+    )
     parser.add_argument("--no-plots", dest="plots", action="store_false", help="tables and CSV files only")
     return parser
 

@@ -128,6 +128,8 @@ class Experiment:
         schedule = make_schedule(
             selection.tasks, seed=config.seed, num_trials=config.num_trials, finished=self.store.finished
         )
+        if self.store.damaged:
+            log.warning("the record has damaged lines (%d); what they held runs again", self.store.damaged)
         roles = chosen_models(config, selection)
         progress = self._progress(schedule)
         with self._tracker(progress, schedule) as tracker:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from src.analysis.explain import Call, GoldCheck, gold_checks_of_task, reasons
+from src.analysis.records import overviews
+from src.errors import UserError
 from src.show import main
 from tests.telemetry.run_directory import write_run
 
@@ -190,6 +192,18 @@ def test_mistakes_are_said_in_a_line(run_dir: Path, tmp_path: Path, capsys: pyte
         assert captured.out == ""
         assert said in captured.err
         assert len(captured.err.splitlines()) == 1
+
+
+def test_of_many_runs_below_a_folder_the_newest_are_named(tmp_path: Path) -> None:
+    for number in range(11):
+        run_dir = tmp_path / "2026-01-01" / f"12-00-{number:02d}"
+        run_dir.mkdir(parents=True)
+        (run_dir / "simulations.jsonl").touch()
+    with pytest.raises(UserError) as caught:
+        overviews(tmp_path)
+    assert "holds 11 runs" in str(caught.value)
+    assert "12-00-10 and 3 more" in str(caught.value)
+    assert "12-00-02" not in str(caught.value)
 
 
 def test_it_can_be_piped_into_a_pager_that_quits(run_dir: Path) -> None:

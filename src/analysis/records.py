@@ -12,6 +12,7 @@ from src.simulation.record import Key, Record, decode_line, read_line
 
 RECORD_FILE = "simulations.jsonl"
 PROMPT_FILE = "prompts.jsonl"
+_RUNS_NAMED = 8
 
 Json = dict[str, Any]
 """A stored record or a part of one, as it was read."""
@@ -53,9 +54,11 @@ def overviews(directory: Path) -> list[Overview]:
     """
     path = directory / RECORD_FILE
     if not path.is_file():
-        runs = sorted(str(found.parent) for found in directory.glob(f"*/{RECORD_FILE}")) if directory.is_dir() else []
+        runs = sorted(str(run.parent) for depth in ("*", "*/*") for run in directory.glob(f"{depth}/{RECORD_FILE}"))
         if runs:
-            raise UserError(f"{directory} holds {len(runs)} runs; choose one: {', '.join(runs[:8])}")
+            more = f" and {len(runs) - _RUNS_NAMED} more" if len(runs) > _RUNS_NAMED else ""
+            named = ", ".join(runs[-_RUNS_NAMED:])
+            raise UserError(f"{directory} holds {len(runs)} runs; choose one: {named}{more}")
         raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
     latest: dict[Key, Overview] = {}
     offset = 0

@@ -58,6 +58,8 @@ class Store:
         self.directory = directory
         self.entries: dict[Key, Entry] = {}
         """The last record of each key."""
+        self.damaged = 0
+        """Lines that hold no record that can be read: their simulations are run again."""
         self._prompts: set[str] = set()
         self._lock = take(directory)
         try:
@@ -137,7 +139,9 @@ class Store:
                 if not line.endswith(b"\n"):
                     break
                 record = read_line(line)
-                if record is not None:
+                if record is None:
+                    self.damaged += 1
+                else:
                     self.entries[record.key] = _entry_of(record, position, len(line))
                 position += len(line)
         self._cut_to(position)

@@ -195,7 +195,7 @@ def _server_problems(config: Config) -> Iterator[str]:
         yield f"server.chat_template={server.chat_template}: there is no such file"
     if server.min_ready > server.num and server.kind is not ServerKind.external:
         yield f"server.min_ready={server.min_ready}: more than server.num={server.num}"
-    if server.start_port and server.start_port + server.num - 1 > 65535:
+    if 0 < server.start_port <= 65535 < server.start_port + server.num - 1:
         yield f"server.start_port={server.start_port}: {server.num} replicas from there pass port 65535"
     ids = server.gpu_ids
     if ids is not None and (not ids or min(ids) < 0 or len(set(ids)) < len(ids)):

@@ -236,6 +236,8 @@ class Supervisor:
                 self._set(replica, Phase.down, problem)
                 log.warning("server %s: %s", replica.name, problem)
             elif problem:
+                if replica.failure is None and not final:
+                    log.warning("server %s: %s; waiting for it, %.0f s at most", replica.name, problem, patience)
                 replica.failure = problem
                 if not replica.failed_once and (final or time.monotonic() > began + patience):
                     replica.failed_once = True

@@ -151,6 +151,7 @@ def setup(run_dir: Path, level: int, max_bytes: int = MAX_BYTES) -> Iterator[Log
     try:
         yield logs
     finally:
+        logs.close()  # first: what it has to say of a full disk still finds its way to the terminal
         logging.captureWarnings(False)
         for other in overheard:
             other.removeHandler(ears)
@@ -159,4 +160,3 @@ def setup(run_dir: Path, level: int, max_bytes: int = MAX_BYTES) -> Iterator[Log
         own.setLevel(before[0])
         own.propagate = before[1]
         logging.raiseExceptions = raising
-        logs.close()

@@ -126,6 +126,18 @@ def test_a_second_run_on_the_same_directory_is_refused_and_changes_nothing(tmp_p
     assert_no_server_remains(run_dir)
 
 
+def test_what_a_damaged_line_held_is_said_and_run_again(finished: Path, run_dir: Path) -> None:
+    record = run_dir / "simulations.jsonl"
+    lines = record.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3][:100] + b"\x00\xff" + lines[3][102:]
+    record.write_bytes(b"".join(lines))
+    process = run(None, f"resume={run_dir}")
+    assert process.returncode == 0, process.stderr
+    assert "warning: the record has damaged lines (1)" in process.stderr
+    assert stored(run_dir) == len(lines) + 1
+    assert inventory(run_dir) == inventory(finished)
+
+
 def test_what_ended_in_an_infrastructure_error_is_run_again(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     hanging = ("server.simulated.faults.rate=1", "server.simulated.faults.kinds=[hang]", "limits.call_timeout_s=0.5")

@@ -446,10 +446,13 @@ def test_requests_to_an_external_server_that_hangs_are_given_up_after_its_patien
     run(scenario)
 
 
-def test_an_external_server_that_is_not_there_is_an_error_within_its_patience(tmp_path: Path) -> None:
+def test_an_external_server_that_is_not_there_is_an_error_within_its_patience(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario() -> None:
         spec = PoolSpec("agent", PoolKind.external, endpoints=("http://127.0.0.1:9",))
         with pytest.raises(UserError, match=r"pool agent: 0 of 1 .*http://127.0.0.1:9/v1/models: .*[Cc]onn"):
             await fleet_of(tmp_path, spec).start()
 
     run(scenario)
+    assert [record.getMessage().endswith("waiting for it, 1 s at most") for record in caplog.records] == [True]
