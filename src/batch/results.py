@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.batch.files import replaced
-from src.evaluation.endings import OURS
+from src.evaluation.endings import OURS, TerminationReason
 from src.simulation.record import encode_line
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def as_simulation_run(record: dict[str, Any]) -> dict[str, Any]:
         info = reward_info.get("info")
         info = {**(info if isinstance(info, dict) else {}), "note": note}
         reward_info = {**reward_info, "reward": 0.0, "info": info}
-        reason = "agent_error"
+        reason = TerminationReason.agent_error.value
     costs = record["cost_by_role"]
     user_cost = costs.get("user", 0.0)
     agent_cost = sum(cost for role, cost in costs.items() if role not in ("user", "judge"))

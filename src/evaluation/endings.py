@@ -34,18 +34,9 @@ class TerminationReason(StrEnum):
         """Whether the conversation came to its own end; only then is there a reward."""
         return self in (TerminationReason.user_stop, TerminationReason.agent_stop)
 
-    @property
-    def infrastructure(self) -> bool:
-        """Whether the end says nothing about the agent: counted as a failure, and shown apart."""
-        return self in OURS
-
-    @property
-    def in_results_schema(self) -> str:
-        """The value for the benchmark's results schema, which does not know this program's own endings."""
-        return "agent_error" if self in OURS else self.value
-
 
 OURS = frozenset(
     {TerminationReason.infrastructure_error, TerminationReason.context_overflow, TerminationReason.deadline}
 )
-"""The endings that the benchmark's results schema does not know."""
+"""The endings that the benchmark's results schema does not know: they say nothing about the agent, count as failures
+and are shown apart. Its files have `agent_error` in their place."""

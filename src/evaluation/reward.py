@@ -141,8 +141,7 @@ def evaluate(
 
 def _premature(reason: str) -> str:
     """The note of a run without a regular end; the three endings of ours keep their name in it."""
-    known = {ending.value for ending in OURS}
-    shown = f"agent_error ({reason})" if reason in known else reason
+    shown = f"agent_error ({reason})" if reason in OURS else reason
     return f"Simulation terminated prematurely. Termination reason: {shown}"
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.fleet.guard import Guard
-from src.fleet.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify, members
+from src.fleet.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify
 from src.telemetry.secrets import without_secrets
 
 _GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
@@ -141,11 +141,6 @@ def end_servers(servers: Sequence[ServerProcess], grace_s: float) -> None:
             server.forget()
         except subprocess.TimeoutExpired:
             continue  # in uninterruptible sleep; the guard keeps it on its list
-
-
-def left_behind(server: ServerProcess) -> bool:
-    """Whether a server whose own process has ended still has children about."""
-    return bool(members([server.group]))
 
 
 def _environment(spec: LaunchSpec, mark: str, scratch: str) -> dict[str, str]:
