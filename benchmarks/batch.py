@@ -117,7 +117,7 @@ def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: i
     from src.batch.store import Store
     from src.benchmark import prompts
     from src.benchmark.domains import load_domain
-    from src.collector import collect_seldom, heap_set_aside
+    from src.collector import collect_seldom, collected_in_turn
     from src.simulation.conversation import Rules
     from src.simulation.record import Record
     from src.simulation.simulate import Job, Simulation
@@ -157,7 +157,7 @@ def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: i
                 return await Simulation(stage, by_id[job.key.task_id], job, store.keep_prompt).run()
 
             begun = time.process_time()
-            with heap_set_aside():
+            async with collected_in_turn():
                 await Runner(schedule, simulate, store, progress, max_concurrency=concurrency).run()
             stack.close()
             spent = time.process_time() - begun

@@ -56,7 +56,7 @@ def run(conversations: Path, count: int) -> dict[str, Any]:
     from src.batch.store import Store
     from src.benchmark import prompts
     from src.benchmark.domains import load_domain
-    from src.collector import collect_seldom, heap_set_aside
+    from src.collector import collect_seldom, collected_in_turn
     from src.simulation.conversation import Rules
     from src.simulation.record import Record
     from src.simulation.simulate import Job, Simulation
@@ -94,7 +94,7 @@ def run(conversations: Path, count: int) -> dict[str, Any]:
                     begun = time.process_time()
                 return record
 
-            with heap_set_aside():
+            async with collected_in_turn():
                 await Runner(schedule, simulate, store, progress, max_concurrency=CONCURRENCY).run()
         trace.close()
 

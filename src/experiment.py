@@ -23,7 +23,7 @@ from src.batch.signals import on_interrupt
 from src.batch.store import Store
 from src.batch.sweep import SweepTable
 from src.benchmark.domains import Domain
-from src.collector import heap_set_aside
+from src.collector import collected_in_turn
 from src.config import Config, flat
 from src.fleet.fleet import Fleet, lease, shutdown
 from src.fleet.limits import raise_open_files
@@ -223,7 +223,7 @@ class Experiment:
                 play = play_of(self.config, self.run_id, self.attempt, cast, roles)
                 stages = {name: Stage(domains[name], play) for name in selection.tasks}
                 self.runner = self._make_runner(stages, schedule, progress)
-                with heap_set_aside():
+                async with collected_in_turn():
                     await self.runner.run()
                 await cast.close()
             finally:
