@@ -45,8 +45,10 @@ class Measured:
     peak_mib: float
     reward: float
     """Mean reward: both sides must have done the same work."""
-    events_cpu_ms: float | None = None
-    """The same with all that listens to events at log_level=PROFILE."""
+    best_cpu_ms: float | None = None
+    """The best of those rounds."""
+    best_events_cpu_ms: float | None = None
+    """The same with all that listens to events at log_level=PROFILE, in rounds between those."""
     profile: tuple[str, ...] = ()
     """Where the time goes: the functions with the most of their own."""
     events_profile: tuple[str, ...] = ()
@@ -73,17 +75,18 @@ def rows(*, quick: bool) -> list[Row]:
                 theirs = measure("package", name, path, concurrency, 1)
                 if ours.reward != theirs.reward:
                     raise AssertionError(f"{name}: rewards differ: {ours.reward}, {theirs.reward}")
-                assert ours.events_cpu_ms is not None
+                assert ours.best_cpu_ms is not None
+                assert ours.best_events_cpu_ms is not None
                 place = f"batch/{name}/concurrency {concurrency}"
                 detail = {"profile": list(ours.profile)} if concurrency == 10 else {}
                 table += [
                     Row(f"{place}/cpu", ours.cpu_ms, theirs.cpu_ms, "ms/simulation", goal=goal, detail=detail),
                     Row(
                         f"{place}/cpu with events",
-                        ours.events_cpu_ms,
-                        ours.cpu_ms,
+                        ours.best_events_cpu_ms,
+                        ours.best_cpu_ms,
                         "ms/simulation",
-                        "the same without",
+                        "the same without, best rounds",
                         goal=1 / _EVENTS,
                         detail={"profile": list(ours.events_profile)} if concurrency == 10 else {},
                     ),
@@ -189,13 +192,14 @@ def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: i
         cpu_ms=statistics.median(without),
         peak_mib=peak_mib,
         reward=round(sum(rewards) / len(rewards), 6),
-        events_cpu_ms=statistics.median(heard),
+        best_cpu_ms=min(without),
+        best_events_cpu_ms=min(heard),
         profile=profiles[0],
         events_profile=profiles[1],
     )
 
 
-_ROUNDS = 5
+_ROUNDS = 9
 
 
 def top_functions(profile: cProfile.Profile, count: int = 12) -> tuple[str, ...]:
