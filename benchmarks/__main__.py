@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from rich.console import Console
@@ -27,6 +27,8 @@ NAMES = ("start", "parts", "environment", "requests", "batch", "store", "profili
 
 GUARDED = ("parts", "environment", "requests")
 """The cheap and steady ones that the guard runs."""
+_MEASUREMENTS = 3
+"""At most, before the guard believes that something is lost."""
 
 FULL_ONLY = ("vllm",)
 """Not part of a quick run unless they are named."""
@@ -72,21 +74,40 @@ def number(value: float) -> str:
 
 def check(rows: list[Row], known: Mapping[str, float], console: Console) -> bool:
     """Whether every guarded ratio keeps at least two thirds of the committed one."""
-    held = True
-    compared = 0
-    for row in rows:
-        if not row.guarded or row.ratio is None or row.name not in known:
-            continue
-        compared += 1
+    compared = [row for row in rows if row.guarded and row.ratio is not None and row.name in known]
+    lost = [row for row in compared if _lost(row, known)]
+    for row in lost:
         least = known[row.name] * (1 - ALLOWED_LOSS)
-        if row.ratio < least:
-            held = False
-            console.print(f"[red]lost[/]: {row.name}: ×{row.ratio:.1f}, at least ×{least:.1f} is expected")
+        console.print(f"[red]lost[/]: {row.name}: ×{row.ratio:.1f}, at least ×{least:.1f} is expected")
     if compared:
-        console.print(f"\n{compared} ratios compared with {TABLE.name}: {'all hold' if held else 'some are lost'}")
+        told = "some are lost" if lost else "all hold"
+        console.print(f"\n{len(compared)} ratios compared with {TABLE.name}: {told}")
     else:
         console.print(f"[red]nothing compared[/]: {TABLE.name} has none of these rows; make it with make bench")
-    return held and compared > 0
+    return bool(compared) and not lost
+
+
+def _lost(row: Row, known: Mapping[str, float]) -> bool:
+    ratio = row.ratio if row.guarded else None
+    return ratio is not None and row.name in known and ratio < known[row.name] * (1 - ALLOWED_LOSS)
+
+
+def guard(names: Sequence[str], known: Mapping[str, float], console: Console) -> bool:
+    """Measure and check; what seems lost is measured again, and the best of the measurements counts.
+
+    Others use the machine too: a ratio is lost only if it is in every one of them.
+    """
+    rows: list[Row] = []
+    for name in names:
+        best: dict[str, Row] = {}
+        for _ in range(_MEASUREMENTS):
+            for row in _measure(name, True, console).rows:
+                if row.name not in best or (row.ratio or 0) > (best[row.name].ratio or 0):
+                    best[row.name] = row
+            if not any(_lost(row, known) for row in best.values()):
+                break
+        rows += best.values()
+    return check(rows, known, console)
 
 
 def main() -> int:
@@ -105,23 +126,20 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     table = read_table()
     if not args.report:
-        quick = args.quick or args.guard
-        names = args.names or (GUARDED if args.guard else NAMES)
-        left_out = [name for name in FULL_ONLY if quick and name not in args.names]
-        measured: dict[str, Measured] = {}
+        if args.guard:
+            known = {row.name: row.ratio for found in table.values() for row in found.rows if row.ratio}
+            return 0 if guard(args.names or GUARDED, known, console) else 1
+        names = args.names or NAMES
+        left_out = [name for name in FULL_ONLY if args.quick and name not in args.names]
         for name in names:
             if name in left_out:
                 console.print(f"\n[bold]{name}[/] is left out of a quick run; by name: python -m benchmarks {name}")
                 continue
-            measured[name] = _measure(name, quick, console)
-            if not quick:
-                table = {**read_table(), name: measured[name]}  # another run may have written meanwhile
+            measured = _measure(name, args.quick, console)
+            if not args.quick:
+                table = {**read_table(), name: measured}  # another run may have written meanwhile
                 write_table({known: table[known] for known in NAMES if known in table})
-        if args.guard:
-            known_ratios = {row.name: row.ratio for found in table.values() for row in found.rows if row.ratio}
-            rows = [row for found in measured.values() for row in found.rows]
-            return 0 if check(rows, known_ratios, console) else 1
-        if quick:
+        if args.quick:
             return 0
         table = read_table()
     from benchmarks.report import write_report

@@ -18,7 +18,7 @@ from src.errors import UserError
 from src.llm.clock import Clock
 from src.llm.completion import count, decode_completion, decode_json
 from src.llm.failures import Cause, Failure, failure_of_response
-from src.llm.http import HttpPool
+from src.llm.http import HttpPool, asking
 from src.llm.keys import find_key
 from src.llm.provider import Answer
 from src.llm.settings import ModelSettings
@@ -96,19 +96,17 @@ class OpenAICompatible:
     async def _post(self, endpoint: Endpoint, request: ChatRequest, stats: CallStats) -> Answer:
         target = self._target(endpoint)
         headers = {**target.headers, "X-Session-ID": request.session}
-        sent = self._body(target, request)
-        status, answered, body = await self._send(endpoint, target.chat, sent, headers, stats)
+        asking.set(stats)
+        try:
+            status, answered, body = await self._send(endpoint, target.chat, self._body(target, request), headers)
+        finally:
+            asking.set(None)
         if not 200 <= status < 300:
             raise failure_of_response(status, answered, body)
         return decode_completion(body)
 
     async def _send(
-        self,
-        endpoint: Endpoint,
-        url: URL,
-        body: bytes | None,
-        headers: dict[str, str],
-        stats: CallStats | None = None,
+        self, endpoint: Endpoint, url: URL, body: bytes | None, headers: dict[str, str]
     ) -> tuple[int, Mapping[str, str], bytes]:
         """POST a body, or GET without one: status, headers and body of the answer."""
         method = "GET" if body is None else "POST"
@@ -117,7 +115,7 @@ class OpenAICompatible:
                 endpoint.in_flight.add(scope)
                 try:
                     async with self._session.request(
-                        method, url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=stats
+                        method, url, data=body, headers=headers, allow_redirects=False
                     ) as response:
                         return response.status, response.headers, await self._read(response)
                 finally:
