@@ -17,7 +17,7 @@ from importlib import import_module
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rows import Row
+from benchmarks.rows import Row, goal_of, number
 from benchmarks.table import TABLE, Measured, about, read_table, write_table
 
 ALLOWED_LOSS = 1 / 3
@@ -55,21 +55,6 @@ def show(rows: list[Row], console: Console) -> None:
             style=style,
         )
     console.print(table)
-
-
-def goal_of(row: Row) -> str:
-    """What was aimed at: a ratio, a limit, or both."""
-    goals = [] if row.goal is None else [f"×{number(row.goal)}"]
-    if row.limit is not None:
-        goals.append(f"{'≥' if row.more else '≤'} {number(row.limit)}")
-    return ", ".join(goals)
-
-
-def number(value: float) -> str:
-    """Three figures that matter."""
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def check(rows: list[Row], known: Mapping[str, float], console: Console) -> bool:

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.plots import draw
-from benchmarks.rows import Row
+from benchmarks.rows import Row, goal_of, number
 from benchmarks.table import Measured
 
 README = Path(__file__).with_name("README.md")
@@ -84,7 +84,6 @@ def _section(name: str, found: Measured, plot: Path | None) -> Iterator[str]:
 
 
 def _line(row: Row) -> str:
-    from benchmarks.__main__ import goal_of, number
 
     theirs = "" if row.theirs is None else f"{number(row.theirs)} {row.unit}"
     ratio = "" if row.ratio is None else f"×{number(row.ratio)}"

@@ -53,3 +53,18 @@ class Row:
     def from_dict(cls, fields: dict[str, Any]) -> Row:
         """What `as_dict` gave."""
         return cls(**fields)
+
+
+def goal_of(row: Row) -> str:
+    """What was aimed at: a ratio, a limit, or both."""
+    goals = [] if row.goal is None else [f"×{number(row.goal)}"]
+    if row.limit is not None:
+        goals.append(f"{'≥' if row.more else '≤'} {number(row.limit)}")
+    return ", ".join(goals)
+
+
+def number(value: float) -> str:
+    """Three figures that matter."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
