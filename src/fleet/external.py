@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import aiohttp
+
 from src.errors import UserError
 from src.fleet.plan import Placement, PoolKind, PoolSpec
-from src.fleet.replica import Replica
+from src.fleet.probe import ProbeError, check_health, served_models
+from src.fleet.replica import Phase, Replica
 
 MODEL_CONFIG_FILE = "model_config_local.json"
 _PATH_KEY = "vllm_model_config_path"
@@ -147,3 +150,21 @@ def _url(entry: dict[str, object], key: str, model: str) -> str:
         raise UserError(f"{key}: a server of {model} has port {port!r}")
     bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return clean_url(f"http://{bracketed}:{number}", key)
+
+
+async def problem_of(http: aiohttp.ClientSession, replica: Replica, timeout_s: float) -> tuple[str, bool]:
+    """Look at a server: what is wrong with it (empty: nothing), and whether waiting will not help."""
+    try:
+        if replica.phase is Phase.ready:
+            await check_health(http, replica.base_url, timeout_s)
+            return "", False
+        models = await served_models(http, replica.base_url, replica.key, timeout_s)
+    except ProbeError as error:
+        if replica.phase is Phase.ready:
+            # Not every OpenAI-compatible server has /health: any answer below 500 is a living one.
+            return (str(error), False) if error.status is None or error.status >= 500 else ("", False)
+        if error.status in (401, 403):
+            return f"{replica.base_url} refuses the key: set server.api_key_env or server.api_key_file", True
+        return str(error), error.status is not None and error.status < 500
+    problem = replica.adopt(models)
+    return problem, bool(problem)

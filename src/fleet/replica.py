@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from src.fleet.launch import ServerProcess
 from src.fleet.plan import Placement, PoolKind
+from src.fleet.probe import ServedModel
 from src.llm.types import Endpoint
 from src.telemetry.events import ReplicaState, emit
 
@@ -80,6 +82,18 @@ class Replica:
             self.down_since = now
         self.phase = phase
         emit(ReplicaState(self.name, phase.value, self.process.pid if self.process else None, self.port, detail))
+
+    def adopt(self, models: Sequence[ServedModel]) -> str:
+        """Take the model's id and context from what the server shows; returns what is wrong with it, if anything."""
+        ids = [model.id for model in models]
+        wanted = self.expected_model
+        if wanted is None and self.external and len(ids) != 1:
+            return f"{self.base_url} serves {', '.join(ids) or 'no model'}: name one as the model"
+        chosen = next((model for model in models if wanted in (None, model.id)), None)
+        if chosen is None:
+            return f"{self.base_url} serves {', '.join(ids) or 'no model'}, not {wanted}"
+        self.model, self.context_limit = chosen.id, chosen.context_limit
+        return ""
 
     def new_endpoint(self) -> Endpoint:
         """A fresh endpoint object: the router tells one time of being ready from the next by it."""

@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import aiohttp
 
 from src.errors import UserError
+from src.fleet.external import problem_of
 from src.fleet.failures import StartError, pool_failure, running_end, start_error
 from src.fleet.launch import end_servers
 from src.fleet.plan import PoolSpec
-from src.fleet.probe import ProbeError, ServedModel, check_health, served_models
+from src.fleet.probe import ProbeError, check_health, served_models
 from src.fleet.replica import Phase, Replica
 from src.fleet.routing import PoolRouter
 from src.fleet.watch import WatchSettings
@@ -159,7 +160,7 @@ class Supervisor:
             try:
                 await check_health(self._http, replica.base_url, self._watch.health_timeout_s)
                 models = await served_models(self._http, replica.base_url, replica.key, self._watch.health_timeout_s)
-                problem = self._check_model(replica, models)
+                problem = replica.adopt(models)
             except ProbeError as error:
                 problem = str(error)
             if not problem and process.status() is None:
@@ -206,18 +207,6 @@ class Supervisor:
             if replica.phase is not Phase.ready:
                 self._admit(replica)
 
-    def _check_model(self, replica: Replica, models: Sequence[ServedModel]) -> str:
-        """Take the model's id and context from what the server shows; else what is wrong with it."""
-        ids = [model.id for model in models]
-        wanted = replica.expected_model
-        if wanted is None and replica.external and len(ids) != 1:
-            return f"{replica.base_url} serves {', '.join(ids) or 'no model'}: name one as the model"
-        chosen = next((model for model in models if wanted in (None, model.id)), None)
-        if chosen is None:
-            return f"{replica.base_url} serves {', '.join(ids) or 'no model'}, not {wanted}"
-        replica.model, replica.context_limit = chosen.id, chosen.context_limit
-        return ""
-
     # A replica that someone else runs
 
     async def _keep_external(self, replica: Replica) -> None:
@@ -225,7 +214,7 @@ class Supervisor:
         patience = min(self._watch.external_patience_s, self._ready_timeout_s)
         lost: Endpoint | None = None
         while True:
-            problem, final = await self._look_external(replica)
+            problem, final = await problem_of(self._http, replica, self._watch.health_timeout_s)
             if not problem and replica.endpoint is None:
                 self._admit(replica)
                 lost = None
@@ -250,24 +239,6 @@ class Supervisor:
             pause = self._watch.health_s if replica.phase is Phase.ready else self._watch.recheck_s
             await _set_within(self._hints[replica.name], pause)
             self._hints[replica.name].clear()
-
-    async def _look_external(self, replica: Replica) -> tuple[str, bool]:
-        """What is wrong with it (empty: nothing) and whether waiting will not help."""
-        timeout_s = self._watch.health_timeout_s
-        try:
-            if replica.phase is Phase.ready:
-                await check_health(self._http, replica.base_url, timeout_s)
-                return "", False
-            models = await served_models(self._http, replica.base_url, replica.key, timeout_s)
-        except ProbeError as error:
-            if replica.phase is Phase.ready:
-                # Not every OpenAI-compatible server has /health: any answer below 500 is a living one.
-                return (str(error), False) if error.status is None or error.status >= 500 else ("", False)
-            if error.status in (401, 403):
-                return f"{replica.base_url} refuses the key: set server.api_key_env or server.api_key_file", True
-            return str(error), error.status is not None and error.status < 500
-        problem = self._check_model(replica, models)
-        return problem, bool(problem)
 
     # Both
 
