@@ -45,7 +45,8 @@ from src.telemetry.progress import Progress
 from src.telemetry.recorder import Recorder
 from src.telemetry.secrets import protect_environment
 from src.telemetry.trace import TraceWriter
-from src.telemetry.tracker import TrackedRun, Tracker
+from src.telemetry.tracker import Tracker
+from src.telemetry.tracker_start import TrackedRun
 
 log = logging.getLogger(__name__)
 

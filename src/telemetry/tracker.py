@@ -28,12 +28,11 @@ from src.telemetry.live_metrics import LiveMetrics
 from src.telemetry.secrets import redact
 from src.telemetry.settings import WandbMode, WandbSettings
 from src.telemetry.tally import Tally
+from src.telemetry.tracker_start import TrackedRun, first_message, plain
 
 SNAPSHOT_EVERY_S = 10.0
 FINISH_TIMEOUT_S = 120.0
 """How long the end of a run waits for the upload; what is left can be synced later."""
-
-_TAG_LENGTH = 64
 
 _CHILD = "src.telemetry.tracker_process"
 _PASSED_ON = ("WANDB_", "LC_", "SSL_", "REQUESTS_", "CURL_")
@@ -45,24 +44,6 @@ _PASSED_ON_NAMES = frozenset(
 _DEFAULT_HOST = "https://api.wandb.ai"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class TrackedRun:
-    """What W&B is told of a run at its start."""
-
-    model: str
-    """The agent's, as configured; its last path component names and tags the W&B run."""
-    domains: tuple[str, ...]
-    config: Mapping[str, Any]
-    """The resolved configuration."""
-    sweep: str | None = None
-    """Group of the run when `wandb.group` is null."""
-    job_type: str = "evaluation"
-
-    @property
-    def short_model(self) -> str:
-        return self.model.rstrip("/").rsplit("/", 1)[-1]
 
 
 def has_key(environment: Mapping[str, str] = os.environ) -> bool:
@@ -129,9 +110,8 @@ class Tracker:
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.mode = resolve_mode(settings.mode, environment)
-        self._settings = settings
+        self._first = first_message(run, settings, self.mode, run_dir, finish_timeout_s)
         self._run_dir = run_dir
-        self._run = run
         self._metrics = LiveMetrics(tally)
         self._interval_s = interval_s
         self._finish_timeout_s = finish_timeout_s
@@ -171,7 +151,7 @@ class Tracker:
         worker, self._worker = self._worker, None
         if worker is None:
             return None
-        self._final = {"kind": "finish", "summary": _plain(summary), "exit_code": exit_code}
+        self._final = {"kind": "finish", "summary": plain(summary), "exit_code": exit_code}
         self._over.set()
         try:
             self._child.finished.wait(self._finish_timeout_s)
@@ -202,7 +182,7 @@ class Tracker:
         try:
             process = self._spawn()
             threading.Thread(target=self._read, args=(process,), name="wandb replies", daemon=True).start()
-            self._send(process, self._first_message())
+            self._send(process, self._first)
             while not self._over.wait(self._interval_s):
                 self._send(process, {"kind": "log", "values": self._metrics.snapshot()})
             self._send(process, {"kind": "log", "values": self._metrics.snapshot()})
@@ -231,25 +211,6 @@ class Tracker:
             start_new_session=True,
         )
         return self._process
-
-    def _first_message(self) -> dict[str, Any]:
-        settings, run = self._settings, self._run
-        tags = dict.fromkeys([*settings.tags, run.short_model, *run.domains])
-        return {
-            "kind": "start",
-            "run_dir": str(self._run_dir.resolve()),
-            "mode": str(self.mode),
-            "project": settings.project,
-            "entity": settings.entity,
-            "group": settings.group or run.sweep,
-            "job_type": run.job_type,
-            "name": settings.name or f"{run.short_model} {'+'.join(run.domains)}",
-            "tags": [tag[:_TAG_LENGTH] for tag in tags if tag],
-            "notes": settings.notes,
-            "transcripts": settings.transcripts,
-            "config": _plain(run.config),
-            "finish_timeout_s": max(self._finish_timeout_s - 5, 1),
-        }
 
     @staticmethod
     def _send(process: subprocess.Popen[bytes], message: Mapping[str, Any]) -> None:
@@ -285,14 +246,3 @@ class Tracker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _plain(value: Any) -> Any:
-    """The value in JSON's types: enums as their text, paths and the like as `str`."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    return str(value)

@@ -32,6 +32,7 @@ class Child:
         self._run: Any = None
         self._run_dir = Path()
         self._transcripts = False
+        self._key_files: frozenset[Path] = frozenset()
         self._step = 0
         self._mode: Literal["online", "offline"] = "offline"
 
@@ -61,6 +62,7 @@ class Child:
     def _start(self, message: Mapping[str, Any]) -> None:
         self._run_dir = Path(message["run_dir"])
         self._transcripts = bool(message["transcripts"])
+        self._key_files = frozenset(map(Path, message["key_files"]))
         place = self._run_dir / "wandb"
         place.mkdir(parents=True, exist_ok=True)
         os.environ["WANDB_CACHE_DIR"] = str(place / "cache")
@@ -178,7 +180,7 @@ class Child:
         artifact = wandb.Artifact(f"run-{self._run.id}", type="run", description=str(self._run_dir.name))
         # An offline run may be resumed before it is synced, which changes its files: it needs copies.
         policy = "immutable" if self._mode == "online" else "mutable"
-        for path in run_files(self._run_dir, self._transcripts):
+        for path in run_files(self._run_dir, self._transcripts, self._key_files):
             artifact.add_file(str(path), name=str(path.relative_to(self._run_dir)), policy=policy)
         self._run.log_artifact(artifact)
 

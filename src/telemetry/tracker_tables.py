@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ COLUMNS = (
 _LONGEST_TRANSCRIPT = 50_000
 _CONVERSATIONS = frozenset({"simulations.jsonl", "prompts.jsonl", "run.log"})
 """Files that hold what was said; uploaded only with `wandb.transcripts`."""
+
+_KEY_FILES = frozenset({"api_key"})
+"""The name that `src.serve` gives to the file with its servers' key; a `*.key` is one too."""
 
 _DURATION_FIELDS = {"step_complete": "total_duration_ms"}
 
@@ -96,14 +99,18 @@ def durations_ms(run_dir: Path) -> dict[str, array[float]]:
     return durations
 
 
-def run_files(run_dir: Path, transcripts: bool) -> list[Path]:
-    """The run's files for its artifact: all but W&B's own, and conversations only when wanted."""
+def run_files(run_dir: Path, transcripts: bool, key_files: Collection[Path] = ()) -> list[Path]:
+    """The run's files for its artifact: all but W&B's own, locks and keys, and conversations only when wanted.
+
+    Args:
+        key_files: those that the configuration names, resolved; they may lie in the run directory.
+    """
     files = []
     for path in sorted(run_dir.rglob("*")):
         parts = path.relative_to(run_dir).parts
-        if not path.is_file() or path.is_symlink() or parts[0] == "wandb" or path.suffix in (".lock", ".key"):
+        if not path.is_file() or path.is_symlink() or parts[0] == "wandb" or path.name == ".lock":
             continue
-        if path.name == ".lock" or path.stat().st_mode & 0o077 == 0:  # a key file is readable by its owner alone
+        if path.name in _KEY_FILES or path.suffix in (".lock", ".key") or path.resolve() in key_files:
             continue
         if not transcripts and _holds_conversations(path, parts):
             continue

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from src.errors import UserError
+from src.serve import KEY_FILE
 from src.telemetry import secrets
 from src.telemetry.events import GpuSample, ReplicaSample, emit, subscribe
 from src.telemetry.live_metrics import LiveMetrics
 from src.telemetry.settings import WandbMode, WandbSettings
 from src.telemetry.tally import Tally
-from src.telemetry.tracker import TrackedRun, Tracker, resolve_mode
+from src.telemetry.tracker import Tracker, resolve_mode
+from src.telemetry.tracker_start import TrackedRun
 from src.telemetry.tracker_tables import flat, run_files
 from tests.telemetry.events_of import llm_call, simulation
 from tests.telemetry.run_directory import write_run
@@ -229,6 +231,7 @@ def test_a_run_that_is_killed_takes_its_wandb_process_with_it(tmp_path: Path) ->
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom src.telemetry.settings import *\n"
         "from src.telemetry.tally import Tally\nfrom src.telemetry.tracker import *\n"
+        "from src.telemetry.tracker_start import TrackedRun\n"
         "run = TrackedRun('m', ('retail',), {})\n"
         "settings = WandbSettings(mode=WandbMode.offline)\n"
         "tracker = Tracker(settings, Path(sys.argv[1]), run, Tally({'retail': 1})).__enter__()\n"
@@ -245,20 +248,30 @@ def test_a_run_that_is_killed_takes_its_wandb_process_with_it(tmp_path: Path) ->
         time.sleep(0.05)
 
 
-def test_no_key_is_in_any_file_and_conversations_only_when_wanted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("private", [False, True])
+def test_no_key_is_in_the_artifact_and_conversations_only_when_wanted(private: bool, tmp_path: Path) -> None:
     write_run(tmp_path)
     for name in (".lock", "run.log", "trace.json", "retail.json"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "servers").mkdir()
     (tmp_path / "servers" / "agent-0.log").write_text("a log")
-    key_file = tmp_path / "servers" / "key"
-    key_file.write_text("the key")
-    key_file.chmod(0o600)
+    key_files = [tmp_path / "servers" / name for name in (KEY_FILE, "served.key", "my secret")]
+    for key_file in key_files:
+        key_file.write_text("the key")
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "run_id.json").write_text("{}")
-    without = {str(path.relative_to(tmp_path)) for path in run_files(tmp_path, transcripts=False)}
+    run = TrackedRun("m", ("retail",), {"server.api_key_file": key_files[2], "user_llm.pool.api_key_file": None})
+    if private:  # as umask 077 leaves them
+        for path in tmp_path.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
+
+    def uploaded(transcripts: bool) -> set[str]:
+        files = run_files(tmp_path, transcripts, [Path(name) for name in run.key_files])
+        return {str(path.relative_to(tmp_path)) for path in files}
+
+    without = uploaded(transcripts=False)
     assert without == {"profile.jsonl", "summary.json", "trace.json"}
-    everything = {str(path.relative_to(tmp_path)) for path in run_files(tmp_path, transcripts=True)}
+    everything = uploaded(transcripts=True)
     assert everything - without == {
         "simulations.jsonl", "prompts.jsonl", "run.log", "retail.json", "servers/agent-0.log",
     }  # fmt: skip
