@@ -15,8 +15,8 @@ _KEEP_ALIVE_S = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection: a request never meets a closing one."""
 _CONNECT_S = 30.0
 
-asking: ContextVar[CallStats | None] = ContextVar("asking", default=None)
-"""The call whose request is being sent: the time of a connection opened for it is added to its `connect_ms`."""
+current_call: ContextVar[CallStats | None] = ContextVar("current_call", default=None)
+"""The call for which this task sends requests: what they wait for servers and connections is booked to it."""
 
 
 class _TimedConnector(aiohttp.TCPConnector):
@@ -27,7 +27,7 @@ class _TimedConnector(aiohttp.TCPConnector):
         try:
             return await super()._create_connection(*args)
         finally:
-            stats = asking.get()
+            stats = current_call.get()
             if stats is not None:
                 stats.connect_ms += 1000 * (time.perf_counter() - begun)
 

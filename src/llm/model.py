@@ -8,6 +8,7 @@ import dataclasses
 from src.llm.clock import Clock
 from src.llm.context import Context
 from src.llm.failures import RETRIED, Cause, Failure
+from src.llm.http import current_call
 from src.llm.limiter import Circuit, Limiter
 from src.llm.markup import MarkupWatch
 from src.llm.prices import FREE, Price
@@ -70,7 +71,11 @@ class Model:
             if self._circuit.open is not None:
                 raise FatalModelError(self._circuit.open)
             async with asyncio.timeout(None if deadline is None else deadline - began) as scope:
-                answer = await self._answer(request, stats, deadline)
+                token = current_call.set(stats)
+                try:
+                    answer = await self._answer(request, stats, deadline)
+                finally:
+                    current_call.reset(token)
         except ModelError as error:
             raise self._with_stats(error, stats, began) from error.__cause__
         except TimeoutError as error:
@@ -95,9 +100,7 @@ class Model:
         """Attempts until one succeeds or no further one makes sense."""
         if deadline is not None and deadline <= self._clock.monotonic():
             raise DeadlineError(f"no time is left to ask {self.name}")
-        waiting_since = self._clock.monotonic()
         messages = await self._context.fit(request, self._backend)
-        stats.queue_ms += 1000 * (self._clock.monotonic() - waiting_since)
         if len(messages) != len(request.messages):
             stats.trimmed_messages = len(request.messages) - len(messages)
             request = dataclasses.replace(request, messages=messages)

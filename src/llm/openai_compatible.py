@@ -7,6 +7,7 @@ request costs a fraction of a millisecond however long its history is.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,11 +19,13 @@ from src.errors import UserError
 from src.llm.clock import Clock
 from src.llm.completion import count, decode_completion, decode_json
 from src.llm.failures import Cause, Failure, failure_of_response
-from src.llm.http import HttpPool, asking
+from src.llm.http import HttpPool, current_call
 from src.llm.keys import find_key
 from src.llm.provider import Answer
 from src.llm.settings import ModelSettings
 from src.llm.types import CallStats, ChatRequest, Endpoint, Router
+
+log = logging.getLogger(__name__)
 
 _OPENAI = "https://api.openai.com/v1"
 _LONGEST_ANSWER = 32 * 1024 * 1024
@@ -76,16 +79,13 @@ class OpenAICompatible:
     async def ask(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> Answer:
         if self._router is None:
             assert self._fixed is not None
-            return await self._post(self._fixed, request, stats)
-        waiting_since = self._clock.monotonic()
-        try:
-            endpoint = await self._router.acquire(request.session, avoid)
-        finally:
-            stats.queue_ms += 1000 * (self._clock.monotonic() - waiting_since)
+            return await self._post(self._fixed, request)
+        endpoint = await self._acquire(self._router, request.session, avoid)
         stats.replica = endpoint.name
+        log.debug("%s goes to %s", request.session, endpoint.name)
         failed = False
         try:
-            return await self._post(endpoint, request, stats)
+            return await self._post(endpoint, request)
         except Failure as failure:
             failed = failure.cause is Cause.connection or failure.status in _DOWN
             failure.endpoint = endpoint
@@ -93,14 +93,20 @@ class OpenAICompatible:
         finally:
             self._router.release(endpoint, request.session, failed=failed)
 
-    async def _post(self, endpoint: Endpoint, request: ChatRequest, stats: CallStats) -> Answer:
+    async def _acquire(self, router: Router, session: str, avoid: Endpoint | None = None) -> Endpoint:
+        """A server for a request; the time until there is one counts as queueing."""
+        waiting_since = self._clock.monotonic()
+        try:
+            return await router.acquire(session, avoid)
+        finally:
+            call = current_call.get()
+            if call is not None:
+                call.queue_ms += 1000 * (self._clock.monotonic() - waiting_since)
+
+    async def _post(self, endpoint: Endpoint, request: ChatRequest) -> Answer:
         target = self._target(endpoint)
         headers = {**target.headers, "X-Session-ID": request.session}
-        asking.set(stats)
-        try:
-            status, answered, body = await self._send(endpoint, target.chat, self._body(target, request), headers)
-        finally:
-            asking.set(None)
+        status, answered, body = await self._send(endpoint, target.chat, self._body(target, request), headers)
         if not 200 <= status < 300:
             raise failure_of_response(status, answered, body)
         return decode_completion(body)
@@ -184,7 +190,7 @@ class OpenAICompatible:
 
     async def _ask_context(self, router: Router, session: str) -> None:
         """Read `max_model_len` from the pool's `/v1/models`, again with the next request if there is no answer."""
-        endpoint = await router.acquire(session)
+        endpoint = await self._acquire(router, session)
         try:
             target = self._target(endpoint)
             status, _, body = await self._send(endpoint, target.models, None, target.headers)
@@ -200,7 +206,7 @@ class OpenAICompatible:
     async def count_tokens(self, request: ChatRequest) -> int | None:
         if self._router is None or not self._tokenizes:
             return None
-        endpoint = await self._router.acquire(request.session)
+        endpoint = await self._acquire(self._router, request.session)
         try:
             target = self._target(endpoint)
             pieces = [*self._history(target, request), b',"add_generation_prompt":true}']

@@ -159,7 +159,8 @@ class CallStats:
     """Seconds since the epoch."""
     duration_ms: float = 0.0
     queue_ms: float = 0.0
-    """Part of `duration_ms` spent waiting for a replica, a concurrency slot or a retry."""
+    """Part of `duration_ms` spent waiting for a replica, a concurrency slot or a retry; questions to a server that
+    come before the request (its context, a prompt's length) are none of it."""
     connect_ms: float = 0.0
     """Part of `duration_ms` spent opening connections on the lean path; 0 when open ones were used again."""
     replica: str | None = None

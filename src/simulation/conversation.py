@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from src.telemetry.events import StepComplete, ToolCallDone, emit
 
 if TYPE_CHECKING:
     from tau2.data_model.message import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
+
+log = logging.getLogger(__name__)
 
 
 class Role(StrEnum):
@@ -176,6 +179,7 @@ class Conversation:
             self.errors += result.error
             results.append(result)
             self.trajectory.append(result)
+            log.debug("%s called %s(%s): %s", call.requestor, call.name, call.arguments, result.content)
             emit(
                 ToolCallDone(
                     function=call.name,

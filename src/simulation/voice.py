@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,8 @@ from src.llm.types import ChatMessage, ChatModel, ChatRequest, ModelError, Reply
 from src.simulation.calls import CallLog
 
 EMPTY_REPLY_ATTEMPTS = 3
+
+log = logging.getLogger(__name__)
 
 
 class RoleError(Exception):
@@ -30,6 +33,8 @@ class Voice:
     deadline: float | None = None
     tool_choice: str | None = None
     history: list[ChatMessage] = field(default_factory=list)
+    _told: int = 0
+    """Messages of the prompt that the log has, at level DEBUG."""
 
     async def ask(self, history: Sequence[ChatMessage] | None = None) -> Reply:
         """The model's answer to the history (its own when none is given).
@@ -42,6 +47,8 @@ class Voice:
             ModelError: the model could not be asked.
         """
         messages = [self.system, *(self.history if history is None else history)]
+        if log.isEnabledFor(logging.DEBUG):
+            self._tell_prompt(messages)
         for attempt in range(EMPTY_REPLY_ATTEMPTS):
             request = ChatRequest(
                 messages=messages,
@@ -58,9 +65,17 @@ class Voice:
                     self.calls.add(self.role, error.stats)
                 raise
             self.calls.add(self.role, reply.stats, reply)
+            log.debug("reply of %s: %r %s", self.role, reply.text, reply.tool_calls or "")
             if not reply.empty:
                 return reply
         raise RoleError(f"{self.role} gave {EMPTY_REPLY_ATTEMPTS} empty replies in a row")
+
+    def _tell_prompt(self, messages: Sequence[ChatMessage]) -> None:
+        """Log what the prompt has more than the one before: with the system prompt at first."""
+        new = messages if self._told > len(messages) else messages[self._told :]
+        self._told = len(messages)
+        for message in new:
+            log.debug("prompt of %s: %s", self.role, message.encoded.decode())
 
 
 @dataclass(slots=True)

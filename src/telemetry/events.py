@@ -62,7 +62,6 @@ class LLMCall(Event):
     has_tool_calls: bool
     step: int | None = None
     replica: str | None = None
-    ttft_ms: float | None = None
     expert: str | None = None
     error: str | None = None
     connect_ms: float | None = None

@@ -93,14 +93,13 @@ def event_line(event: Event) -> str | None:
 
 def _call_line(event: LLMCall) -> str:
     replica = "" if event.replica is None else f" replica={token(event.replica)}"
-    ttft = "" if event.ttft_ms is None else f" ttft_ms={event.ttft_ms:.2f}"
     connect = "" if event.connect_ms is None else f" connect_ms={event.connect_ms:.2f}"
     error = "" if event.error is None else f" error={token(event.error[:_LONGEST_VALUE])}"
     expert = "" if event.expert is None else f" expert={token(event.expert)}"
     return (
         f"{head(_LEVEL_OF_CALL[event.type][1], event.time, event.scope)} type={event.type} model={token(event.model)}"
         f" call_type={event.call_type}{_step(event.step)}{replica} duration_ms={event.duration_ms:.2f}"
-        f" queue_ms={event.queue_ms:.2f}{connect}{ttft} input_tokens={event.input_tokens}"
+        f" queue_ms={event.queue_ms:.2f}{connect} input_tokens={event.input_tokens}"
         f" output_tokens={event.output_tokens} cached_tokens={event.cached_tokens} cost_usd={event.cost_usd:.6f}"
         f" attempts={event.attempts} has_tool_calls={event.has_tool_calls}{error}{expert}"
     )

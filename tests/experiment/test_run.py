@@ -85,6 +85,26 @@ def test_the_results_file_loads_in_the_package_whose_evaluator_gives_the_same_re
         assert simulation.reward_info == theirs, simulation.task_id
 
 
+def test_debug_shows_prompts_tool_arguments_replies_and_routing(tmp_path: Path):
+    process = run(tmp_path / "run", "experiment=smoke", "task_ids=[create_task_1]", "log_level=DEBUG")
+    assert process.returncode == 0, process.stderr
+    lines = (tmp_path / "run" / "run.log").read_text().splitlines()
+    debug = [line for line in lines if line.startswith("[DEBUG]")]
+    [record] = records(tmp_path / "run")
+    assert all("task=mock_create_task_1 trial=0" in line for line in debug)
+    for said in (
+        'prompt of agent: {"role":"system"',
+        'prompt of user: {"role":"system"',
+        "/mock/create_task_1/0/agent goes to agent/0",
+        "assistant called create_task({'user_id': 'user_1', 'title': 'Important Meeting'}): {\"task_id\"",
+        "reply of user: 'Thank you",
+    ):
+        assert sum(said in line for line in debug) >= 1, said
+    prompts = sum("prompt of agent: " in line for line in debug)
+    heard = [message for message in record["messages"] if message["role"] != "tool" or message["requestor"] != "user"]
+    assert prompts == 1 + len(heard) - 2, "each message once, not again with every request; the end is not sent"
+
+
 def test_nothing_heavy_is_imported_before_it_is_needed():
     code = (
         "import sys, src.main, src.jobs, src.experiment; "

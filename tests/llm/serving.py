@@ -35,6 +35,8 @@ class Server:
     seen: list[Seen] = field(default_factory=list)
     models: dict[str, Any] | None = None
     """What `/v1/models` answers; None: 404."""
+    thinks_s: float = 0.0
+    """Before `/v1/models` answers."""
     tokens: int | None = None
     """What `/tokenize` counts; None: 404."""
     counted: int = 0
@@ -43,6 +45,7 @@ class Server:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/v1/models":
+            await asyncio.sleep(self.thinks_s)
             return web.json_response(self.models) if self.models else web.Response(status=404)
         if request.path == "/tokenize":
             self.counted += 1

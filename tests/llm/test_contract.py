@@ -426,6 +426,17 @@ def test_waiting_for_a_server_counts_as_waiting_once() -> None:
     assert stats.duration_ms == pytest.approx(stats.queue_ms)
 
 
+def test_the_question_how_long_the_context_is_counts_as_the_server_s_time() -> None:
+    async def run() -> CallStats:
+        async with serving(VLLM.reply("Hi"), thinks_s=0.2) as server, HttpPool() as http:
+            model = VLLM.model_of(server, http, router=OneByOne(Endpoint("agent/0", server.url, "tiny")))
+            return (await model.complete(request())).stats
+
+    stats = asyncio.run(run())
+    assert stats.duration_ms >= 200
+    assert stats.queue_ms < 100
+
+
 def test_a_new_connection_is_timed_and_one_used_again_costs_nothing() -> None:
     async def run() -> list[CallStats]:
         async with serving(OPENAI.reply("Hi")) as server, HttpPool() as http:

@@ -29,7 +29,7 @@ def test_an_llm_call_is_the_line_of_the_specification() -> None:
 def test_every_type_of_the_table_has_its_level_and_fields() -> None:
     with simulation():
         lines = {
-            "llm_call": event_line(llm_call(ttft_ms=30.0, error="Timeout after 600 s")),
+            "llm_call": event_line(llm_call(connect_ms=30.0, error="Timeout after 600 s")),
             "expert_call": event_line(llm_call("expert_call", expert="expert-1", replica=None)),
             "tool_call": event_line(tool_call(error=True)),
             "step_complete": event_line(StepComplete(1300.0, "agent", "env", 5)),
@@ -38,7 +38,7 @@ def test_every_type_of_the_table_has_its_level_and_fields() -> None:
             "simulation": event_line(SimulationDone("user_stop", 1.0, 50000.0, 0.12)),
         }
     assert all(line is not None and f"type={name} " in line for name, line in lines.items())
-    assert "ttft_ms=30.00" in str(lines["llm_call"])
+    assert "connect_ms=30.00" in str(lines["llm_call"])
     assert "error=Timeout_after_600_s" in str(lines["llm_call"])
     assert str(lines["expert_call"]).startswith("[PROFILE]")
     assert str(lines["expert_call"]).endswith("expert=expert-1")

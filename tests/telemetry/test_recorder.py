@@ -41,7 +41,7 @@ def _rows(run_dir: Path) -> list[dict[str, object]]:
 def test_every_event_becomes_one_row_with_all_its_fields(tmp_path: Path) -> None:
     with Recorder(tmp_path):
         with simulation("airline", "3", 1, 9):
-            emit(llm_call("expert_call", expert="expert-1", ttft_ms=20.0))
+            emit(llm_call("expert_call", expert="expert-1", connect_ms=20.0))
             emit(tool_call())
             emit(StepComplete(1.5, "agent", "env", 4))
             emit(SimulationDone("user_stop", 1.0, 99.0, 0.5))
