@@ -190,10 +190,8 @@ class Experiment:
         return True
 
     def _progress(self, schedule: Schedule) -> Progress:
-        done = [entry for key, entry in self.store.entries.items() if entry.finished and schedule.includes(key)]
-        count = {name: sum(entry.key.domain == name for entry in done) for name in schedule.totals}
-        passed = {name: sum(entry.key.domain == name and entry.reward == 1 for entry in done) for name in count}
-        return Progress(schedule.totals, count, passed, level=self.config.log_level.number)
+        stored = [entry for key, entry in self.store.entries.items() if schedule.includes(key)]
+        return Progress(schedule.totals, stored, level=self.config.log_level.number)
 
     def _tracker(self, progress: Progress, schedule: Schedule) -> Tracker:
         run = TrackedRun(
@@ -260,7 +258,7 @@ class Experiment:
 
         async def simulate(job: Job) -> Record:
             task = schedule.tasks[job.key.domain, job.key.task_id]
-            simulation = Simulation(stages[job.key.domain], task, job, self.store.keep_prompt)
+            simulation = Simulation(stages[job.key.domain], task, job, runner.keep_prompt)
             record = await simulation.run()
             if simulation.fatal is not None and runner.stop_reason is None:
                 log.error("the run is stopped: %s", simulation.fatal)

@@ -20,7 +20,8 @@ class LiveMetrics:
         self._tally = tally
         self._durations: dict[str, deque[float]] = {}
         self._gpus: dict[int, GpuSample] = {}
-        self._tokens_before = 0
+        self._output_tokens = 0
+        """Since the last snapshot; those of the tally begin with what earlier attempts left."""
         self._snapshot_at = time.monotonic()
 
     def listen(self, event: Event) -> None:
@@ -30,6 +31,7 @@ class LiveMetrics:
             if durations is None:
                 durations = self._durations[event.type] = deque(maxlen=_WINDOW)
             durations.append(event.duration_ms)
+            self._output_tokens += event.output_tokens
         elif isinstance(event, GpuSample):
             self._gpus[event.gpu] = event
 
@@ -47,8 +49,8 @@ class LiveMetrics:
             "tokens/output": tally.output_tokens,
         }
         passed_s = max(now - self._snapshot_at, 1e-3)
-        values["tokens/output_per_s"] = (tally.output_tokens - self._tokens_before) / passed_s
-        self._snapshot_at, self._tokens_before = now, tally.output_tokens
+        values["tokens/output_per_s"] = self._output_tokens / passed_s
+        self._snapshot_at, self._output_tokens = now, 0
         values.update(self._latencies())
         values.update(self._servers())
         for name, domain in [*list(tally.domains.items()), ("all", overall)]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
@@ -21,7 +21,7 @@ from rich.text import Text
 from src.telemetry.console import err, neutralise
 from src.telemetry.events import Event
 from src.telemetry.levels import INFO
-from src.telemetry.tally import DomainTally, Finished, SimulationKey, Tally
+from src.telemetry.tally import DomainTally, Finished, SimulationKey, Stored, Tally
 
 REFRESH_PER_S = 2
 HEARTBEAT_S = 30.0
@@ -59,8 +59,7 @@ class Progress:
 
     Args:
         totals: simulations per domain, in the order of the bars; those of earlier attempts included.
-        already_done: of these, finished in earlier attempts of a resumed run.
-        already_passed: of those, successful.
+        stored: the records of these that earlier attempts of a resumed run left.
         mode: None: by `level` and whether stderr is a terminal.
         level: the run's log level.
     """
@@ -68,15 +67,14 @@ class Progress:
     def __init__(
         self,
         totals: Mapping[str, int],
-        already_done: Mapping[str, int] | None = None,
-        already_passed: Mapping[str, int] | None = None,
+        stored: Collection[Stored] = (),
         *,
         mode: Mode | None = None,
         level: int = INFO,
         console: Console = err,
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
-        self.tally = Tally(totals, already_done, already_passed)
+        self.tally = Tally(totals, stored)
         self.mode = mode if mode is not None else mode_for(level, console.is_terminal)
         self._console = console
         self._live: Live | None = None

@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from src.telemetry.events import Event, LLMCall, ReplicaSample, ReplicaState, Scope, StepComplete
 
@@ -34,18 +35,22 @@ class DomainTally:
     passed: int = 0
     errors: int = 0
     """Ended for a reason of infrastructure."""
+    to_repeat: int = 0
+    """Those of the errors that an earlier attempt left and this one runs again: not done, but failures until then."""
     in_flight: int = 0
 
     @property
     def pass_1(self) -> float | None:
-        """Share of finished simulations that succeeded; None before the first."""
-        return self.passed / self.done if self.done else None
+        """Share of the simulations that have ended and succeeded; None before the first."""
+        ended = self.done + self.to_repeat
+        return self.passed / ended if ended else None
 
     def add(self, other: DomainTally) -> None:
         self.total += other.total
         self.done += other.done
         self.passed += other.passed
         self.errors += other.errors
+        self.to_repeat += other.to_repeat
         self.in_flight += other.in_flight
 
 
@@ -91,6 +96,23 @@ class Waiting:
     """Who owes the next message; a conversation opens with the greeting to the user."""
 
 
+class Stored(Protocol):
+    """The record of a simulation that an earlier attempt left."""
+
+    @property
+    def key(self) -> SimulationKey: ...
+    @property
+    def termination_reason(self) -> str: ...
+    @property
+    def reward(self) -> float: ...
+    @property
+    def cost_usd(self) -> float: ...
+    @property
+    def input_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """A simulation that has just ended, as the display tells it."""
@@ -107,30 +129,42 @@ class Tally:
 
     Args:
         totals: simulations per domain, those of earlier attempts included.
-        already_done: of these, finished in earlier attempts.
-        already_passed: of those, successful.
+        stored: what earlier attempts left of them. An infrastructure error among these is run again, and counts
+            with its cost and tokens until the new record takes its place, as it does in the summary.
         clock: monotonic seconds.
     """
 
     def __init__(
         self,
         totals: Mapping[str, int],
-        already_done: Mapping[str, int] | None = None,
-        already_passed: Mapping[str, int] | None = None,
+        stored: Collection[Stored] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        done, passed = already_done or {}, already_passed or {}
         self.clock = clock
         self.began_s = clock()
-        self.domains = {
-            name: DomainTally(total, done.get(name, 0), passed.get(name, 0)) for name, total in totals.items()
-        }
-        self.done_before = sum(done.values())
+        self.domains = {name: DomainTally(total) for name, total in totals.items()}
         self.cost_usd = 0.0
         self.input_tokens = 0
         self.output_tokens = 0
         self.replicas: dict[str, ReplicaTally] = {}
         self._live: OrderedDict[SimulationKey, Waiting] = OrderedDict()
+        self._to_repeat = {record.key: record for record in stored if record.termination_reason in _INFRASTRUCTURE}
+        for record in stored:
+            self._count(record, 1)
+        self.done_before = self.overall().done
+
+    def _count(self, record: Stored, sign: int) -> None:
+        """Add a stored record, or with -1 take it away again."""
+        self.cost_usd += sign * record.cost_usd
+        self.input_tokens += sign * record.input_tokens
+        self.output_tokens += sign * record.output_tokens
+        domain = self._domain(record.key[0])
+        if record.key in self._to_repeat:
+            domain.errors += sign
+            domain.to_repeat += sign
+        else:
+            domain.done += sign
+            domain.passed += sign * (record.reward >= PASSED_AT)
 
     def started(self, key: SimulationKey) -> None:
         """A simulation left the queue."""
@@ -144,6 +178,9 @@ class Tally:
         waiting = self._live.pop(key, None)
         if waiting is not None:
             domain.in_flight -= 1
+        if key in self._to_repeat:
+            self._count(self._to_repeat[key], -1)
+            del self._to_repeat[key]
         domain.done += 1
         domain.passed += reward is not None and reward >= PASSED_AT
         domain.errors += reason in _INFRASTRUCTURE

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,22 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A record that an earlier attempt left."""
+
+    key: tuple[str, str, int]
+    reward: float
+    termination_reason: str
+    cost_usd: float = 0.5
+    input_tokens: int = 1000
+    output_tokens: int = 10
+
+
+def stored(domain: str, task_id: str, reward: float, reason: str = "user_stop") -> Earlier:
+    return Earlier((domain, task_id, 0), reward, reason)
 
 
 @pytest.fixture
@@ -58,13 +75,32 @@ def test_done_passed_in_flight_and_errors_are_counted_per_domain_and_overall(tal
 
 
 def test_a_resumed_run_counts_what_was_done_but_not_in_the_pace(clock: Clock) -> None:
-    tally = Tally({"retail": 10}, {"retail": 6}, {"retail": 3}, clock)
+    earlier = [stored("retail", str(number), reward=number % 2) for number in range(6)]
+    tally = Tally({"retail": 10}, earlier, clock)
     assert tally.overall().pass_1 == 0.5
     assert tally.eta_s() is None
     clock.now += 5
     tally.finished(("retail", "9", 0), 1.0, "user_stop", 0)
     assert tally.overall().done == 7
     assert tally.eta_s() == pytest.approx(15.0)
+
+
+def test_what_a_resumed_run_had_cost_counts_and_an_error_until_its_repetition_is_stored(clock: Clock) -> None:
+    earlier = [stored("retail", "1", 1.0), stored("retail", "2", 0.0, "infrastructure_error")]
+    tally = Tally({"retail": 3, "airline": 1}, earlier, clock)
+    retail = tally.domains["retail"]
+    assert (retail.done, retail.errors, retail.pass_1) == (1, 1, 0.5)
+    assert (tally.cost_usd, tally.input_tokens, tally.output_tokens) == (1.0, 2000, 20)
+    leave = subscribe(tally.listen)
+    tally.started(("retail", "2", 0))
+    emit(llm_call(cost_usd=0.25, input_tokens=300, output_tokens=7))
+    leave()
+    assert (tally.cost_usd, retail.errors) == (1.25, 1)
+    tally.finished(("retail", "2", 0), 1.0, "user_stop", 0.25)
+    assert (retail.done, retail.errors, retail.pass_1) == (2, 0, 1.0)
+    assert (tally.cost_usd, tally.input_tokens, tally.output_tokens) == (0.75, 1300, 17)
+    tally.finished(("retail", "2", 0), 1.0, "user_stop", 0.25)
+    assert tally.cost_usd == 0.75, "a record is taken away once"
 
 
 def test_tokens_per_second_are_those_of_each_replica_lately(tally: Tally, clock: Clock) -> None:
@@ -102,7 +138,8 @@ def test_the_display_follows_the_level_and_the_terminal() -> None:
 def test_without_a_terminal_each_simulation_is_a_line_and_a_large_run_is_bounded() -> None:
     text = io.StringIO()
     console = Console(file=text, soft_wrap=True)
-    with Progress({"retail": 1005}, {"retail": 5}, {"retail": 5}, console=console) as progress:
+    five = [stored("retail", f"earlier {number}", 1.0) for number in range(5)]
+    with Progress({"retail": 1005}, five, console=console) as progress:
         for number in range(3):
             progress.started("retail", f"[bold]{number}\x1b", 0)
             progress.finished("retail", f"[bold]{number}\x1b", 0, 1.0, "user_stop", 0.0125)
