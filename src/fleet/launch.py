@@ -75,9 +75,16 @@ class ServerProcess:
         """The exit status (negative: the signal); None while it lives."""
         return self._popen.poll()
 
-    def wait(self) -> int:
-        """Block until it has ended; its exit status."""
-        return self._popen.wait()
+    def wait(self, limit_s: float | None = None) -> int:
+        """Block until it has ended; its exit status.
+
+        Raises:
+            TimeoutError: it goes on beyond the limit.
+        """
+        try:
+            return self._popen.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"not ended within {limit_s:g} s") from None
 
     def log_text(self, limit: int = 400_000) -> str:
         """What this process (not an earlier one) has written; of a long log the beginning and the end."""

@@ -102,9 +102,15 @@ class Launcher:
                 log.warning("the guard process had ended; there is a new one (pid %d)", self._guard.pid)
             await asyncio.sleep(_GUARD_LOOK_S)
 
-    async def run_tool(self, command: list[str], log: Path) -> tuple[int, str]:
-        """Run a program to its end in the way servers are run (guarded, logged): exit status and output."""
-        return await run_guarded(LaunchSpec(command, {}, log, CHECKOUT, needs_hub=True), self._guard)
+    async def run_tool(
+        self, command: list[str], log: Path, limit_s: float | None = None, needs_hub: bool = False
+    ) -> tuple[int, str]:
+        """Run a program to its end in the way servers are run (guarded, logged): exit status and output.
+
+        Raises:
+            TimeoutError: it went on beyond the limit, and was ended.
+        """
+        return await run_guarded(LaunchSpec(command, {}, log, CHECKOUT, needs_hub=needs_hub), self._guard, limit_s)
 
     def _spec(self, placement: Placement, port: int, log: Path) -> LaunchSpec:
         if placement.pool.kind is PoolKind.simulated:
@@ -124,11 +130,15 @@ class Launcher:
         )
 
 
-async def run_guarded(spec: LaunchSpec, guard: Guard) -> tuple[int, str]:
-    """Run a program to its end under the guard: exit status and output; cancelled, it is ended too."""
+async def run_guarded(spec: LaunchSpec, guard: Guard, limit_s: float | None = None) -> tuple[int, str]:
+    """Run a program to its end under the guard: exit status and output; cancelled or beyond the limit, it is ended.
+
+    Raises:
+        TimeoutError: it went on beyond the limit.
+    """
     process: ServerProcess = launch(spec, guard)
     try:
-        status = await asyncio.to_thread(process.wait)
+        status = await asyncio.to_thread(process.wait, limit_s)
         return status, process.log_text()
     finally:
         await asyncio.to_thread(end_servers, [process], 1.0)

@@ -23,6 +23,9 @@ from src.fleet.settings import Device, ServerSettings
 
 log = logging.getLogger(__name__)
 
+HELP_LIMIT_S = 120.0
+"""Patience with a vLLM that is asked for its flags: it imports torch first, from a slow disk perhaps."""
+
 _IN_USE = 0.1
 """Share of a GPU's memory above which it is told to be in use: vLLM wants nine tenths of it."""
 
@@ -108,9 +111,13 @@ async def _flags(launcher: Launcher, executable: str, logs: Path) -> frozenset[s
     if known is not None:
         return known
     log.info("asking %s which flags it knows (once)", executable)
-    text = ""
+    text, target = "", logs / "vllm-help.log"
     for word in HELP_WORDS:
-        _, text = await launcher.run_tool([executable, "serve", word], logs / "vllm-help.log")
+        try:
+            _, text = await launcher.run_tool([executable, "serve", word], target, HELP_LIMIT_S)
+        except TimeoutError:
+            asked = f"`serve {word}` has not ended within {HELP_LIMIT_S:g} s"
+            raise UserError(f"server.executable={executable}: {asked} (log: {target})") from None
         if flags := parse_flags(text):
             book.write(executable, flags)
             return flags
@@ -123,6 +130,7 @@ async def _download(launcher: Launcher, executable: str, spec: PoolSpec, logs: P
     target = logs / f"download-{spec.name}.log"
     log.info("fetching %s from the hub unless it is in the cache (log: %s)", spec.model, target)
     extra = ExtraArgs.parse(spec.extra_args, spec.name)
-    status, output = await launcher.run_tool(hub.download_command(python_of(executable), spec.model, extra), target)
+    command = hub.download_command(python_of(executable), spec.model, extra)
+    status, output = await launcher.run_tool(command, target, needs_hub=True)
     if status != 0:
         raise hub.download_failure(spec.model, spec.model_key, output, target)
