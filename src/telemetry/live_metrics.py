@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from src.telemetry.events import Event, GpuSample, LLMCall
+from src.telemetry.events import Event, GpuSample, LLMCall, StepComplete, ToolCallDone
 from src.telemetry.quantiles import quantile
 from src.telemetry.tally import Tally
 
@@ -27,13 +27,20 @@ class LiveMetrics:
     def listen(self, event: Event) -> None:
         """Take one event of the run."""
         if isinstance(event, LLMCall):
-            durations = self._durations.get(event.type)
-            if durations is None:
-                durations = self._durations[event.type] = deque(maxlen=_WINDOW)
-            durations.append(event.duration_ms)
+            self._took(event.type, event.duration_ms)
             self._output_tokens += event.output_tokens
+        elif isinstance(event, ToolCallDone):
+            self._took("tool_call", event.duration_ms)
+        elif isinstance(event, StepComplete):
+            self._took("step_complete", event.total_duration_ms)
         elif isinstance(event, GpuSample):
             self._gpus[event.gpu] = event
+
+    def _took(self, kind: str, duration_ms: float) -> None:
+        durations = self._durations.get(kind)
+        if durations is None:
+            durations = self._durations[kind] = deque(maxlen=_WINDOW)
+        durations.append(duration_ms)
 
     def snapshot(self) -> dict[str, float]:
         """The running numbers, as they are charted: totals, per domain, per replica, latencies since the last one."""

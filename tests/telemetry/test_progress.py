@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from src.telemetry.events import ReplicaSample, ReplicaState, StepComplete, emit
 from src.telemetry.levels import INFO, PROFILE, WARNING
 from src.telemetry.progress import Mode, Progress, mode_for
 from src.telemetry.tally import RATE_WINDOW_S, Tally
+from tests.telemetry.earlier import Earlier
 from tests.telemetry.events_of import llm_call, simulation
 
 
@@ -29,18 +29,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """A record that an earlier attempt left."""
-
-    key: tuple[str, str, int]
-    reward: float
-    termination_reason: str
-    cost_usd: float = 0.5
-    input_tokens: int = 1000
-    output_tokens: int = 10
 
 
 def stored(domain: str, task_id: str, reward: float, reason: str = "user_stop") -> Earlier:

@@ -15,14 +15,15 @@ import pytest
 from src.errors import UserError
 from src.serve import KEY_FILE
 from src.telemetry import secrets
-from src.telemetry.events import GpuSample, ReplicaSample, emit, subscribe
+from src.telemetry.events import GpuSample, ReplicaSample, StepComplete, emit, subscribe
 from src.telemetry.live_metrics import LiveMetrics
 from src.telemetry.settings import WandbMode, WandbSettings
 from src.telemetry.tally import Tally
 from src.telemetry.tracker import Tracker, resolve_mode
 from src.telemetry.tracker_start import TrackedRun
 from src.telemetry.tracker_tables import flat, run_files
-from tests.telemetry.events_of import llm_call, simulation
+from tests.telemetry.earlier import Earlier
+from tests.telemetry.events_of import llm_call, simulation, tool_call
 from tests.telemetry.run_directory import write_run
 
 RUN = TrackedRun(
@@ -129,6 +130,9 @@ def test_live_metrics_are_those_of_the_running_numbers() -> None:
     leaves = [subscribe(tally.listen), subscribe(metrics.listen)]
     for number in range(101):
         emit(llm_call(duration_ms=float(number), cost_usd=0.5))
+        emit(llm_call("user_sim", duration_ms=number + 1000.0, cost_usd=0.0))
+        emit(tool_call(duration_ms=number / 10))
+        emit(StepComplete(number + 100.0, "agent", "env", number))
     emit(ReplicaSample("agent/0", 3, 1, 0.4, 0, 0, 0, 0))
     emit(GpuSample(0, 0.75, 3 * 2**30, 8 * 2**30))
     tally.finished(("retail", "1", 0), 1.0, "user_stop", 0.1)
@@ -136,16 +140,29 @@ def test_live_metrics_are_those_of_the_running_numbers() -> None:
     values = metrics.snapshot()
     assert values["finished"] == 2
     assert values["pass_1/retail"] == values["pass_1/all"] == 0.5
-    assert [values[f"latency_ms/llm_call/p{p}"] for p in (50, 95, 99)] == [50, 95, 99]
+    for kind, expected in (
+        ("llm_call", [50, 95, 99]),
+        ("user_sim", [1050, 1095, 1099]),
+        ("tool_call", [5, 9.5, 9.9]),
+        ("step_complete", [150, 195, 199]),
+    ):
+        assert [values[f"latency_ms/{kind}/p{percent}"] for percent in (50, 95, 99)] == pytest.approx(expected)
     assert values["cost_usd"] == pytest.approx(50.5)
     assert values["replica/agent/0/kv_use"] == 0.4
     assert (values["gpu/0/use"], values["gpu/0/memory_gib"]) == (0.75, 3.0)
     assert values["tokens/output_per_s"] > 0
     later = metrics.snapshot()
-    assert "latency_ms/llm_call/p50" not in later, "latencies are those since the last snapshot"
+    assert not any(name.startswith("latency_ms/") for name in later), "latencies are those since the last snapshot"
     assert later["tokens/output_per_s"] == 0
     for leave in leaves:
         leave()
+
+
+def test_tokens_per_second_are_of_this_attempt_and_tokens_of_all() -> None:
+    tally = Tally({"retail": 2}, [Earlier(("retail", "1", 0), 1.0, "user_stop", output_tokens=10_000_000)])
+    metrics = LiveMetrics(tally)
+    values = metrics.snapshot()
+    assert (values["tokens/output"], values["tokens/output_per_s"]) == (10_000_000, 0)
 
 
 def test_auto_is_online_only_with_a_key_and_heeds_wandb_mode(tmp_path: Path) -> None:
