@@ -105,6 +105,7 @@ class Experiment:
         self.started = datetime.now()
         self.runner: Runner | None = None
         self.interrupted = False
+        self._aborted = False
         self._task: asyncio.Task[Any] | None = None
         self._closing: Tracker | None = None
         """Set once only files and W&B are left to do."""
@@ -156,6 +157,8 @@ class Experiment:
             files = RunFiles(self.config, self.run_dir, self.store, domains, selection, roles)
             summary = files.write(outcome, fleet, self._about())
             show(outcome, self.run_dir, out)
+            if self._aborted:
+                tracker.abandon()
             told = await asyncio.to_thread(tracker.finish, summary, int(outcome.exit_status))
         if told:
             tell(told)
@@ -175,6 +178,7 @@ class Experiment:
     def _abort(self) -> None:
         self.interrupted = True
         if self.runner is not None and not self.runner.over:
+            self._aborted = True
             self.runner.abort()
         elif self._closing is not None:
             self._closing.abandon()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import signal
+import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,26 @@ def test_the_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert "Traceback" not in "".join(lines)
     assert_no_server_remains(run_dir)
     assert inventory(run_dir) == {"scheduled": 9, "finished": 0, "infrastructure_errors": 0, "not_run": 9}
+
+
+def test_the_second_signal_does_not_wait_for_a_tracker_that_never_answers(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        online = {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": address}
+        process = start(run_dir, "experiment=smoke", "limits.grace_s=3600", "wandb=online", *HANGING, **online)
+        try:
+            wait_for(lambda: log_of(run_dir).count("is ready on") >= 2)
+            for _ in range(2):
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+            begun = time.monotonic()
+            assert process.wait(60) == 130
+            assert time.monotonic() - begun < 10
+        finally:
+            kill(process)
+    assert_no_server_remains(run_dir)
+    assert inventory(run_dir)["finished"] == 0
 
 
 def log_of(run_dir: Path) -> str:
