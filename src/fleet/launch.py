@@ -31,6 +31,8 @@ _ALLOWED_ENVIRONMENT = re.compile(
     r"|RAY|FLASHINFER|HIP|ROCR|ROCM|TIKTOKEN|HUGGING_?FACE(_HUB)?)_\w+|(CUDA|TORCH)\w*"
 )
 _SECRET_OF_OURS = "VLLM_API_KEY"
+_OF_THE_HUB = ("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_DISABLE_IMPLICIT_TOKEN")
+"""What a download from the hub proves itself by, though it is named like a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +153,9 @@ def end_servers(servers: Sequence[ServerProcess], grace_s: float) -> None:
 
 
 def _environment(spec: LaunchSpec, mark: str, scratch: str) -> dict[str, str]:
-    own_environment = os.environ if spec.needs_hub else without_secrets()
-    kept = {
-        name: value
-        for name, value in own_environment.items()
-        if _ALLOWED_ENVIRONMENT.fullmatch(name) and name != _SECRET_OF_OURS
-    }
+    kept = {name: value for name, value in without_secrets().items() if _ALLOWED_ENVIRONMENT.fullmatch(name)}
+    if spec.needs_hub:
+        kept |= {name: os.environ[name] for name in _OF_THE_HUB if name in os.environ}
     caches: dict[str, str] = {}
     if spec.cache is not None:
         spec.cache.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from src.fleet.command import CHECKOUT, served_name, simulated_command, vllm_command, vllm_environment
 from src.fleet.guard import Guard
+from src.fleet.hub import is_on_hub
 from src.fleet.launch import LaunchSpec, ServerProcess, cache_root, end_servers, launch
 from src.fleet.plan import Placement, PoolKind
 from src.fleet.ports import PortBook, free_ports, wait_until_free
@@ -126,7 +127,7 @@ class Launcher:
             cwd=Path.cwd(),
             cache=self._cache / "compile" / (str(placement.port) if placement.port else _file_name(placement.name)),
             key=self._key,
-            needs_hub=True,
+            needs_hub=is_on_hub(placement.pool.model or "", placement.pool.model_key),
         )
 
 

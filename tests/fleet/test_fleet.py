@@ -300,6 +300,7 @@ def test_secrets_of_the_runner_do_not_reach_the_servers_and_the_key_is_on_no_com
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-for-servers")
     monkeypatch.setenv("VLLM_API_KEY", "the-users-own")
+    monkeypatch.setenv("HF_TOKEN", "hf-not-for-a-model-that-is-here")
     monkeypatch.setenv("NCCL_DEBUG", "WARN")
 
     async def scenario() -> None:
@@ -310,7 +311,7 @@ def test_secrets_of_the_runner_do_not_reach_the_servers_and_the_key_is_on_no_com
             for status in fleet.status():
                 server = psutil.Process(status.pid)
                 environment = server.environ()
-                assert "OPENAI_API_KEY" not in environment
+                assert not {"OPENAI_API_KEY", "HF_TOKEN"} & environment.keys()
                 assert environment["NCCL_DEBUG"] == "WARN"
                 assert environment["VLLM_API_KEY"] == first.api_key
                 assert not any(str(first.api_key) in word for word in server.cmdline())

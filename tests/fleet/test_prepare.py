@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from src.errors import UserError
@@ -30,3 +32,30 @@ def test_a_vllm_that_does_not_show_its_flags_in_time_is_ended_and_named(
         asyncio.run(start())
     [pid] = (tmp_path / "pids").read_text().split()
     assert gone(int(pid))
+
+
+def test_the_hubs_token_and_no_other_secret_goes_to_the_download_and_to_the_servers_of_a_hub_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"HF_TOKEN": "hf-planted", "HF_TOKEN_PATH": "/planted", "RAY_AUTH_TOKEN": "ray-planted"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = fake_settings(tmp_path)
+    downloader = tmp_path / "python"  # beside the fake `vllm`: the interpreter that its environment has
+    downloader.write_text("#!/bin/sh\nexec env\n")
+    downloader.chmod(0o755)
+    fleet = Fleet([replace(fake_pool(tmp_path, 1), model="org/model")], settings, tmp_path)
+
+    async def environment_of_a_server() -> dict[str, str]:
+        await fleet.start()
+        try:
+            return psutil.Process(fleet.status()[0].pid).environ()
+        finally:
+            await fleet.stop()
+
+    server = asyncio.run(environment_of_a_server())
+    fetched = (fleet.logs / "download-agent.log").read_text().splitlines()
+    for name in given:
+        needed = name.startswith("HF_")
+        assert (name in server) is needed
+        assert any(line.startswith(f"{name}=") for line in fetched) is needed
