@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def read_model_config(path: Path, model: str | None) -> ExternalServers:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{key} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{key} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f'{key}: expected {{"<model>": [{{"ip_addr": ..., "port": ...}}]}}')
@@ -145,7 +146,7 @@ def _url(entry: dict[str, object], key: str, model: str) -> str:
     host, port = entry.get("ip_addr"), entry.get("port")
     if not isinstance(host, str) or not host.strip():
         raise UserError(f"{key}: a server of {model} has no ip_addr")
-    number = int(str(port)) if str(port).isdigit() else 0
+    number = int(str(port)) if re.fullmatch("[0-9]{1,5}", str(port)) else 0
     if not 1 <= number <= 65535:
         raise UserError(f"{key}: a server of {model} has port {port!r}")
     bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host

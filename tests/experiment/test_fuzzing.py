@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from src import rescore, show
@@ -75,6 +75,9 @@ def changed(value: Any, changes: list[tuple[int, Any]]) -> Any:
     return value
 
 
+NESTED = b"[" * 200_000
+"""Deeper than Python's recursion goes."""
+
 CHANGES = st.lists(st.tuples(st.integers(0, 2**20), ANYTHING | st.just(DELETED)), min_size=1, max_size=3)
 
 
@@ -113,6 +116,7 @@ MOCK_TASKS = [
 
 
 @QUICK
+@example(NESTED)
 @given(st.binary(max_size=40) | ANYTHING | CHANGES.map(lambda changes: changed(MOCK_TASKS, changes)))
 def test_task_files(content: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -186,6 +190,9 @@ def take_up(run_dir: Path) -> None:
 
 
 @QUICK
+@example(NESTED)
+@example({"m": [{"ip_addr": "127.0.0.1", "port": "²"}]})
+@example({"m": [{"ip_addr": "127.0.0.1", "port": "1" * 5000}]})
 @given(
     st.binary(max_size=40)
     | ANYTHING
