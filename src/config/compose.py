@@ -21,8 +21,11 @@ from src.errors import UserError
 NO_TASKS = "Other domains of the original scripts (bank, movie, ...) have no tasks."
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
+def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
     """The composed configuration, not yet validated; also inside a running Hydra job.
+
+    Args:
+        with_hydra: Hydra's own part too, as `hydra`.
 
     Raises:
         UserError: it cannot be composed.
@@ -31,7 +34,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     try:
         inside_a_job = GlobalHydra.instance().is_initialized()
         with nullcontext() if inside_a_job else initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            return hydra_compose("config", list(overrides))
+            return hydra_compose("config", list(overrides), return_hydra_config=with_hydra)
     except Exception as error:
         raise UserError(explain(error, overrides)) from error
 

@@ -1,6 +1,7 @@
 """Where a run writes: names that never collide, and the `.hydra` folder with what was composed.
 
 Hydra asks for the names through the two resolvers; `src.main` writes `.hydra` once the configuration is valid.
+The doctor asks where a run would write.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from src.config.compose import compose, explain
+from src.config.names import CONF_DIR
 from src.config.schema import Config, schema
 from src.config.validation import read
-from src.errors import UserError
+from src.errors import UserError, writing
 
 COMPOSITION_DIR = ".hydra"
 _FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
@@ -53,6 +56,29 @@ def register_resolvers(arguments: Sequence[str]) -> Path:
     OmegaConf.register_new_resolver("run_stamp", lambda: stamp, replace=True)
     OmegaConf.register_new_resolver("job_dir", jobs.current, replace=True)
     return Path("multirun", stamp)
+
+
+def planned_run_dir(arguments: Sequence[str]) -> Path:
+    """Where one run with these arguments would write; nothing is made there.
+
+    Raises:
+        UserError: they cannot be composed, or name a place where no run may write.
+    """
+    register_resolvers(arguments)
+    tree = compose(arguments, with_hydra=True)
+    HydraConfig.instance().set_config(tree)  # for `${hydra:...}` in the name
+    try:
+        run_dir = Path(tree.hydra.run.dir).absolute()
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
+    refuse_checkout(run_dir)
+    return run_dir
+
+
+def refuse_checkout(run_dir: Path) -> None:
+    """Raises UserError for a run that would write among the files of this program."""
+    if run_dir.resolve() == CONF_DIR.parent:
+        raise UserError("hydra.run.dir is the checkout itself: give a directory for the run, or leave the key out")
 
 
 def swept_keys(arguments: Sequence[str]) -> list[str]:
@@ -105,11 +131,15 @@ def save_composition(tree: DictConfig, hydra: Any, run_dir: Path) -> list[str]:
     What an earlier attempt left there is kept as `.hydra/attempt-N/`. Each file appears whole or not at all.
     The overrides are returned: those given, and what was found in the environment, so that a resume needs no
     environment.
+
+    Raises:
+        UserError: it cannot be written.
     """
     folder = run_dir / COMPOSITION_DIR
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "overrides.yaml").exists():
-        _keep(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "overrides.yaml").exists():
+            _keep(folder)
     given = cast(list[str], OmegaConf.to_container(hydra.hydra.overrides.task, resolve=False))
     overrides = [*given, *_from_environment(tree)]
     contents = {
@@ -123,11 +153,16 @@ def save_composition(tree: DictConfig, hydra: Any, run_dir: Path) -> list[str]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that it appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
 
 
 def _from_environment(tree: DictConfig) -> list[str]:

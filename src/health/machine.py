@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import platform
 import re
 import resource
@@ -25,7 +24,9 @@ _PINNED = re.compile(r"^([A-Za-z0-9][\w.\-]*)==([^\s;\\]+)\s*(?:;\s*([^\\]+?))?\
 _SHOWN = 6
 _GIB = 2**30
 _LEAST_DISK = _GIB // 4
-_GOOD_DISK = 5 * _GIB
+RUN_ROOM = 5 * _GIB
+MODEL_ROOM = 20 * _GIB
+"""Eight billion parameters in 16 bits fill 16 GB."""
 _FILES_BASE, _FILES_PER_SIMULATION = 1024, 8
 
 
@@ -136,33 +137,35 @@ def check_open_files(max_concurrency: int) -> Finding:
     return ok("open files", f"limit {soft:,} of {limit}{raised}, {need:,} needed at most")
 
 
-def check_disk(places: dict[str, Path]) -> list[Finding]:
-    """Room where a run writes; places on one disk are one line.
+def check_disk(places: dict[str, Path], plenty: int = RUN_ROOM) -> list[Finding]:
+    """Whether a run can write where it will, and how much; places on one disk are one line.
 
     Args:
         places: what is written there, and where.
+        plenty: bytes below which there may be too little room.
     """
     disks: dict[int, list[str]] = {}
     room: dict[int, int] = {}
     findings = []
-    for what, path in {**places, "temporary files": Path(tempfile.gettempdir())}.items():
+    for what, path in places.items():
         existing = next((parent for parent in (path, *path.parents) if parent.exists()), Path("/"))
         try:
             disk = existing.stat().st_dev
             room[disk] = shutil.disk_usage(existing).free
+            # Permissions do not tell: root has them all, also where nothing can be made.
+            tempfile.TemporaryFile(dir=existing).close()
         except OSError as error:
-            findings.append(problem("disk", f"{what} ({path}): {error.strerror}"))
+            text = f"{what} ({path}): {existing} cannot be written ({error.strerror})"
+            findings.append(problem("disk", text, "choose another place"))
             continue
-        if not os.access(existing, os.W_OK):
-            findings.append(problem("disk", f"{what}: {existing} cannot be written", "choose another place"))
         disks.setdefault(disk, []).append(f"{what} ({path})")
     for disk, names in disks.items():
         free = room[disk]
         text = f"{free / _GIB:,.1f} GiB free for {', '.join(names)}"
         if free < _LEAST_DISK:
             findings.append(problem("disk", text, "make room"))
-        elif free < _GOOD_DISK:
-            findings.append(warning("disk", text, "a large run with transcripts and logs may need more"))
+        elif free < plenty:
+            findings.append(warning("disk", text, "it may need more: make room, or choose another place"))
         else:
             findings.append(ok("disk", text))
     return findings

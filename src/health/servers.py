@@ -11,6 +11,7 @@ import aiohttp
 
 from src.errors import UserError
 from src.fleet import hub
+from src.fleet.arguments import ExtraArgs
 from src.fleet.gpus import gpus
 from src.fleet.launch import find_executable
 from src.fleet.plan import PoolKind, PoolSpec, plan
@@ -19,6 +20,7 @@ from src.fleet.prepare import choose_devices
 from src.fleet.probe import ProbeError, http_session, served_models
 from src.fleet.settings import ServerSettings
 from src.health.finding import Finding, note, ok, problem, warning
+from src.health.machine import MODEL_ROOM, check_disk
 
 _GIB = 2**30
 _ANSWER_S = 5.0
@@ -55,7 +57,8 @@ def _driver() -> str | None:
 
 
 def check_models(specs: Sequence[PoolSpec]) -> Iterator[Finding]:
-    """The checkpoints that the fleet is to serve."""
+    """The checkpoints that the fleet is to serve, and room for those that must be downloaded."""
+    missing: dict[str, Path] = {}
     for spec in specs:
         if spec.kind is not PoolKind.vllm or spec.model is None:
             continue
@@ -66,16 +69,21 @@ def check_models(specs: Sequence[PoolSpec]) -> Iterator[Finding]:
             continue
         if not remote:
             yield ok("model", f"{spec.model} for pool {spec.name}")
-        elif _hub_cache(spec.model).is_dir():
+        elif _cached(spec).is_dir():
             yield ok("model", f"{spec.model} for pool {spec.name}, in the hub's cache")
         else:
             yield note("model", f"{spec.model} for pool {spec.name} will be downloaded from the hub before the launch")
+            missing[spec.model] = _cached(spec).parent
+    yield from check_disk(missing, MODEL_ROOM)
 
 
-def _hub_cache(model: str) -> Path:
-    home = os.environ.get("HF_HOME") or os.path.join(os.path.expanduser("~"), ".cache", "huggingface")
+def _cached(spec: PoolSpec) -> Path:
+    """Where a pool's model is in the hub's cache that its servers read."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    home = os.environ.get("HF_HOME") or os.path.join(home, "huggingface")
     cache = os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")
-    return Path(cache) / f"models--{model.replace('/', '--')}"
+    cache = ExtraArgs.parse(spec.extra_args, spec.name).value("--download-dir") or cache
+    return Path(cache).expanduser() / f"models--{str(spec.model).replace('/', '--')}"
 
 
 def check_plan(specs: Sequence[PoolSpec], server: ServerSettings) -> Iterator[Finding]:
