@@ -154,6 +154,7 @@ class _Service:
 
     def _announce(self, fleet: Fleet, specs: Sequence[PoolSpec]) -> None:
         """Write the two files and print how to use them."""
+        from src.fleet.command import served_name
         from src.fleet.external import MODEL_CONFIG_FILE, write_model_config
         from src.fleet.plan import PoolKind
         from src.fleet.pools import AGENT_POOL
@@ -173,7 +174,7 @@ class _Service:
         words = ["python -m src.main"]
         for spec in specs:
             if spec.name == AGENT_POOL:
-                model = f" agent.model={spec.model}" if len(fleet.served()) > 1 else ""
+                model = f" agent.model={served_name(spec)}" if len(fleet.served()) > 1 else ""
                 words.append(f"server=external server.model_config={config_file} server.api_key_file={key_file}{model}")
             elif spec.kind is PoolKind.vllm:  # simulated models always get servers of their run's own
                 key = spec.num_key.removesuffix(".num")

@@ -180,12 +180,17 @@ class Fleet:
         return [replica.endpoint for replica in ready if replica.endpoint is not None]
 
     def served(self) -> list[ExternalServers]:
-        """The URLs of the servers launched here, by the model they serve; ready or not."""
-        urls: dict[str, list[str]] = {}
-        for replica in self._replicas:
-            if not replica.external:
-                urls.setdefault(replica.expected_model or "", []).append(replica.base_url)
-        return [ExternalServers(model, tuple(of_model)) for model, of_model in urls.items()]
+        """The URLs of the servers launched here, by the model they serve; ready or not.
+
+        Of several pools that serve one model only the first, the agent's, stands for it: the others have other flags.
+        """
+        found: dict[str, ExternalServers] = {}
+        for spec in self.pools:
+            own = [replica for replica in self._replicas if replica.pool == spec.name and not replica.external]
+            if own:
+                model = own[0].expected_model or ""
+                found.setdefault(model, ExternalServers(model, tuple(replica.base_url for replica in own)))
+        return list(found.values())
 
     @property
     def key(self) -> str:

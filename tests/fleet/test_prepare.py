@@ -11,6 +11,7 @@ import pytest
 
 from src.errors import UserError
 from src.fleet import prepare
+from src.fleet.external import read_model_config
 from src.fleet.fleet import Fleet
 from tests.fleet.support import fake_pool, fake_settings, gone
 
@@ -59,3 +60,19 @@ def test_the_hubs_token_and_no_other_secret_goes_to_the_download_and_to_the_serv
         needed = name.startswith("HF_")
         assert (name in server) is needed
         assert any(line.startswith(f"{name}=") for line in fetched) is needed
+
+
+def test_of_two_pools_of_one_model_the_model_file_names_the_agents_servers(tmp_path: Path) -> None:
+    agent, user = fake_pool(tmp_path, 2, name="agent"), fake_pool(tmp_path, 1, name="user")
+    other = replace(user, name="judge", served_model_name="judge")
+    fleet = Fleet([agent, user, other], fake_settings(tmp_path), tmp_path)
+
+    async def start() -> None:
+        await fleet.start()
+        await fleet.stop()
+
+    asyncio.run(start())
+    file = fleet.logs / "model_config_local.json"
+    urls = {pool: tuple(one.url for one in fleet.status() if one.pool == pool) for pool in ("agent", "judge")}
+    assert read_model_config(file, agent.model).urls == urls["agent"]
+    assert read_model_config(file, "judge").urls == urls["judge"]
