@@ -12,7 +12,7 @@ from src.batch.selection import Selection, select_tasks
 from src.benchmark import prompts
 from src.benchmark.domains import Domain, load_domain
 from src.config import Config, agent_model, task_ids_of
-from src.errors import UserError
+from src.errors import UserError, writing
 from src.fleet.simulated.scripts import write_script_file
 from src.simulation.cast import Roles, choose_roles, expert_cards
 from src.simulation.conversation import Rules
@@ -91,9 +91,14 @@ def play_of(config: Config, run_id: str, attempt: int, cast: Cast, roles: Roles)
 
 
 def write_tasks_file(directory: Path, selection: Selection) -> Path:
-    """What simulated servers play; named by its content, because servers of an earlier job may still read theirs."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """What simulated servers play; named by its content, because servers of an earlier job may still read theirs.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     part = directory / f".tasks-{time.monotonic_ns()}.json"
-    write_script_file(part, selection.tasks)
-    digest = hashlib.sha256(part.read_bytes()).hexdigest()[:8]
-    return part.replace(directory / f"tasks-{digest}.json")
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        write_script_file(part, selection.tasks)
+        digest = hashlib.sha256(part.read_bytes()).hexdigest()[:8]
+        return part.replace(directory / f"tasks-{digest}.json")

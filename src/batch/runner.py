@@ -14,6 +14,7 @@ from typing import Protocol
 
 from src.batch.schedule import Schedule
 from src.batch.store import Store
+from src.errors import UserError
 from src.simulation.record import Record
 from src.simulation.simulate import Job
 
@@ -88,7 +89,7 @@ class Runner:
         """Work through the schedule, or up to a stop.
 
         Raises:
-            UserError: a record could not be stored.
+            UserError: a record or a prompt could not be stored.
         """
         count = min(self.max_concurrency, len(self.schedule.jobs))
         gates = [asyncio.Event() for _ in range(0, count, _BEGUN_TOGETHER)]
@@ -118,6 +119,19 @@ class Runner:
         for worker in self._workers:
             worker.cancel()
 
+    def keep_prompt(self, digest: str, text: str) -> None:
+        """Store a prompt for a simulation; that it cannot be stored ends the run, not this simulation alone."""
+        try:
+            self.store.keep_prompt(digest, text)
+        except UserError as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End at once; `run` raises the first error."""
+        self._failure = self._failure or error
+        self.stop(StopReason.HOPELESS, str(error))
+        self.abort()
+
     async def _wait_for_workers(self) -> None:
         """Return when all workers are done, or `grace_s` after a stop."""
         if not self._workers:
@@ -145,9 +159,7 @@ class Runner:
             try:
                 entry = self.store.append(record)
             except BaseException as error:
-                self._failure = self._failure or error
-                self.stop(StopReason.HOPELESS, str(error))
-                self.abort()
+                self._fail(error)
                 return
             self.watcher.finished(*entry.key, entry.reward, entry.termination_reason, entry.cost_usd)
             self.cost_usd += entry.cost_usd

@@ -92,24 +92,21 @@ class Store:
             UserError: the disk is full or gone; the file is left without the torn line.
         """
         line = record_redactor.redact_bytes(record.as_line())
-        try:
-            _write_all(self._records, line)
-        except OSError as error:
-            self._cut_to(self._position)
-            raise UserError(
-                f"cannot store {record.key.label} in {self.directory / RECORD_FILE}: {error.strerror or error}; "
-                f"make room and go on with resume={self.directory}"
-            ) from error
+        self._write(self._records, RECORD_FILE, line, record.key.label)
         entry = _entry_of(record, self._position, len(line))
         self._position += len(line)
         self.entries[entry.key] = entry
         return entry
 
     def keep_prompt(self, digest: str, text: str) -> None:
-        """Write a system prompt once; records name it by its digest."""
+        """Write a system prompt once; records name it by its digest.
+
+        Raises:
+            UserError: as `append`.
+        """
         if digest not in self._prompts:
+            self._write(self._prompt_file, PROMPT_FILE, encode_line({"digest": digest, "text": text}), "a prompt")
             self._prompts.add(digest)
-            _write_all(self._prompt_file, encode_line({"digest": digest, "text": text}))
 
     def read(self, entry: Entry) -> dict[str, Any]:
         """A stored record, read back from its place."""
@@ -144,11 +141,22 @@ class Store:
                 else:
                     self.entries[record.key] = _entry_of(record, position, len(line))
                 position += len(line)
-        self._cut_to(position)
+        os.ftruncate(self._records.fileno(), position)
         return position
 
-    def _cut_to(self, length: int) -> None:
-        os.ftruncate(self._records.fileno(), length)
+    def _write(self, file: BinaryIO, name: str, line: bytes, what: str) -> None:
+        """Append a line whole or not at all."""
+        before = os.fstat(file.fileno()).st_size
+        rest = memoryview(line)
+        try:
+            while rest:  # an unbuffered file may take less than it is given
+                rest = rest[file.write(rest) :]
+        except OSError as error:
+            os.ftruncate(file.fileno(), before)
+            raise UserError(
+                f"cannot store {what} in {self.directory / name}: {error.strerror or error}; "
+                f"make room and go on with resume={self.directory}"
+            ) from error
 
     def _read_prompts(self) -> None:
         path = self.directory / PROMPT_FILE
@@ -189,10 +197,3 @@ def _entry_of(record: Record, offset: int, length: int) -> Entry:
 
 def _open_for_append(path: Path) -> BinaryIO:
     return path.open("ab", buffering=0)
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    """An unbuffered file may take less than it is given."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

@@ -39,10 +39,11 @@ class FileSink:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab", buffering=0)
         self._size = os.fstat(self._file.fileno()).st_size
-        if self._size and not _ends_a_line(path):
-            self.write(b"\n")
+        self._torn = self._size > 0 and not _ends_a_line(path)
 
     def write(self, data: bytes) -> None:
+        if self._torn:
+            self._torn, data = False, b"\n" + data
         if self._max_bytes is not None and self._size and self._size + len(data) > self._max_bytes:
             self._rotate()
         view = memoryview(data)

@@ -159,3 +159,20 @@ def test_a_store_that_fails_ends_the_run_with_its_error(tmp_path: Path):
     runner.store.append = full  # type: ignore[method-assign]
     with pytest.raises(UserError, match="no space left"):
         asyncio.run(runner.run())
+
+
+def test_a_prompt_that_cannot_be_stored_ends_the_run_not_its_simulation(tmp_path: Path):
+    async def simulate(job: Job) -> Record:
+        runner.keep_prompt("abc", "You are an agent.")
+        await asyncio.sleep(0)
+        return make_record(job.key)
+
+    runner = make_runner(tmp_path, simulate, {"retail": 6}, max_concurrency=3)
+
+    def full(digest: str, text: str) -> None:
+        raise UserError("no space left")
+
+    runner.store.keep_prompt = full  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="no space left"):
+        asyncio.run(runner.run())
+    assert not runner.store.entries

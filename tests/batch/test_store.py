@@ -99,6 +99,31 @@ except UserError as error:
         assert [key.task_id for key in store.entries] == ["0", "1", "2"]
 
 
+def test_a_prompt_for_which_there_was_no_room_is_kept_once_there_is(tmp_path: Path):
+    code = f"""
+import resource
+from pathlib import Path
+from src.batch.store import Store
+from src.errors import UserError
+store = Store(Path({str(tmp_path)!r}))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+store.keep_prompt("abc", "You are an agent.")
+for _ in range(2):
+    try:
+        store.keep_prompt("def", "You are a customer. " * 5)
+    except UserError as error:
+        print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+store.keep_prompt("def", "You are a customer. " * 5)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (
+        process.stdout.count(f"cannot store a prompt in {tmp_path / 'prompts.jsonl'}: File too large; make room") == 2
+    )
+    lines = (tmp_path / "prompts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["digest"] for line in lines] == ["abc", "def"]
+
+
 def test_a_directory_that_is_a_file_is_a_clear_error(tmp_path: Path):
     blocked = tmp_path / "file"
     blocked.write_text("")

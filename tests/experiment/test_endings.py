@@ -215,17 +215,32 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "wandb").rglob("*.wandb"))
 
 
-def test_a_disk_that_fills_up_is_one_clear_error_and_the_run_goes_on_from_there(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    most = 150_000
+def run_with_files_of_at_most(size: int, run_dir: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """A run on a disk that is as good as full."""
 
     def full_disk() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
-    overrides = ("experiment=smoke", "num_trials=5", "max_concurrency=4", "log_level=WARNING")
-    process = subprocess.run(
+    return subprocess.run(
         command(run_dir, *overrides), cwd=ROOT, env=env({}), capture_output=True, text=True, preexec_fn=full_disk
     )
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(2_000, "cannot write {}/.hydra/config.yaml: "), (8_000, "cannot store a prompt in {}/")]
+)
+def test_a_disk_that_is_full_from_the_start_is_one_clear_error(tmp_path: Path, size: int, told: str) -> None:
+    process = run_with_files_of_at_most(size, tmp_path / "run", "experiment=smoke", "log_level=ERROR")
+    assert process.returncode == 1, process.stderr
+    assert process.stderr.startswith(f"error: {told.format(tmp_path / 'run')}")
+    assert process.stderr.count("\n") == 1
+    assert_no_server_remains(tmp_path / "run")
+
+
+def test_a_disk_that_fills_up_is_one_clear_error_and_the_run_goes_on_from_there(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    overrides = ("experiment=smoke", "num_trials=5", "max_concurrency=4", "log_level=WARNING")
+    process = run_with_files_of_at_most(150_000, run_dir, *overrides)
     assert process.returncode == 1, process.stderr
     assert "Traceback" not in process.stderr
     assert "cannot store mock/" in process.stderr

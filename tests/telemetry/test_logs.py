@@ -161,3 +161,19 @@ def test_afterwards_logging_is_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), setup(tmp_path, WARNING):
         raise RuntimeError
     assert (logger.level, logger.propagate, list(logger.handlers), list(logging.getLogger().handlers)) == before
+
+
+def test_a_torn_line_on_a_full_disk_does_not_keep_a_run_from_going_on(tmp_path: Path) -> None:
+    (tmp_path / "run.log").write_text("[INFO] to")
+    code = f"""
+import resource
+from pathlib import Path
+from src.telemetry.logs import setup
+resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))
+with setup(Path({str(tmp_path)!r}), 20) as logs:
+    logs.line(20, "lost")
+print("went on")
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout == "went on\n"
+    assert process.stderr.startswith("warning: cannot write run.log any longer")
