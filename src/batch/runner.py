@@ -77,7 +77,6 @@ class Runner:
         self.limits = limits
         self.stop_reason: StopReason | None = None
         self.stop_detail: str | None = None
-        self.cost_usd = sum(entry.cost_usd for entry in store.entries.values())
         self._queue: Iterator[Job] = iter(schedule.jobs)
         self._workers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -151,9 +150,7 @@ class Runner:
 
     async def _work(self, gate: asyncio.Event) -> None:
         await gate.wait()
-        for job in self._queue:
-            if self._stopping.is_set():
-                return
+        while not self._is_to_stop() and (job := next(self._queue, None)) is not None:
             self.watcher.started(*job.key)
             record = await self.simulate(job)
             try:
@@ -162,10 +159,13 @@ class Runner:
                 self._fail(error)
                 return
             self.watcher.finished(*entry.key, entry.reward, entry.termination_reason, entry.cost_usd)
-            self.cost_usd += entry.cost_usd
-            limit = self.limits.max_cost_usd
-            if limit is not None and self.cost_usd >= limit:
-                self.stop(StopReason.BUDGET, f"spent ${self.cost_usd:.2f} of limits.max_cost_usd={limit:g}")
+
+    def _is_to_stop(self) -> bool:
+        """Looked at before every simulation, so that a run resumed beyond its budget begins none."""
+        spent, limit = self.store.cost_usd, self.limits.max_cost_usd
+        if limit is not None and spent >= limit:
+            self.stop(StopReason.BUDGET, f"spent ${spent:.2f} of limits.max_cost_usd={limit:g}")
+        return self._stopping.is_set()
 
     async def _watch_clock(self) -> None:
         timeout_s = self.limits.run_timeout_s

@@ -58,6 +58,8 @@ class Store:
         self.directory = directory
         self.entries: dict[Key, Entry] = {}
         """The last record of each key."""
+        self.cost_usd = 0.0
+        """Of all lines: what was spent on simulations that were run again counts."""
         self.damaged = 0
         """Lines that hold no record that can be read: their simulations are run again."""
         self._prompts: set[str] = set()
@@ -93,9 +95,8 @@ class Store:
         """
         line = record_redactor.redact_bytes(record.as_line())
         self._write(self._records, RECORD_FILE, line, record.key.label)
-        entry = _entry_of(record, self._position, len(line))
+        entry = self._remember(record, self._position, len(line))
         self._position += len(line)
-        self.entries[entry.key] = entry
         return entry
 
     def keep_prompt(self, digest: str, text: str) -> None:
@@ -139,10 +140,15 @@ class Store:
                 if record is None:
                     self.damaged += 1
                 else:
-                    self.entries[record.key] = _entry_of(record, position, len(line))
+                    self._remember(record, position, len(line))
                 position += len(line)
         os.ftruncate(self._records.fileno(), position)
         return position
+
+    def _remember(self, record: Record, offset: int, length: int) -> Entry:
+        entry = self.entries[record.key] = _entry_of(record, offset, length)
+        self.cost_usd += entry.cost_usd
+        return entry
 
     def _write(self, file: BinaryIO, name: str, line: bytes, what: str) -> None:
         """Append a line whole or not at all."""

@@ -131,8 +131,24 @@ def test_the_budget_ends_the_run_and_counts_earlier_attempts(tmp_path: Path):
     runner = make_runner(tmp_path, simulate, {"retail": 10}, max_concurrency=1, limits=Limits(max_cost_usd=1.0))
     asyncio.run(runner.run())
     assert runner.stop_reason is StopReason.BUDGET
-    assert runner.cost_usd == pytest.approx(1.0)
+    assert runner.store.cost_usd == pytest.approx(1.0)
     assert len(runner.store.entries) == 4
+
+
+def test_a_run_that_is_resumed_beyond_its_budget_begins_nothing(tmp_path: Path):
+    """Also where all was spent on simulations that failed and were run again: each of their lines has cost."""
+
+    async def simulate(job: Job) -> Record:
+        return make_record(job.key)
+
+    with Store(tmp_path) as store:
+        for attempt in range(4):
+            store.append(make_record(Key("retail", "0", 0), reason="infrastructure_error", attempt=attempt))
+    runner = make_runner(tmp_path, simulate, {"retail": 10}, max_concurrency=5, limits=Limits(max_cost_usd=1.0))
+    asyncio.run(runner.run())
+    assert runner.stop_reason is StopReason.BUDGET
+    assert runner.stop_detail == "spent $1.00 of limits.max_cost_usd=1"
+    assert runner.watcher.begun == []
 
 
 def test_the_run_timeout_ends_the_run(tmp_path: Path):
