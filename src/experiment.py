@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
@@ -21,7 +21,7 @@ from src.batch.schedule import Schedule, make_schedule
 from src.batch.selection import Selection
 from src.batch.signals import on_interrupt
 from src.batch.store import Store
-from src.batch.sweep import SweepTable
+from src.batch.sweep import JobEnd, SweepTable
 from src.benchmark.domains import Domain
 from src.collector import collected_in_turn
 from src.config import Config, flat
@@ -55,19 +55,23 @@ PRICES = Path(__file__).resolve().parents[1] / "data" / "prices"
 _sweep: SweepTable | None = None
 
 
-def sweep_started(sweep_dir: Path) -> None:
-    """From here on jobs share a fleet as long as their server configuration stays the same."""
+def sweep_started(sweep_dir: Path, swept: Sequence[str]) -> None:
+    """From here on jobs share a fleet as long as their server configuration stays the same.
+
+    Args:
+        swept: the keys in which the jobs differ.
+    """
     global _sweep
-    _sweep = SweepTable(sweep_dir)
+    _sweep = SweepTable(sweep_dir, swept)
 
 
-def sweep_finished() -> None:
+def sweep_finished(jobs: Sequence[JobEnd]) -> None:
     """End the shared fleet, also after a job that failed, and say how the jobs compare."""
     global _sweep
     shutdown()
     if _sweep is not None:
-        _sweep.write()
-        _sweep.show(out)
+        _sweep.write(jobs)
+        _sweep.show(jobs, out)
     _sweep = None
 
 
@@ -203,6 +207,7 @@ class Experiment:
             domains=tuple(schedule.totals),
             config=flat(self.config),
             sweep=None if _sweep is None else _sweep.directory.name,
+            title="" if _sweep is None else _sweep.title(self.overrides),
         )
         return Tracker(self.config.wandb, self.run_dir, run, progress.tally)
 

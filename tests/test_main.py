@@ -5,6 +5,7 @@ What a job does is not this file's matter: a job here writes what it was given a
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import resource
@@ -44,8 +45,10 @@ JOBS = textwrap.dedent(
 
     experiment = types.ModuleType("src.experiment")
     experiment.run = run
-    experiment.sweep_started = lambda folder: print("sweep started in", folder)
-    experiment.sweep_finished = lambda: print("sweep finished")
+    experiment.sweep_started = lambda folder, swept: print("sweep started in", folder, *swept)
+    experiment.sweep_finished = lambda jobs: print(
+        "sweep finished", [(job.run_dir.name, job.overrides[-1], job.exit_status, job.error) for job in jobs]
+    )
     sys.modules["src.experiment"] = src.experiment = experiment
 
     from src.main import main
@@ -77,6 +80,13 @@ def command(folder: Path, *arguments: str, **environment: str) -> tuple[int, str
 
 def jobs(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
     return finish(start(["experiment=smoke", *arguments], folder, JOBS, **environment))
+
+
+def ended(line: str) -> list[tuple[str, str, int, str | None]]:
+    """What was handed over at the end of a sweep: of each job its directory, last override, status and error."""
+    told = ast.literal_eval(line.removeprefix("sweep finished "))
+    assert isinstance(told, list)
+    return told
 
 
 def lines_of(run_dir: Path) -> list[dict[str, Any]]:
@@ -155,9 +165,26 @@ def test_a_sweep_goes_on_after_a_failed_job_and_ends_with_its_worst_status(tmp_p
         "2_seed=3",
         "3_seed=5",
     ]
-    assert out.splitlines() == [f"sweep started in {sweep}", "sweep finished"]
+    started, finished = out.splitlines()
+    assert started == f"sweep started in {sweep} seed"
+    assert ended(finished) == [
+        ("0_seed=0", "seed=0", 0, None),
+        ("1_seed=1", "seed=1", 1, "no server came up"),
+        ("2_seed=3", "seed=3", 3, None),
+        ("3_seed=5", "seed=5", 0, None),
+    ]
     assert err.strip() == "error: job 1_seed=1: no server came up"
     assert jobs(tmp_path, "-m", "seed=0,3")[0] == 3
+
+
+def test_a_sweep_tells_of_jobs_that_were_refused_or_broke_in_one_line_without_keys(tmp_path: Path) -> None:
+    status, out, err = jobs(tmp_path, "-m", "num_trials=0,1,2", "seed=4")
+    assert status == 1
+    refused, *broken = ended(out.splitlines()[-1])
+    assert refused[:3] == ("0_num_trials=0", "seed=4", 1)
+    assert f"error: job 0_num_trials=0: {refused[3]}" in err.replace("\n", " ")
+    text = "RuntimeError: a mistake in the program, with [redacted]"
+    assert broken == [(f"{number}_num_trials={number}", "seed=4", 1, text) for number in (1, 2)]
 
 
 def test_an_interrupt_ends_the_sweep(tmp_path: Path) -> None:
@@ -165,7 +192,7 @@ def test_an_interrupt_ends_the_sweep(tmp_path: Path) -> None:
     assert status == 130
     (sweep,) = run_dirs(tmp_path, "multirun")
     assert not (sweep / "2_seed=3").exists()
-    assert out.splitlines()[-1] == "sweep finished"
+    assert [status for _, _, status, _ in ended(out.splitlines()[-1])] == [1, 130]
 
 
 def test_runs_that_start_together_never_share_a_directory(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from src.telemetry.settings import WandbMode, WandbSettings
 
 _TAG_LENGTH = 64
+_NAME_LENGTH = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class TrackedRun:
     """The resolved configuration, by dotted keys."""
     sweep: str | None = None
     """Group of the run when `wandb.group` is null."""
+    title: str = ""
+    """What sets it apart from the other runs of its sweep."""
     job_type: str = "evaluation"
 
     @property
@@ -32,7 +35,7 @@ class TrackedRun:
     @property
     def name(self) -> str:
         """The run's name when `wandb.name` is null."""
-        return f"{self.short_model} {'+'.join(self.domains)}"
+        return f"{self.short_model} {'+'.join(self.domains)} {self.title}".rstrip()[:_NAME_LENGTH]
 
     @property
     def key_files(self) -> list[str]:

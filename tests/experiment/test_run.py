@@ -196,8 +196,16 @@ def test_the_exit_status_of_a_sweep_is_its_worst_jobs(tmp_path: Path):
     )
     assert process.returncode == 1
     assert "no_such_task" in process.stderr
-    told = json.loads((tmp_path / "sweep" / "summary.json").read_text())
-    assert [job["inventory"]["overall"]["finished"] for job in told["jobs"]] == [1]
+    ran, failed = json.loads((tmp_path / "sweep" / "summary.json").read_text())["jobs"]
+    assert (ran["inventory"]["overall"]["finished"], ran["exit_status"], ran["error"]) == (1, 0, None)
+    assert ran["overrides"] == ["experiment=smoke", "task_ids=[create_task_1]"]
+    assert failed["exit_status"] == 1
+    assert "no_such_task" in failed["error"]
+    assert "inventory" not in failed
+    rows = [line.split() for line in process.stdout.splitlines() if line.startswith(("0_", "1_"))]
+    assert rows[0][1:4] == ["0", "1/1", "0"]
+    assert rows[1][1:] == ["1", *"------"]
+    assert f"{failed['directory']}: {failed['error']}" in process.stdout
 
 
 def test_jobs_of_a_sweep_use_the_same_servers(tmp_path: Path):
