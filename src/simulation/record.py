@@ -14,6 +14,8 @@ import orjson
 from src.evaluation.endings import TerminationReason
 
 RECORD_VERSION = 1
+_LEVELS = 150
+"""Of objects and lists in each other, in a line that orjson refuses; every reader of lines can follow them."""
 
 
 class Key(NamedTuple):
@@ -70,12 +72,27 @@ class Record:
 
 
 def encode_line(value: Any) -> bytes:
-    """A value as one JSON line; integers past 64 bits and lone surrogates, which orjson refuses, included."""
+    """A value as one JSON line; integers past 64 bits and lone surrogates, which orjson refuses, included.
+
+    What it can only write by going too deep is cut at `_LEVELS` levels: one odd value must not lose a record.
+    """
     try:
         return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS, default=str)
     except TypeError:
-        plain = dataclasses.asdict(value) if isinstance(value, Record) else value
-        return json.dumps(plain, default=str).encode("ascii") + b"\n"
+        return json.dumps(_plain(value, _LEVELS), default=str).encode("ascii") + b"\n"
+
+
+def _plain(value: Any, levels: int) -> Any:
+    """The value in JSON's own types, as deep as `levels`."""
+    if isinstance(value, Record):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if levels == 0:
+        return "(nested too deep)"
+    if isinstance(value, dict):
+        return {str(name): _plain(part, levels - 1) for name, part in value.items()}
+    return [_plain(part, levels - 1) for part in value]
 
 
 def decode_line(line: bytes) -> Any:

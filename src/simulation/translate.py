@@ -7,7 +7,7 @@ the conversation with roles flipped and nothing of the agent's tool traffic (spe
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from src.llm.types import ChatMessage, ToolCallText
 
@@ -16,24 +16,37 @@ if TYPE_CHECKING:
 
 NOT_A_JSON_OBJECT = "arguments_not_a_json_object"
 """The argument name under which unusable argument text is executed: the tool's own error answers it."""
+MOST_NESTED = 100
+"""Levels of objects and lists in usable arguments: far beyond any tool's, far below what a copy or an encoder takes."""
 
 
 def parse_call(call: ToolCallText, requestor: Literal["assistant", "user"]) -> ToolCall:
     """A model's tool call as the benchmark executes it; never raises.
 
-    Text that is not a JSON object, or holds values that JSON text cannot carry (NaN, infinities,
-    lone surrogates), becomes a single argument that no tool takes.
+    Text that is not a JSON object, is nested deeper than `MOST_NESTED`, or holds values that JSON text
+    cannot carry (NaN, infinities, lone surrogates), becomes a single argument that no tool takes.
     """
     from tau2.data_model.message import ToolCall
 
     try:
         arguments = json.loads(call.arguments)
-        if not isinstance(arguments, dict):
-            raise ValueError("not an object")
+        if not isinstance(arguments, dict) or _is_nested_deeper(arguments, MOST_NESTED):
+            raise ValueError("not an object that a tool could take")
         json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         arguments = {NOT_A_JSON_OBJECT: call.arguments}
     return ToolCall(id=call.id, name=call.name, arguments=arguments, requestor=requestor)
+
+
+def _is_nested_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and lists lie in each other on more than so many levels; looks at one level after another."""
+    layer = [value]
+    for _ in range(levels + 1):
+        holders = [part for part in layer if isinstance(part, dict | list)]
+        if not holders:
+            return False
+        layer = [part for holder in holders for part in (holder.values() if isinstance(holder, dict) else holder)]
+    return True
 
 
 def _call_texts(calls: list[ToolCall] | None) -> tuple[ToolCallText, ...]:
