@@ -13,10 +13,12 @@ _THRESHOLDS = (10_000, 20, 50)
 """New objects between two looks at the youngest; looks at these until the next at the older ones, and so on.
 Python's own 700, 10, 10 suit programs that hold little."""
 
-_SHARE = 1 / 200
+_SHARE = 1 / 400
 """Of the time, for collections while simulations run."""
+_OBJECT_S = 1e-6
+"""What a collection takes for each object that it has to look at."""
 _LEAST_S = 10.0
-_GROWTH = 2.0
+_GROWTH = 3.0
 """Growth of the memory after which a collection comes before its time."""
 _LOOK_S = 1.0
 
@@ -47,16 +49,17 @@ async def collected_in_turn() -> AsyncIterator[None]:
 
 
 async def _collect_in_turn() -> None:
-    """Collect when the last collection's time has become a small share of the time since, or when memory grows."""
-    due, most = time.monotonic() + _LEAST_S, _GROWTH * _peak_memory()
+    """Collect when that has become a small share of the time since the last collection, or when memory grows."""
+    last, spent_s, most = time.monotonic(), 0.0, _GROWTH * _peak_memory()
     while True:
         await asyncio.sleep(_LOOK_S)
         begun = time.monotonic()
-        if begun < due and _peak_memory() < most:
+        expected_s = spent_s + _OBJECT_S * gc.get_count()[0]  # which counts on while collections are disabled
+        if begun - last < max(_LEAST_S, expected_s / _SHARE) and _peak_memory() < most:
             continue
         gc.collect()
-        over = time.monotonic()
-        due, most = over + max(_LEAST_S, (over - begun) / _SHARE), _GROWTH * _peak_memory()
+        last = time.monotonic()
+        spent_s, most = last - begun, _GROWTH * _peak_memory()
 
 
 def _peak_memory() -> int:

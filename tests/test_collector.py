@@ -19,6 +19,7 @@ class _Cycle:
 def test_what_only_a_collector_finds_is_collected_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collector, "_LOOK_S", 0.01)
     monkeypatch.setattr(collector, "_LEAST_S", 0.05)
+    monkeypatch.setattr(collector, "_SHARE", 1)
 
     async def run() -> None:
         async with collector.collected_in_turn():
@@ -46,7 +47,7 @@ def test_growing_memory_brings_a_collection_before_its_time(monkeypatch: pytest.
             garbage = weakref.ref(_Cycle())
             await asyncio.sleep(0.1)
             assert garbage() is not None
-            peak = 201.0
+            peak = 301.0
             async with asyncio.timeout(10):
                 while garbage() is not None:
                     await asyncio.sleep(0.01)
