@@ -89,6 +89,7 @@ class Runner:
 
         Raises:
             UserError: a record or a prompt could not be stored.
+            Exception: what came out of a simulation, which should record its own failures.
         """
         count = min(self.max_concurrency, len(self.schedule.jobs))
         gates = [asyncio.Event() for _ in range(0, count, _BEGUN_TOGETHER)]
@@ -96,6 +97,8 @@ class Runner:
             asyncio.create_task(self._work(gates[index // _BEGUN_TOGETHER]), name=f"simulations {index}")
             for index in range(count)
         ]
+        for worker in self._workers:
+            worker.add_done_callback(self._look_at_end)
         others = [asyncio.create_task(self._watch_clock()), asyncio.create_task(_open_in_turn(gates))]
         try:
             await self._wait_for_workers()
@@ -131,6 +134,12 @@ class Runner:
         self.stop(StopReason.HOPELESS, str(error))
         self.abort()
 
+    def _look_at_end(self, worker: asyncio.Task[None]) -> None:
+        """Whatever a worker raised: the store's failure, or a simulation's that it could not put in its record."""
+        error = None if worker.cancelled() else worker.exception()
+        if error is not None:
+            self._fail(error)
+
     async def _wait_for_workers(self) -> None:
         """Return when all workers are done, or `grace_s` after a stop."""
         if not self._workers:
@@ -152,12 +161,7 @@ class Runner:
         await gate.wait()
         while not self._is_to_stop() and (job := next(self._queue, None)) is not None:
             self.watcher.started(*job.key)
-            record = await self.simulate(job)
-            try:
-                entry = self.store.append(record)
-            except BaseException as error:
-                self._fail(error)
-                return
+            entry = self.store.append(await self.simulate(job))
             self.watcher.finished(*entry.key, entry.reward, entry.termination_reason, entry.cost_usd)
 
     def _is_to_stop(self) -> bool:

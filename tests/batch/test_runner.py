@@ -192,3 +192,18 @@ def test_a_prompt_that_cannot_be_stored_ends_the_run_not_its_simulation(tmp_path
     with pytest.raises(UserError, match="no space left"):
         asyncio.run(runner.run())
     assert not runner.store.entries
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_what_comes_out_of_a_simulation_ends_the_run_with_that_failure(tmp_path: Path, concurrency: int):
+    async def simulate(job: Job) -> Record:
+        if job.key.task_id == "1":
+            raise RuntimeError("a fault of the program")
+        await asyncio.sleep(0)
+        return make_record(job.key)
+
+    runner = make_runner(tmp_path, simulate, {"retail": 60}, max_concurrency=concurrency)
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        asyncio.run(runner.run())
+    assert runner.stop_reason is StopReason.HOPELESS
+    assert len(runner.watcher.begun) < 60
