@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -23,6 +24,8 @@ import litellm
 litellm.suppress_debug_info = True
 litellm.telemetry = False
 
+log = logging.getLogger(__name__)
+
 
 class LiteLLMAny:
     """Whatever litellm can reach by the prefix of the model's name (`together_ai/...`, `azure/...`)."""
@@ -31,19 +34,29 @@ class LiteLLMAny:
 
     def __init__(self, settings: ModelSettings) -> None:
         key = find_key(settings)
-        always = {
-            "model": settings.model,
+        sampling = {
             "temperature": settings.temperature,
             "top_p": settings.top_p,
             settings.max_tokens_key: settings.max_output_tokens,
             "reasoning_effort": settings.reasoning_effort,
+        }
+        known = litellm.get_supported_openai_params(settings.model or "")
+        always: dict[str, Any] = {
+            **sampling,
+            "model": settings.model,
             "base_url": settings.base_url,
             "api_key": key.value if key else "none" if settings.base_url else None,
             "extra_body": settings.extra_body or None,
+            # litellm translates the keys that it knows this provider to take; the server judges the others
+            "allowed_openai_params": sorted({*sampling, "tools", "tool_choice"}.difference(known or ())),
+            "num_retries": 0,
+            "max_retries": 0,
+            "timeout": 24 * 3600.0,
         }
         self._always = {key: value for key, value in always.items() if value is not None}
-        self._always |= {"drop_params": True, "num_retries": 0, "max_retries": 0, "timeout": 24 * 3600.0}
-        self._sends_seed = settings.sends_seed
+        self._sends_seed = settings.sends_seed and (known is None or "seed" in known)
+        if settings.sends_seed and not self._sends_seed:
+            log.info("%s takes no seed: none is sent", settings.model)
 
     async def ask(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> Answer:
         asked: dict[str, Any] = {

@@ -11,8 +11,8 @@ from src.errors import UserError
 from src.llm.factory import build
 from src.llm.http import HttpPool
 from src.llm.settings import ModelSettings, Provider
-from src.llm.types import ChatMessage, ChatRequest, Endpoint, ToolCallText, ToolSet
-from tests.llm.dialects import ALL, CLAUDE, LITELLM, OPENAI, VLLM, Dialect
+from src.llm.types import ChatMessage, ChatRequest, Endpoint, ModelError, ToolCallText, ToolSet
+from tests.llm.dialects import ALL, CLAUDE, LITELLM, OPENAI, VLLM, ClaudeDialect, Dialect
 from tests.llm.serving import OneByOne, Seen, serving
 
 TOOL = {"type": "function", "function": {"name": "f", "description": "Does f", "parameters": {"type": "object"}}}
@@ -73,14 +73,43 @@ def test_a_reasoning_model_is_asked_as_its_maker_wants(dialect: Dialect) -> None
         max_tokens_key="max_completion_tokens",
         max_output_tokens=300,
         sends_seed=False,
-        extra_body={"reasoning_effort": "low"} if dialect is LITELLM else {},
-        reasoning_effort=None if dialect is LITELLM else "low",
+        reasoning_effort="low",
     )
     assert "temperature" not in seen.body
     assert "seed" not in seen.body
     assert "max_tokens" not in seen.body
     assert seen.body["max_completion_tokens"] == 300
     assert seen.body["reasoning_effort"] == "low"
+
+
+@pytest.mark.parametrize("name", ["nebius/Qwen/Qwen3-32B", "together_ai/Qwen/Qwen3-32B", "fireworks_ai/x", "openai/x"])
+def test_no_key_is_dropped_because_litellm_does_not_know_that_the_provider_takes_it(name: str) -> None:
+    dialect = Dialect(name, Provider.litellm, model=name)
+    keys: dict[str, Any] = {"temperature": 0.25, "top_p": 0.5, "reasoning_effort": "low"}
+    [seen] = sent(dialect, ask(tools=ToolSet.of([TOOL])), max_output_tokens=77, **keys)
+    keys |= {"max_tokens": 77, "seed": 626729, "tools": [TOOL], "tool_choice": "auto"}
+    assert seen.body == {**seen.body, **keys}
+
+
+def test_azure_gets_the_keys_of_a_reasoning_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_API_VERSION", "2025-01-01-preview")
+    azure = Dialect("azure", Provider.litellm, model="azure/gpt-5")
+    keys: dict[str, Any] = {"temperature": 1.0, "top_p": 0.5, "reasoning_effort": "low"}
+    [seen] = sent(azure, ask(), max_tokens_key="max_completion_tokens", max_output_tokens=77, **keys)
+    assert seen.body == {**seen.body, **keys, "max_completion_tokens": 77, "seed": 626729}
+
+
+def test_a_value_that_litellm_refuses_fails_and_is_not_dropped() -> None:
+    with pytest.raises(ModelError, match=r"temperature=0\.25"):
+        sent(Dialect("o-series", Provider.litellm, model="openai/o4-mini"), ask(), temperature=0.25)
+
+
+def test_claude_through_litellm_gets_its_own_form_and_nothing_that_it_does_not_take() -> None:
+    claude = ClaudeDialect("claude", Provider.litellm, model="anthropic/claude-sonnet-4-5")
+    [seen] = sent(claude, ask(), temperature=None, max_output_tokens=4000, reasoning_effort="low")
+    assert seen.body["thinking"]["type"] == "enabled"
+    assert seen.body["max_tokens"] == 4000
+    assert not seen.body.keys() & {"seed", "reasoning_effort", "temperature"}
 
 
 @pytest.mark.parametrize("dialect", ALL, ids=lambda dialect: dialect.name)
