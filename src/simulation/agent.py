@@ -59,16 +59,15 @@ class Agent:
     async def _consult(self, consultation: Consultation, reply: Reply, bill: Bill) -> tuple[Reply, dict[str, Any]]:
         """Let experts speak as long as the agent calls one; their turn becomes the agent's."""
         about: dict[str, Any] = {"author": self.voice.role}
+        dropped: list[str] = []
         failures = 0
         while call := consultation.requested(reply):
-            dropped = [other.name for other in reply.tool_calls if other is not call]
+            dropped += [other.name for other in reply.tool_calls if other is not call]
             outcome = await consultation.hand_over(call)
             if isinstance(outcome, Reply):
                 bill.add(outcome)
-                about = {"author": consultation.last_expert, "called_by": self.voice.role}
-                if dropped:
-                    about["dropped_calls"] = dropped
-                return outcome, about
+                reply, about = outcome, {"author": consultation.last_expert, "called_by": self.voice.role}
+                break
             failures += 1
             if failures == consultation.max_failures:
                 raise RoleError(f"the agent's last {failures} expert calls brought nothing: {outcome}")
@@ -78,6 +77,9 @@ class Agent:
             ]
             reply = await self.voice.ask()
             bill.add(reply)
+        if dropped:
+            about["dropped_calls"] = dropped
+        if failures:
             about["failed_expert_calls"] = failures
         return reply, about
 
@@ -89,7 +91,8 @@ class Agent:
         if self.solo_stop is not None:
             tool_name, stop_text = self.solo_stop
             if calls and any(call.name == tool_name for call in calls):
-                about["dropped_calls"] = [call.name for call in calls if call.name != tool_name]
+                beside = [call.name for call in calls if call.name != tool_name]
+                about["dropped_calls"] = about.get("dropped_calls", []) + beside
                 text, calls = stop_text, None
         if reply.thinking:
             about["thinking"] = reply.thinking

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from src.llm.types import FatalModelError, ModelError
+from src.llm.types import FatalModelError, ModelError, Reply
 from src.simulation.experts import CALL_EXPERT
+from src.simulation.settings import AgentMode
 from tests.simulation.scenes import CREATE, Lines, reply, simulate
 
 
@@ -87,6 +88,33 @@ def test_calls_beside_the_first_call_for_an_expert_are_dropped_and_recorded():
     turns = [message for message in record.messages if (message.get("raw_data") or {}).get("author") == "expert-1"]
     assert turns[0]["raw_data"]["dropped_calls"] == ["create_task", CALL_EXPERT]
     assert record.reward == 1.0
+
+
+@pytest.mark.parametrize("failing", ["nobody", "expert-1"])
+@pytest.mark.parametrize("rescue", [[reply(None, CREATE)], [reply(None, call("expert-2"), ("get_users", "{}"))]])
+def test_calls_dropped_beside_a_call_that_failed_and_the_failures_are_recorded(failing: str, rescue: list[Reply]):
+    agent = Lines(
+        reply(None, CREATE, call(failing)), reply(None, call(failing), call("expert-2")), *rescue, reply("Done.")
+    )
+    experts = {"expert-1": Lines(ModelError("503"), ModelError("503")), "expert-2": Lines(reply(None, CREATE))}
+    record = simulate(agent, stop(), experts=experts)
+    about = next(message for message in record.messages if message["role"] == "assistant" and message["tool_calls"])
+    by_expert = rescue[0].tool_calls[0].name == CALL_EXPERT
+    assert about["raw_data"]["author"] == ("expert-2" if by_expert else "agent")
+    assert about["raw_data"]["failed_expert_calls"] == 2
+    assert about["raw_data"]["dropped_calls"] == ["create_task", CALL_EXPERT, *(["get_users"] if by_expert else [])]
+    assert record.reward == 1.0
+
+
+def test_a_solo_agents_dropped_calls_are_all_recorded():
+    agent = Lines(
+        reply(None, CREATE),
+        reply(None, call("nobody"), ("get_users", "{}")),
+        reply(None, ("create_task", "{}"), ("done", "{}")),
+    )
+    record = simulate(agent, None, experts={"expert-1": Lines()}, mode=AgentMode.solo)
+    assert (record.termination_reason, record.reward) == ("agent_stop", 1.0)
+    assert record.messages[-1]["raw_data"]["dropped_calls"] == ["get_users", "create_task"]
 
 
 def test_an_expert_whose_provider_refuses_every_call_ends_the_simulation_as_infrastructure():
