@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.analysis.profile import read_profiles, run_directories
-from src.analysis.tables import all_figures, draw, headline, write_csv
+from src.analysis.tables import all_figures, draw, headline, meaning_of_share, write_csv
 from src.errors import UserError
 from src.telemetry.console import complain, neutralise, out, wide
 
@@ -34,6 +34,8 @@ def _analyze(options: argparse.Namespace) -> None:
     if not tables:
         raise UserError(f"{', '.join(map(str, directories))}: the profile holds no calls yet")
     out.print(neutralise(headline(profile, runs)), markup=False)
+    if profile.simulated_ms:
+        out.print(meaning_of_share(profile))
     for table in tables:
         out.print()
         wide.print(draw(table))

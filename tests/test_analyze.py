@@ -74,6 +74,45 @@ def test_tokens_and_cost_agree_with_the_records(made: MadeRun) -> None:
     assert sum(float(row["mean_reward"]) for row in tasks.values()) == sum(one["reward"] for one in made.records)
 
 
+def test_a_task_has_the_figures_of_the_other_tables_over_its_trials(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = write_run(tmp_path / "run", {"retail": 4}, trials=3)
+    assert main([str(made.directory), "--no-plots"]) == 0
+    rows = _csv(made.directory, "by_task")
+    ended = [event for event in made.events if isinstance(event, SimulationDone)]
+    total_ms = sum(event.duration_ms for event in ended)
+    for name, row in rows.items():
+        own = [event.duration_ms for event in ended if event.scope and f"retail/{event.scope.task_id}" == name]
+        records = [record for record in made.records if f"retail/{record['task_id']}" == name]
+        usages = [usage for record in records for usage in record["usage_by_role"].values()]
+        calls = [event for event in made.events if isinstance(event, LLMCall)]
+        calls = [call for call in calls if call.scope and f"retail/{call.scope.task_id}" == name]
+        assert int(row["trials"]) == len(own) == 3
+        assert float(row["mean_ms"]) == pytest.approx(statistics.fmean(own))
+        assert float(row["sd_ms"]) == pytest.approx(statistics.stdev(own))
+        for percent in (50, 90, 95, 99):
+            assert float(row[f"p{percent}_ms"]) == pytest.approx(float(numpy.percentile(own, percent)))
+        assert float(row["share"]) == pytest.approx(sum(own) / total_ms)
+        assert int(row["output_tokens"]) == sum(usage["output_tokens"] for usage in usages)
+        served_s = sum(call.duration_ms - call.queue_ms - (call.connect_ms or 0) for call in calls) / 1000
+        assert float(row["tokens_per_s"]) == pytest.approx(int(row["output_tokens"]) / served_s)
+        assert float(row["mean_reward"]) == statistics.fmean(record["reward"] for record in records)
+    means = [float(row["mean_ms"]) for row in rows.values()]
+    assert means == sorted(means, reverse=True)
+    shown = capsys.readouterr().out
+    assert "share: of the simulations' summed time, " in shown
+    assert shown.index("retail/", shown.index("slowest tasks")) == shown.index(f"{next(iter(rows))} ")
+
+
+def test_tasks_of_one_trial_are_shown_without_percentiles(made: MadeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(made.directory), "--no-plots"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    heading = next(line for line in lines if line.startswith("task "))
+    assert " ".join(heading.split()) == "task trials reward mean share tokens in out cached tok/s cost"
+    assert "p99_ms" in next(iter(_csv(made.directory, "by_task").values()))
+
+
 def test_the_parts_of_the_time_add_up_to_the_simulations_and_nothing_is_counted_twice(made: MadeRun) -> None:
     profile = read_profiles([made.directory])
     simulated = sum(event.duration_ms for event in made.events if isinstance(event, SimulationDone))
@@ -113,6 +152,7 @@ def test_a_resumed_run_counts_neither_the_pause_nor_what_the_kill_left_half_done
     path = run_dir / "profile.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     once = read_profiles([run_dir])
+    tokens = sum(task.series.output_tokens for task in once.tasks.values())
     half = [row for row in rows if row["type"] in ("run", "llm_call", "user_sim")][:5]
     later = [{**row, "time": row["time"] + 100_000} for row in rows]
     path.write_text(
@@ -122,6 +162,7 @@ def test_a_resumed_run_counts_neither_the_pause_nor_what_the_kill_left_half_done
     assert twice.simulated_ms == pytest.approx(once.simulated_ms)
     assert twice.split_ms["retail"] == pytest.approx(once.split_ms["retail"])
     assert once.wall_s < twice.wall_s < 2 * once.wall_s + 1
+    assert sum(task.series.output_tokens for task in twice.tasks.values()) == tokens > 0
 
 
 def test_the_timeline_holds_what_there_was_at_each_moment() -> None:

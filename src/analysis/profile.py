@@ -45,6 +45,7 @@ class TaskFigures:
     """One task over its trials."""
 
     series: Series = field(default_factory=Series)
+    """Durations of its simulations, tokens and cost of their calls."""
     reward: float = 0.0
     """Sum over trials."""
 
@@ -102,6 +103,15 @@ def read_profiles(runs: list[Path]) -> Profile:
     return profile
 
 
+@dataclass(slots=True)
+class _Open:
+    """What a simulation came to so far."""
+
+    parts_ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    calls: Series = field(default_factory=Series)
+    """Its model calls; their durations are not kept."""
+
+
 class _Reader:
     """Adds one run's events to a profile."""
 
@@ -109,8 +119,8 @@ class _Reader:
         self._profile = profile
         self._run = run
         self._path = path
-        self._open: dict[tuple[str, str, int], dict[str, float]] = {}
-        """Parts of the simulations that have not ended yet."""
+        self._open: dict[tuple[str, str, int], _Open] = {}
+        """The simulations that have not ended yet."""
         self._attempt_began: float | None = None
         self._last = 0.0
 
@@ -161,19 +171,25 @@ class _Reader:
         groups = [(profile.by_type, kind), (profile.by_model, f"{kind} {event['model']}")]
         if replica is not None:
             groups.append((profile.by_replica, str(replica)))
+        served = duration - queue - connect
+        call = Series(
+            served_ms=served,
+            input_tokens=event["input_tokens"],
+            output_tokens=event["output_tokens"],
+            cached_tokens=event["cached_tokens"],
+            cost_usd=event["cost_usd"],
+            errors=int(event.get("error") is not None),
+        )
         for group, name in groups:
             series = self._series(group, name)
             series.durations_ms.append(duration)
-            series.served_ms += duration - queue - connect
-            series.input_tokens += event["input_tokens"]
-            series.output_tokens += event["output_tokens"]
-            series.cached_tokens += event["cached_tokens"]
-            series.cost_usd += event["cost_usd"]
-            series.errors += event.get("error") is not None
+            series.add_calls(call)
         timeline.call(event["time"], duration / 1000, event["output_tokens"])
-        self._add_part(event, _PART_OF[kind], duration - queue - connect)
-        self._add_part(event, "queue", queue)
-        self._add_part(event, "connect", connect)
+        if (simulation := self._simulation_of(event)) is not None:
+            simulation.calls.add_calls(call)
+            simulation.parts_ms[_PART_OF[kind]] += served
+            simulation.parts_ms["queue"] += queue
+            simulation.parts_ms["connect"] += connect
         self._slow(event, kind, str(event["model"]), duration)
 
     def _tool(self, event: _Row) -> None:
@@ -182,32 +198,34 @@ class _Reader:
             series = self._series(group, name)
             series.durations_ms.append(duration)
             series.errors += bool(event.get("error"))
-        self._add_part(event, "tool", duration)
+        if (simulation := self._simulation_of(event)) is not None:
+            simulation.parts_ms["tool"] += duration
         self._slow(event, "tool_call", str(event["function"]), duration)
 
     def _simulation(self, event: _Row, timeline: Timeline) -> None:
         profile = self._profile
         duration = float(event["duration_ms"])
         timeline.simulation(event["time"], duration / 1000)
-        self._series(profile.by_run, self._run).durations_ms.append(duration)
         self._series(profile.by_type, "simulation").durations_ms.append(duration)
-        if "domain" not in event:
+        if (ended := self._simulation_of(event)) is None:
             return
         domain = event["domain"]
+        del self._open[domain, event["task_id"], event["trial"]]
         figures = profile.tasks.setdefault(f"{domain}/{event['task_id']}", TaskFigures())
-        figures.series.durations_ms.append(duration)
-        figures.series.cost_usd += event["cost_usd"]
         figures.reward += event["reward"]
-        parts = self._open.pop((domain, event["task_id"], event["trial"]), {})
+        for series in (figures.series, self._series(profile.by_run, self._run)):
+            series.durations_ms.append(duration)
+            series.add_calls(ended.calls)
         split = profile.split_ms.setdefault(domain, dict.fromkeys(PARTS, 0.0))
-        for part, spent in parts.items():
+        for part, spent in ended.parts_ms.items():
             split[part] += spent
-        split["own"] += duration - sum(parts.values())
+        split["own"] += duration - sum(ended.parts_ms.values())
 
-    def _add_part(self, event: _Row, part: str, spent_ms: float) -> None:
-        if "domain" in event:
-            parts = self._open.setdefault((event["domain"], event["task_id"], event["trial"]), {})
-            parts[part] = parts.get(part, 0.0) + spent_ms
+    def _simulation_of(self, event: _Row) -> _Open | None:
+        """The simulation that an event belongs to; None for one of the run's own."""
+        if "domain" not in event:
+            return None
+        return self._open.setdefault((event["domain"], event["task_id"], event["trial"]), _Open())
 
     def _slow(self, event: _Row, kind: str, what: str, duration_ms: float) -> None:
         slowest = self._profile.slowest

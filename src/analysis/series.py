@@ -26,6 +26,15 @@ class Series:
     def total_ms(self) -> float:
         return math.fsum(self.durations_ms)
 
+    def add_calls(self, calls: Series) -> None:
+        """Take over what model calls brought, all but their durations: what contains them has its own."""
+        self.served_ms += calls.served_ms
+        self.input_tokens += calls.input_tokens
+        self.output_tokens += calls.output_tokens
+        self.cached_tokens += calls.cached_tokens
+        self.cost_usd += calls.cost_usd
+        self.errors += calls.errors
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -42,7 +51,7 @@ class Row:
     p99_ms: float
     total_s: float
     share: float | None
-    """Of the summed time of all simulations; None for what contains other rows."""
+    """Of the summed time of all simulations, which run side by side; None for what contains other rows."""
     input_tokens: int
     output_tokens: int
     cached_tokens: int

@@ -32,6 +32,13 @@ class Figures:
     title: str
     columns: tuple[str, ...]
     rows: list[tuple[Cell, ...]]
+    hidden: frozenset[str] = frozenset()
+    """Columns that are in the CSV file only."""
+
+
+_ROW_COLUMNS = tuple(field.name for field in fields(Row))
+_OF_SEVERAL = frozenset({"sd_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "total_s"})
+"""Columns that say nothing beside the mean where each row is about one thing."""
 
 
 def rows_of(group: dict[str, Series], simulated_ms: float) -> list[Row]:
@@ -43,9 +50,8 @@ def rows_of(group: dict[str, Series], simulated_ms: float) -> list[Row]:
 def all_figures(profile: Profile) -> list[Figures]:
     """Every table of an analysis; those without rows are left out."""
     simulated = profile.simulated_ms
-    columns = tuple(field.name for field in fields(Row))
     tables = [
-        Figures(name, title, columns, [tuple(asdict(one).values()) for one in rows_of(group, simulated)])
+        Figures(name, title, _ROW_COLUMNS, [tuple(asdict(one).values()) for one in rows_of(group, simulated)])
         for name, title, group in (
             ("by_type", "by type", profile.by_type),
             ("by_model", "by type and model", profile.by_model),
@@ -61,15 +67,16 @@ def all_figures(profile: Profile) -> list[Figures]:
 
 
 def _tasks(profile: Profile) -> Figures:
-    rows: list[tuple[str, int, float, float, float, float]] = []
-    for name, task in profile.tasks.items():
-        durations = task.series.durations_ms
-        trials = len(durations)
-        mean_s, longest_s = task.series.total_ms / trials / 1000, max(durations) / 1000
-        rows.append((name, trials, task.reward / trials, mean_s, longest_s, task.series.cost_usd))
-    rows.sort(key=lambda one: -one[3])
-    columns = ("task", "trials", "mean_reward", "mean_s", "longest_s", "cost_usd")
-    return Figures("by_task", "slowest tasks", columns, list(rows))
+    """The figures of the other tables and the mean reward, the slowest task first."""
+    figures = [(row(name, task.series, profile.simulated_ms), task.reward) for name, task in profile.tasks.items()]
+    figures.sort(key=lambda one: -one[0].mean_ms)
+    rows: list[tuple[Cell, ...]] = []
+    for one, reward in figures:
+        name, trials, *others = asdict(one).values()
+        rows.append((name, trials, reward / trials, *others))
+    columns = ("task", "trials", "mean_reward", *_ROW_COLUMNS[2:])
+    once = all(one.count == 1 for one, _ in figures)
+    return Figures("by_task", "slowest tasks", columns, rows, hidden=_OF_SEVERAL if once else frozenset())
 
 
 def _slowest(profile: Profile) -> Figures:
@@ -124,7 +131,7 @@ def draw(figures: Figures) -> Table:
 _HEADINGS = {
     "mean_ms": "mean", "sd_ms": "sd", "p50_ms": "p50", "p90_ms": "p90", "p95_ms": "p95", "p99_ms": "p99",
     "total_s": "total", "input_tokens": "tokens in", "output_tokens": "out", "cached_tokens": "cached",
-    "tokens_per_s": "tok/s", "cost_usd": "cost", "mean_s": "mean", "longest_s": "longest", "duration_ms": "time",
+    "tokens_per_s": "tok/s", "cost_usd": "cost", "duration_ms": "time",
     "queue_ms": "queued", "mean_reward": "reward", "what": "model or tool",
 }  # fmt: skip
 
@@ -137,7 +144,11 @@ def _column(figures: Figures, heading: str) -> list[Cell]:
 
 def _for_people(figures: Figures) -> tuple[list[str], list[list[Text]]]:
     """Headings and cells, without columns that say nothing."""
-    kept = [index for index in range(len(figures.columns)) if any(one[index] not in (0, None) for one in figures.rows)]
+    kept = [
+        index
+        for index, column in enumerate(figures.columns)
+        if column not in figures.hidden and any(one[index] not in (0, None) for one in figures.rows)
+    ]
     headings = [_HEADINGS.get(figures.columns[index], figures.columns[index]) for index in kept]
     cells = [[Text(_cell(figures.columns[index], one[index])) for index in kept] for one in figures.rows]
     return headings, cells
@@ -151,7 +162,7 @@ def _cell(column: str, value: Cell) -> str:
         return text if len(text) <= _NAME_LENGTH else f"{text[: _NAME_LENGTH - 13]}…{text[-12:]}"
     if column.endswith("_ms"):
         return duration(value)
-    if column in ("total_s", "mean_s", "longest_s"):
+    if column == "total_s":
         return duration(value * 1000)
     if column == "cost_usd":
         return f"${value:,.4f}"
@@ -186,3 +197,10 @@ def headline(profile: Profile, runs: Sequence[Path]) -> str:
         f"{where}: {simulations:,} simulations in {duration(profile.wall_s * 1000)}, {profile.events:,} events, "
         f"${cost:,.4f}, {tokens:,} output tokens ({rate:,.0f} per second of wall time)"
     )
+
+
+def meaning_of_share(profile: Profile) -> str:
+    """What the tables' `share` is a share of, in a line."""
+    at_once = profile.simulated_ms / 1000 / profile.wall_s if profile.wall_s else 0.0
+    total = duration(profile.simulated_ms)
+    return f"share: of the simulations' summed time, {total}, {at_once:.1f} times the wall time: they run side by side"
