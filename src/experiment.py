@@ -158,7 +158,7 @@ class Experiment:
                     raise
             self._closing = tracker
             outcome = self._take_stock(schedule)
-            files = RunFiles(self.config, self.run_dir, self.store, domains, selection, roles)
+            files = RunFiles(self.config, self.run_dir, self.store, domains, selection, schedule, roles)
             summary = files.write(outcome, fleet, self._about())
             show(outcome, self.run_dir, out)
             if self._aborted:

@@ -9,6 +9,7 @@ from typing import Any
 
 from src.batch.outcome import SUMMARY_FILE, Outcome, write_summary
 from src.batch.results import ResultsInfo, RoleInfo, write_results
+from src.batch.schedule import Schedule
 from src.batch.selection import Selection
 from src.batch.store import Store
 from src.batch.versions import digests, git_commit, versions
@@ -37,6 +38,7 @@ class RunFiles:
     store: Store
     domains: Mapping[str, Domain]
     selection: Selection
+    schedule: Schedule
     roles: Roles
 
     def write(self, outcome: Outcome, replicas: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +50,7 @@ class RunFiles:
         """
         for name, tasks in self.selection.tasks.items():
             info = self._results_info(self.domains[name])
-            write_results(self.run_dir / f"{name}.json", info, tasks, self.store.records(name))
+            write_results(self.run_dir / f"{name}.json", info, tasks, self.store.records(name, self.schedule.includes))
         reference, departed = departures(self.config)
         more = {
             "reference": {"name": reference, "departures": departed},

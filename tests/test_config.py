@@ -371,6 +371,21 @@ def test_simulations_may_be_added_and_not_taken_away() -> None:
     assert set(differing_keys(configure(), few)) == {"domain", "num_tasks", "task_ids"}
 
 
+def test_another_task_set_may_add_tasks_and_not_take_any_away() -> None:
+    base, small, test, few = (
+        configure("domain=telecom", *more)
+        for more in (
+            [],
+            ["domain.telecom.tasks=small"],
+            ["domain.telecom.tasks=test"],
+            ["domain.telecom.tasks=full", "num_tasks=20"],
+        )
+    )
+    assert differing_keys(small, configure("domain=telecom", "domain.telecom.tasks=full")) == {}
+    assert differing_keys(base, test) == {"domain.telecom.tasks": ("base", "test")}
+    assert "domain.telecom.tasks" in differing_keys(small, few)
+
+
 def test_the_summary_can_name_its_reference_and_the_departures() -> None:
     assert departures(configure()) == ("official", {})
     assert departures(configure("experiment=official")) == ("official", {})

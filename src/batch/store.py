@@ -7,7 +7,7 @@ of each record only a few figures and where its line stands, so memory does not 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -116,11 +116,17 @@ class Store:
             record: dict[str, Any] = decode_line(file.read(entry.length))
         return record
 
-    def records(self, domain: str) -> Iterator[dict[str, Any]]:
-        """The domain's records that count, in the order of their lines, one at a time in memory."""
-        wanted = sorted((entry for entry in self.entries.values() if entry.key.domain == domain), key=_offset)
+    def records(self, domain: str, wanted: Callable[[Key], bool] | None = None) -> Iterator[dict[str, Any]]:
+        """The domain's records that count, in the order of their lines, one at a time in memory.
+
+        Args:
+            wanted: which of them; None: all.
+        """
+        found = [
+            entry for key, entry in self.entries.items() if key.domain == domain and (wanted is None or wanted(key))
+        ]
         with (self.directory / RECORD_FILE).open("rb") as file:
-            for entry in wanted:
+            for entry in sorted(found, key=_offset):
                 file.seek(entry.offset)
                 yield decode_line(file.read(entry.length))
 

@@ -6,10 +6,12 @@ import hashlib
 import json
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from src.config.compose import compose
 from src.config.schema import Config, flat
+from src.config.tasks import task_ids_of
 from src.config.validation import read
 from src.fleet.settings import ServerKind
 
@@ -61,6 +63,9 @@ def differing_keys(saved: Config, new: Config) -> dict[str, Difference]:
 
     Domains, trials and tasks may be more than before, not fewer; log level, concurrency, limits, servers and
     W&B may be others.
+
+    Raises:
+        UserError: another task set is named, and the tasks of one of the two cannot be found.
     """
     differences = _differences(result_keys(saved), result_keys(new))
     for name, before in saved.domain.items():
@@ -71,7 +76,8 @@ def differing_keys(saved: Config, new: Config) -> dict[str, Difference]:
         if before.data_dir != after.data_dir:
             differences[f"domain.{name}.data_dir"] = (before.data_dir, after.data_dir)
         # Sets of one domain share its tasks; a file may give the same id to another task.
-        if before.tasks != after.tasks and (before.tasks.endswith(".json") or after.tasks.endswith(".json")):
+        from_file = before.tasks.endswith(".json") or after.tasks.endswith(".json")
+        if before.tasks != after.tasks and (from_file or not _chosen_ids(saved, name) <= _chosen_ids(new, name)):
             differences[f"domain.{name}.tasks"] = (before.tasks, after.tasks)
     if new.num_trials < saved.num_trials:
         differences["num_trials"] = (saved.num_trials, new.num_trials)
@@ -80,6 +86,14 @@ def differing_keys(saved: Config, new: Config) -> dict[str, Difference]:
     if new.task_ids is not None and (saved.task_ids is None or not set(saved.task_ids) <= set(new.task_ids)):
         differences["task_ids"] = (saved.task_ids, new.task_ids)
     return differences
+
+
+def _chosen_ids(config: Config, name: str) -> set[str]:
+    from src.benchmark.domains import load_domain  # the benchmark takes a second to import, and is seldom asked here
+
+    chosen = config.domain[name]
+    domain = load_domain(name, None if chosen.data_dir is None else Path(chosen.data_dir))
+    return {task.id for task in domain.tasks(chosen.tasks, task_ids_of(config, name), config.num_tasks)}
 
 
 def departures(config: Config) -> tuple[str, dict[str, Difference]]:

@@ -58,6 +58,21 @@ def test_another_seed_is_refused_by_name_unless_forced(run_dir: Path) -> None:
     assert seeds == {(True, True), (False, False)}
 
 
+def test_fewer_tasks_are_refused_and_where_forced_the_results_hold_only_theirs(run_dir: Path) -> None:
+    refused = run(None, f"resume={run_dir}", "num_tasks=2", "num_trials=3")
+    assert refused.returncode == 1
+    assert "num_tasks (null then, 2 now)" in refused.stderr
+
+    forced = run(None, f"resume={run_dir}", "num_tasks=2", "num_trials=3", "resume_force=true")
+    assert forced.returncode == 0, forced.stderr
+    results = json.loads((run_dir / "mock.json").read_text())
+    tasks = {task["id"] for task in results["tasks"]}
+    assert len(tasks) == 2
+    assert {simulation["task_id"] for simulation in results["simulations"]} == tasks
+    assert sorted(simulation["trial"] for simulation in results["simulations"]) == [0, 0, 1, 1, 2, 2]
+    assert stored(run_dir) == 180
+
+
 def test_trials_tasks_and_domains_can_be_added(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     first = run(run_dir, "experiment=smoke", "num_tasks=2")
