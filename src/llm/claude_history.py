@@ -11,7 +11,7 @@ from src.llm.types import ChatMessage, ToolSet, not_in_a_name, without_surrogate
 
 Block = dict[str, Any]
 
-_OPENING = "(The conversation begins.)"
+OPENING = "(The conversation begins.)"
 """Said by the user where a history begins with an assistant message or is empty, which the API refuses."""
 
 
@@ -45,7 +45,7 @@ def claude_history(
         elif blocks:
             turns.append({"role": role, "content": blocks})
     if not turns or turns[0]["role"] == "assistant":
-        turns.insert(0, {"role": "user", "content": _text(_OPENING)})
+        turns.insert(0, {"role": "user", "content": _text(OPENING)})
     return system, turns
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
+from src.llm.claude_history import OPENING
 from src.llm.completion import read_completion
 from src.llm.failures import Cause, Failure, failure_of_response, short
 from src.llm.keys import find_key
 from src.llm.provider import Answer
 from src.llm.settings import ModelSettings
-from src.llm.types import CallStats, ChatRequest, Endpoint
+from src.llm.types import CallStats, ChatMessage, ChatRequest, Endpoint
 
 # Both are read while litellm is imported: no price table from the network, no .env of parent folders.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -25,6 +28,10 @@ litellm.suppress_debug_info = True
 litellm.telemetry = False
 
 log = logging.getLogger(__name__)
+
+_USER_BEGINS = re.compile(r"claude|gemini|gemma|^bedrock/", re.I)
+"""Models that refuse a history in which the assistant speaks first, whoever serves them."""
+_OPENING_TURN = ChatMessage("user", OPENING)
 
 
 class LiteLLMAny:
@@ -57,10 +64,12 @@ class LiteLLMAny:
         self._sends_seed = settings.sends_seed and (known is None or "seed" in known)
         if settings.sends_seed and not self._sends_seed:
             log.info("%s takes no seed: none is sent", settings.model)
+        self._user_begins = _USER_BEGINS.search(settings.model or "") is not None
 
     async def ask(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> Answer:
+        messages = _opened_by_user(request.messages) if self._user_begins else request.messages
         asked: dict[str, Any] = {
-            "messages": [orjson.loads(message.encoded) for message in request.messages],
+            "messages": [orjson.loads(message.encoded) for message in messages],
             "extra_headers": {"X-Session-ID": request.session},
         }
         if request.tools is not None:
@@ -85,6 +94,14 @@ class LiteLLMAny:
 
     async def close(self) -> None:
         """litellm keeps its clients for the whole process."""
+
+
+def _opened_by_user(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage]:
+    """The history with a user's turn behind its system messages."""
+    start = next((at for at, message in enumerate(messages) if message.role != "system"), len(messages))
+    if start < len(messages) and messages[start].role != "assistant":
+        return messages
+    return [*messages[:start], _OPENING_TURN, *messages[start:]]
 
 
 def _failure(error: Exception) -> Failure:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from src.errors import UserError
+from src.llm.claude_history import OPENING
 from src.llm.factory import build
 from src.llm.http import HttpPool
 from src.llm.settings import ModelSettings, Provider
@@ -180,6 +181,34 @@ def test_claude_gets_its_thinking_back_with_the_results_of_its_calls() -> None:
     assert [block["type"] for block in said["content"]] == ["thinking", "text", "tool_use"]
     assert said["content"][0]["signature"] == "signed"
     assert [block["tool_use_id"] for block in results["content"]] == ["c1"]
+
+
+GREETED = (ChatMessage("system", "Be kind."), ChatMessage("assistant", "Hi!"), ChatMessage("user", "Hello"))
+
+
+@pytest.mark.parametrize(
+    ("name", "roles"),
+    [
+        ("openrouter/anthropic/claude-sonnet-4.5", ["system", "user", "assistant", "user"]),
+        ("openrouter/google/gemini-2.5-pro", ["system", "user", "assistant", "user"]),
+        ("openrouter/qwen/qwen3-32b", ["system", "assistant", "user"]),
+    ],
+)
+def test_models_that_want_the_user_to_begin_get_it_so_through_litellm(name: str, roles: list[str]) -> None:
+    dialect = Dialect(name, Provider.litellm, model=name)
+    greeted, usual, empty = sent(dialect, ask(messages=GREETED), ask(), ask(messages=HISTORY[:1]))
+    assert [message["role"] for message in greeted.body["messages"]] == roles
+    assert [message["role"] for message in usual.body["messages"]] == ["system", "user"]
+    assert len(empty.body["messages"]) == len(roles) - 2
+
+
+@pytest.mark.parametrize("provider", [Provider.anthropic, Provider.litellm])
+def test_claude_hears_the_same_opening_by_every_way(provider: Provider) -> None:
+    claude = ClaudeDialect("claude", provider, model=f"{'anthropic/' * (provider is Provider.litellm)}claude-opus-4-1")
+    [seen] = sent(claude, ask(messages=GREETED), temperature=None)
+    opening, greeting, _ = seen.body["messages"]
+    assert (opening["role"], greeting["role"]) == ("user", "assistant")
+    assert opening["content"] == [{"type": "text", "text": OPENING}]
 
 
 def test_pools_get_the_name_and_key_of_the_server() -> None:
