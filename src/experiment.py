@@ -10,7 +10,6 @@ import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from src.config import Config, flat
 from src.fleet.fleet import Fleet, lease, shutdown
 from src.fleet.limits import raise_open_files
 from src.fleet.pools import local_models, pool_specs
+from src.fleet.report import FleetReport
 from src.llm.http import HttpPool
 from src.llm.preflight import preflight
 from src.llm.prices import PriceTable
@@ -139,7 +139,7 @@ class Experiment:
         roles = chosen_models(config, selection)
         progress = self._progress(schedule)
         with self._tracker(progress, schedule) as tracker:
-            fleet: list[dict[str, Any]] = []
+            fleet = FleetReport()
             try:
                 with closing(TraceWriter(self.run_dir / "trace.json")) as trace:
                     recorder = Recorder(
@@ -218,10 +218,10 @@ class Experiment:
         schedule: Schedule,
         roles: Roles,
         progress: Progress,
-    ) -> list[dict[str, Any]]:
-        """Everything that needs models, from the check of the keys to the last reply; the replicas at the end."""
+    ) -> FleetReport:
+        """Everything that needs models, from the check of the keys to the last reply; what became of the fleet."""
         if not schedule.jobs:
-            return []
+            return FleetReport()
         raise_open_files(self.config.max_concurrency)
         async with HttpPool() as http:
             await preflight(roles.by_name(), http)
@@ -235,9 +235,9 @@ class Experiment:
                     await self.runner.run()
                 await cast.close()
             finally:
-                replicas = [asdict(status) for status in fleet.status()]
+                report = fleet.report()
                 await fleet.detach()
-        return replicas
+        return report
 
     async def _fleet_and_domains(self, domains: Mapping[str, Domain], selection: Selection, roles: Roles) -> Fleet:
         """The fleet, started while the domains are read: neither needs the other, and both take their time."""

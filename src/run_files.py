@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from src.batch.versions import digests, git_commit, versions
 from src.benchmark import prompts
 from src.benchmark.domains import Domain
 from src.config import Config, departures, result_digest
+from src.fleet.report import FleetReport
 from src.llm.settings import ModelSettings
 from src.simulation.cast import Roles
 from src.simulation.settings import AgentMode
@@ -41,11 +43,11 @@ class RunFiles:
     schedule: Schedule
     roles: Roles
 
-    def write(self, outcome: Outcome, replicas: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
+    def write(self, outcome: Outcome, fleet: FleetReport, about: dict[str, Any]) -> dict[str, Any]:
         """Write `{domain}.json` and `summary.json`; the summary is returned.
 
         Args:
-            replicas: the fleet's servers as they were at the end.
+            fleet: of this attempt; those of the attempts before are in the summary that there is.
             about: what the summary begins with.
         """
         for name, tasks in self.selection.tasks.items():
@@ -56,7 +58,7 @@ class RunFiles:
             "reference": {"name": reference, "departures": departed},
             "result_digest": result_digest(self.config),
             "models": {role: _described(settings) for role, settings in self.roles.by_name().items()},
-            "fleet": {"replicas": replicas, "restarts": sum(replica["restarts"] for replica in replicas)},
+            "fleet": fleet.added_to(_saved_summary(self.run_dir).get("fleet")),
             "left_out": list(self.selection.left_out),
             "versions": versions(),
             "digests": digests(self.domains),
@@ -82,6 +84,15 @@ class RunFiles:
             domain_name=domain.name,
             policy=solo_policy or domain.policy,
         )
+
+
+def _saved_summary(run_dir: Path) -> dict[str, Any]:
+    """The summary of the attempts before; empty when there is none that can be read."""
+    try:
+        found = json.loads((run_dir / SUMMARY_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _described(settings: ModelSettings) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from src.fleet.preflight import preflight
 from src.fleet.prepare import prepare
 from src.fleet.probe import http_session
 from src.fleet.replica import Phase, Replica, ReplicaStatus
+from src.fleet.report import FleetReport
 from src.fleet.routing import PoolRouter
 from src.fleet.sampler import sample_forever, sample_replicas
 from src.fleet.settings import ServerSettings
@@ -209,8 +210,12 @@ class Fleet:
 
     @property
     def restarts(self) -> int:
-        """How often servers had to be started again."""
+        """How often servers had to be started again during this job."""
         return sum(replica.restarts for replica in self._replicas)
+
+    def report(self) -> FleetReport:
+        """What became of the fleet during this job."""
+        return FleetReport(tuple(self.status()), self.restarts, sum(one.moved for one in self._routers.values()))
 
     @property
     def usable(self) -> bool:

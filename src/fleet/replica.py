@@ -50,6 +50,7 @@ class Replica:
     model: str | None = None
     context_limit: int | None = None
     restarts: int = 0
+    """During the job that it serves now."""
     attempts: int = 0
     """Starts since it was last well for a while."""
     failure: str | None = None

@@ -111,7 +111,7 @@ class PoolRouter:
         self._waiting: set[asyncio.Future[None]] = set()
         self._closed: str | None = None
         self.moved = 0
-        """Sessions that were given another replica than before."""
+        """How often a session was given another replica than before."""
 
     # The side of the models
 

@@ -57,6 +57,7 @@ class Supervisor:
         """Begin to start and to watch."""
         launched = [replica for replica in self._replicas if not replica.external]
         for replica in self._replicas:
+            replica.restarts = 0
             delay = self._stagger_s * launched.index(replica) if replica in launched else 0.0
             keep = self._keep_external(replica) if replica.external else self._keep(replica, delay)
             task = asyncio.create_task(keep, name=f"fleet {replica.name}")

@@ -342,6 +342,7 @@ def test_the_jobs_of_a_sweep_share_the_servers_while_they_want_the_same(tmp_path
     """Each job has an event loop of its own; a job that fails does not end the fleet for the next."""
     pools = [fake_pool(tmp_path)]
     settings = fake_settings(tmp_path)
+    restarts: list[int] = []
 
     async def job(specs: list[PoolSpec], routing: Routing, fails: bool = False) -> list[tuple[int | None, int | None]]:
         fleet = await lease(specs, replace(settings, routing=routing), tmp_path, None, QUICK)
@@ -350,6 +351,7 @@ def test_the_jobs_of_a_sweep_share_the_servers_while_they_want_the_same(tmp_path
             endpoint = await fleet.router("agent").acquire("s")
             await chat(endpoint)
             assert fleet.router("agent").policy is routing
+            restarts.append(fleet.report().restarts)
             if fails:
                 raise RuntimeError
             return [(status.pid, status.port) for status in fleet.status()]
@@ -368,6 +370,8 @@ def test_the_jobs_of_a_sweep_share_the_servers_while_they_want_the_same(tmp_path
         third = asyncio.run(job(pools, Routing.sticky))
         assert third[0] != first[0]
         assert third[1] == first[1]
+        assert asyncio.run(job(pools, Routing.sticky)) == third
+        assert restarts == [0, 0, 0, 1, 0], "each job counts its own"
         other = asyncio.run(job([replace(pools[0], extra_args="--max-model-len 100")], Routing.sticky))
         assert all(gone(pid) for pid, _ in third if pid)
     finally:
