@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from src.llm.types import ChatModel, Router
 from src.simulation.experts import ExpertCard
 from src.simulation.settings import AgentMode, ExpertsSettings, JudgeSettings
 from src.simulation.stage import Cast
+
+_MODEL_ID = re.compile(r"\w[\w.:@-]*(/[\w.:@-]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def expert_cards(experts: ExpertsSettings, chosen: Mapping[str, ModelSettings]) 
     return [
         ExpertCard(
             name=name,
-            model=(chosen[name].model or name).rsplit("/", 1)[-1],
+            model=_told_name(chosen[name]),
             strength=expert.strength,
             input_usd=expert.price.input,
             output_usd=expert.price.output,
@@ -66,6 +69,14 @@ def expert_cards(experts: ExpertsSettings, chosen: Mapping[str, ModelSettings]) 
         )
         for name, expert in experts.members().items()
     ]
+
+
+def _told_name(settings: ModelSettings) -> str | None:
+    """What the agent may know a model by: its pool's name, or its id at a provider; never where a checkpoint lies."""
+    if settings.provider.is_pool:
+        return None if settings.pool is None else settings.pool.name
+    known = _MODEL_ID.fullmatch(settings.model or "")
+    return known and known.group().rsplit("/", 1)[-1]
 
 
 def hire(

@@ -16,6 +16,7 @@ from src.simulation.voice import RoleError, Voice
 
 CALL_EXPERT = "call_expert"
 MAX_FAILURES_PER_TURN = 3
+_OTHER_WAYS = "Choose another expert or take this turn yourself."
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class ExpertCard:
 
     name: str
     """expert-1, expert-2 or expert-3."""
-    model: str
+    model: str | None
+    """A name that says nothing of where a checkpoint lies; None: the agent is told none."""
     strength: str
     input_usd: float
     """Price in USD per million input tokens."""
@@ -34,8 +36,9 @@ class ExpertCard:
     """Typical seconds until an answer."""
 
     def describe(self) -> str:
+        name = self.name if self.model is None else f"{self.name} ({self.model})"
         return (
-            f"{self.name} ({self.model}): {self.strength}. Price per million tokens: ${self.input_usd:g} input, "
+            f"{name}: {self.strength}. Price per million tokens: ${self.input_usd:g} input, "
             f"${self.output_usd:g} output. Typical latency: {self.latency_s:g} s."
         )
 
@@ -94,11 +97,13 @@ class Consultation:
             return f"Error: no expert named {name!r}; there are {', '.join(self.experts)}."
         self.last_expert = name
         try:
-            return await voice.ask(self.history)
+            reply = await voice.ask(self.history)
         except FatalModelError:
             raise
         except (ModelError, RoleError):
-            return f"Error: {name} did not answer. Choose another expert or take this turn yourself."
+            return f"Error: {name} did not answer. {_OTHER_WAYS}"
+        # A call that was not offered to it: in the trajectory it would stand as a tool of the domain.
+        return reply if self.requested(reply) is None else f"Error: {name} did not take the turn. {_OTHER_WAYS}"
 
 
 def _expert_name(arguments: str) -> str | None:

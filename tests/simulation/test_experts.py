@@ -117,6 +117,17 @@ def test_a_solo_agents_dropped_calls_are_all_recorded():
     assert record.messages[-1]["raw_data"]["dropped_calls"] == ["get_users", "create_task"]
 
 
+def test_an_expert_that_calls_an_expert_itself_has_failed():
+    agent = Lines(reply(None, call("expert-1")), reply(None, CREATE), reply("Done."))
+    passing_on = Lines(reply(None, CREATE, call("expert-2"), cost=0.5))
+    record = simulate(agent, stop(), experts={"expert-1": passing_on, "expert-2": Lines()})
+    assert record.reward == 1.0
+    assert CALL_EXPERT not in json.dumps(record.messages)
+    assert [message["role"] for message in record.messages].count("tool") == 1
+    assert "expert-1 did not take the turn" in agent.texts[1][-1]["content"]
+    assert record.cost_by_role["expert-1"] == 0.5
+
+
 def test_an_expert_whose_provider_refuses_every_call_ends_the_simulation_as_infrastructure():
     agent = Lines(reply(None, call("expert-1")))
     record = simulate(agent, stop(), experts={"expert-1": Lines(FatalModelError("bad key"))})
