@@ -143,6 +143,13 @@ def _share(value: float | None) -> str:
     return "   -" if value is None else f"{value:.2f}"
 
 
+def _waiting_longest(tally: Tally) -> str:
+    """What has been idle longest, and whom it waits for; empty while nothing is idle for long."""
+    idle = [entry for entry in tally.idle_longest(_IDLE_SHOWN) if entry[1] >= _IDLE_FROM_S]
+    named = " · ".join(f"{_name(key)} {seconds:.0f} s for {whom}" for key, seconds, whom in idle)
+    return f"waiting longest: {named}" if idle else ""
+
+
 class _Screen:
     """What the live display draws, made anew at each refresh from the tally."""
 
@@ -153,9 +160,9 @@ class _Screen:
         parts: list[RenderableType] = [self._bars(options.max_width), self._numbers()]
         if self._tally.replicas:
             parts.append(self._replicas())
-        idle = self._idle()
-        if idle is not None:
-            parts.append(idle)
+        idle = _waiting_longest(self._tally)
+        if idle:
+            parts.append(Text(idle, "dim", overflow="ellipsis", no_wrap=True))
         yield Group(*parts)
 
     def _bars(self, width: int) -> Table:
@@ -217,13 +224,6 @@ class _Screen:
             )
         return table
 
-    def _idle(self) -> Text | None:
-        idle = [entry for entry in self._tally.idle_longest(_IDLE_SHOWN) if entry[1] >= _IDLE_FROM_S]
-        if not idle:
-            return None
-        named = " · ".join(f"{_name(key)} {seconds:.0f} s for {whom}" for key, seconds, whom in idle)
-        return Text(f"waiting longest: {named}", "dim", overflow="ellipsis", no_wrap=True)
-
 
 def _short(count: int) -> str:
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -281,11 +281,12 @@ class _PlainLines:
 
     def _beat(self) -> None:
         overall = self._tally.overall()
-        self._print(
+        line = (
             f"progress {overall.done}/{overall.total} pass^1 {_share(overall.pass_1).strip()}"
             f" in flight {overall.in_flight} errors {overall.errors} cost ${self._tally.cost_usd:.4f}"
             f" elapsed {_clock(self._tally.elapsed_s())} ETA {_clock(self._tally.eta_s())}"
         )
+        self._print(f"{line} {_waiting_longest(self._tally)}".rstrip())
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line))

@@ -154,6 +154,22 @@ def test_without_a_terminal_there_is_a_heartbeat() -> None:
             time.sleep(0.02)
 
 
+def test_the_heartbeat_says_what_has_been_idle_longest_and_on_what(clock: Clock) -> None:
+    text = io.StringIO()
+    progress = Progress({"retail": 5}, console=Console(file=text, soft_wrap=True), heartbeat_s=0.05)
+    progress.tally.clock = clock
+    with progress:
+        progress.started("retail", "1", 0)
+        clock.now += 42
+        deadline = time.monotonic() + 10
+        while "\n" not in text.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    beat = text.getvalue().splitlines()[0]
+    assert beat.startswith("progress 0/5 pass^1 - in flight 1")
+    assert beat.endswith("ETA -:-- waiting longest: retail/1 #0 42 s for user")
+
+
 def test_a_reader_that_left_does_not_end_the_run(tmp_path: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\nfrom src.telemetry.logs import setup\n"
