@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from src.telemetry.tracker_tables import flat, run_files
 from tests.telemetry.earlier import Earlier
 from tests.telemetry.events_of import llm_call, simulation, tool_call
 from tests.telemetry.run_directory import write_run
+from tests.telemetry.wandb_reader import artifacts, history, of_type, read_back, summary, table
 
 RUN = TrackedRun(
     "/models/Nemotron-8B",
@@ -52,22 +52,6 @@ def _mirror(run_dir: Path, home: Path, settings: WandbSettings, summary: dict[st
         return tracker.finish(summary, 0)
 
 
-def _read_back(run_dir: Path) -> list[list[dict[str, Any]]]:
-    """The records of each attempt's `.wandb` file, by wandb's own reader."""
-    runs = []
-    for path in sorted((run_dir / "wandb").glob("*run-*/*.wandb")):
-        done = subprocess.run(
-            [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        runs.append([json.loads(line) for line in done.stdout.splitlines()])
-    return runs
-
-
-def _of_type(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [record[kind] for record in records if kind in record]
-
-
 def test_an_offline_run_holds_all_that_is_promised_and_goes_on_when_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,9 +62,9 @@ def test_an_offline_run_holds_all_that_is_promised_and_goes_on_when_resumed(
     message = _mirror(run_dir, tmp_path / "home", settings, {"retail": {"pass^1": 0.75, "pass^1_ci": [0.5, 0.9]}})
     assert message == f"W&B: kept offline; upload it with: wandb sync {run_dir}/wandb"
     message = _mirror(run_dir, tmp_path / "home", settings, {"retail": {"pass^1": 0.8}})
-    first, second = _read_back(run_dir)
-    (run,) = _of_type(first, "run")
-    (again,) = _of_type(second, "run")
+    first, second = read_back(run_dir)
+    (run,) = of_type(first, "run")
+    (again,) = of_type(second, "run")
     assert run["run_id"] == again["run_id"]
     assert (run["project"], run["run_group"], run["job_type"]) == ("a-project", "sweep-1", "evaluation")
     assert run["display_name"] == "Nemotron-8B retail+airline"
@@ -90,33 +74,27 @@ def test_an_offline_run_holds_all_that_is_promised_and_goes_on_when_resumed(
         "_wandb": 0, "seed": 300, "server": {"num": 2, "extra": "[redacted]"}, "path": "x",
     }  # fmt: skip
 
-    history = [record["item"] for record in _of_type(first, "history")]
-    assert history[0]["finished"] == 4
-    assert history[0]["pass_1/retail"] == 0.5
-    assert history[0]["latency_ms/llm_call/p50"] == 250
+    charted = history(first)
+    assert charted[0]["finished"] == 4
+    assert charted[0]["pass_1/retail"] == 0.5
+    assert charted[0]["latency_ms/llm_call/p50"] == 250
     assert any(
-        metric.get("glob_name") == "*" and metric["step_metric"] == "finished" for metric in _of_type(first, "metric")
+        metric.get("glob_name") == "*" and metric["step_metric"] == "finished" for metric in of_type(first, "metric")
     )
-    bins = next(item["profile/llm_call_ms.values"] for item in history if "profile/llm_call_ms.values" in item)
+    bins = next(item["profile/llm_call_ms.values"] for item in charted if "profile/llm_call_ms.values" in item)
     assert sum(bins) == sum(getattr(event, "type", None) == "llm_call" for event in made.events)
-    summary = {key: value for record in _of_type(first, "summary") for key, value in record["update"].items()}
-    assert (summary["retail/pass^1"], summary["retail/pass^1_ci/low"], summary["retail/pass^1_ci/high"]) == (
-        0.75,
-        0.5,
-        0.9,
-    )
+    told = summary(first)
+    assert [told[f"retail/{name}"] for name in ("pass^1", "pass^1_ci/low", "pass^1_ci/high")] == [0.75, 0.5, 0.9]
 
-    steps = [record["step"]["num"] for run in (first, second) for record in _of_type(run, "history")]
+    steps = [record["step"]["num"] for run in (first, second) for record in of_type(run, "history")]
     assert steps == list(range(len(steps))), "the resumed attempt goes on where the first one ended"
 
-    artifacts = {record["type"]: record["manifest"]["contents"] for record in _of_type(first, "artifact")}
-    assert {content["path"] for content in artifacts["run"]} == {"profile.jsonl", "summary.json"}
-    assert all(Path(content["local_path"]).is_relative_to(run_dir / "wandb") for content in artifacts["run"])
-    (content,) = artifacts["run_table"]
-    table = json.loads(Path(content["local_path"]).read_text())
-    rewards = {(row[0], row[1]): row[table["columns"].index("reward")] for row in table["data"]}
+    kept = artifacts(first)["run"]
+    assert set(kept) == {"profile.jsonl", "summary.json"}
+    assert all(path.is_relative_to(run_dir / "wandb") for path in kept.values())
+    rewards = {(row["domain"], row["task_id"]): row["reward"] for row in table(first)}
     assert rewards == {(record["domain"], record["task_id"]): record["reward"] for record in made.records}
-    assert "transcript" not in table["columns"]
+    assert all("transcript" not in row for row in table(first))
 
     for path in (run_dir / "wandb").rglob("*"):
         if path.is_file():
