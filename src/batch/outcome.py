@@ -17,6 +17,7 @@ from src.batch.runner import StopReason
 from src.batch.schedule import Schedule
 from src.batch.store import Entry, Store
 from src.evaluation.metrics import Estimate, Metrics, Result, measure
+from src.evaluation.spending import Spending, as_tree, total
 from src.telemetry.console import neutralise
 
 SUMMARY_FILE = "summary.json"
@@ -61,6 +62,8 @@ class Outcome:
     """Why it ended early, for people."""
     user_turns_as_agent: int = 0
     trimmed_calls: int = 0
+    spending: tuple[Spending, ...] = ()
+    """Of each model in each of its roles."""
 
     def as_dict(self) -> dict[str, Any]:
         """The part of `summary.json` that is about results."""
@@ -71,6 +74,8 @@ class Outcome:
             "metrics": {name: metrics.as_dict() for name, metrics in self.metrics.items()},
             "user_turns_as_agent": self.user_turns_as_agent,
             "calls_with_cut_history": self.trimmed_calls,
+            "replies_with_markup": sum(part.replies_with_markup for part in self.spending),
+            "spending": as_tree(self.spending),
         }
 
 
@@ -96,6 +101,7 @@ def judge_outcome(
         stopped=None if stop_reason is None else stop_detail or str(stop_reason),
         user_turns_as_agent=sum(entry.user_turns_as_agent for entry in entries),
         trimmed_calls=sum(entry.trimmed_calls for entry in entries),
+        spending=total(part for entry in entries for part in entry.spending),
     )
 
 

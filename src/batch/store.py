@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Self
 from src.batch.lock import cannot_write, take
 from src.errors import UserError
 from src.evaluation.endings import OURS
+from src.evaluation.spending import Spending, spending_of
 from src.simulation.record import Key, Record, decode_line, encode_line, read_line
 from src.telemetry.secrets import record_redactor
 
@@ -39,6 +40,7 @@ class Entry:
     output_tokens: int
     user_turns_as_agent: int
     trimmed_calls: int
+    spending: tuple[Spending, ...]
 
     @property
     def finished(self) -> bool:
@@ -204,6 +206,7 @@ def _entry_of(record: Record, offset: int, length: int) -> Entry:
         output_tokens=sum(usage.get("output_tokens", 0) for usage in usages),
         user_turns_as_agent=turns if isinstance(turns, int) else 0,
         trimmed_calls=sum(1 for call in record.calls if call.get("trimmed_messages")),
+        spending=spending_of(record.calls),
     )
 
 

@@ -32,8 +32,13 @@ class CallLog:
     usage_by_role: dict[str, Usage] = field(default_factory=dict)
     cost_by_role: dict[str, float] = field(default_factory=dict)
 
-    def add(self, role: str, stats: CallStats, reply: Reply | None = None) -> None:
-        """Note a call that is over; `reply` is None for one that failed."""
+    def add(self, role: str, stats: CallStats, reply: Reply | None = None, markup: str | None = None) -> None:
+        """Note a call that is over.
+
+        Args:
+            reply: None for one that failed.
+            markup: what its text holds of a tool call that the server did not parse.
+        """
         self.usage_by_role.setdefault(role, Usage()).add(stats.usage)
         self.cost_by_role[role] = self.cost_by_role.get(role, 0.0) + stats.cost_usd
         entry: dict[str, Any] = {"role": role, "step": self.step}
@@ -42,6 +47,8 @@ class CallLog:
         entry["usage"] = as_dict(stats.usage)
         if reply is not None and reply.thinking:
             entry["thinking"] = reply.thinking
+        if markup is not None:
+            entry["markup"] = markup
         self.calls.append(entry)
         emit(
             LLMCall(

@@ -75,6 +75,12 @@ class _Parties:
     user: User | None
     history: list[Message]
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Counts for the record; of a conversation that was cut short too."""
+        turns = 0 if self.user is None else self.user.turns_as_agent
+        return {"user_turns_as_agent": turns} if turns else {}
+
 
 class Simulation:
     """One run of one task; `run` gives its record, whatever happens in it."""
@@ -116,8 +122,7 @@ class Simulation:
             current_scope.reset(token)
 
     async def _play(self) -> Record:
-        conversation = None
-        notes: dict[str, Any] = {}
+        parties = conversation = None
         outcome = _Outcome(TerminationReason.infrastructure_error)
         try:
             environment = self.stage.domain.environment(self.task, solo=self.stage.solo)
@@ -125,8 +130,6 @@ class Simulation:
             conversation = Conversation(parties.agent, parties.user, environment, self.stage.play.rules, self.calls)
             async with asyncio.timeout(self.stage.play.simulation_timeout_s):
                 outcome.ending = await conversation.run(parties.history, self.stage.greeting)
-            if parties.user is not None and parties.user.turns_as_agent:
-                notes["user_turns_as_agent"] = parties.user.turns_as_agent
         except Exception as error:
             outcome.failed(*self._diagnose(error))
         messages = [] if conversation is None else conversation.trajectory
@@ -138,7 +141,7 @@ class Simulation:
         except Exception as error:
             ending, text = self._diagnose(error)
             outcome.failed(ending, f"scoring: {text}")
-        return self._record(messages, outcome, notes)
+        return self._record(messages, outcome, {} if parties is None else parties.notes)
 
     def _diagnose(self, error: Exception) -> tuple[TerminationReason, str]:
         """The ending that an exception stands for, and what to say of it."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from src.llm.markup import find_markup
 from src.llm.types import ChatMessage, ChatModel, ChatRequest, ModelError, Reply, ToolSet, Usage
 from src.simulation.calls import CallLog
 
@@ -64,7 +65,8 @@ class Voice:
                 if error.stats is not None:
                     self.calls.add(self.role, error.stats)
                 raise
-            self.calls.add(self.role, reply.stats, reply)
+            markup = None if self.tools is None else find_markup(reply.text)
+            self.calls.add(self.role, reply.stats, reply, markup)
             log.debug("reply of %s: %r %s", self.role, reply.text, reply.tool_calls or "")
             if not reply.empty:
                 return reply

@@ -126,6 +126,19 @@ def test_a_user_that_speaks_as_the_agent_is_counted_and_scored_as_ever():
     assert record.reward == 1.0
 
 
+def test_it_is_counted_also_when_the_conversation_is_cut_short():
+    customer = Lines(reply("How can I help you today?"))
+    record = simulate(Lines(ModelError("server down")), customer)
+    assert (record.termination_reason, record.notes) == ("infrastructure_error", {"user_turns_as_agent": 1})
+
+
+def test_markup_of_a_call_left_in_the_text_is_noted_with_its_call():
+    agent = Lines(reply('<tool_call>{"name": "create_task"}</tool_call>'), reply(None, CREATE), reply("Done."))
+    customer = Lines(reply("Please create it."), reply("I see <tool_call>."), reply("Thanks ###STOP###"))
+    record = simulate(agent, customer)
+    assert [(call["role"], call["markup"]) for call in record.calls if "markup" in call] == [("agent", "<tool_call>")]
+
+
 def test_solo_drops_the_calls_beside_done_and_requires_calls():
     agent = Lines(reply(None, CREATE), reply(None, ("get_users", "{}"), ("done", "{}")))
     record = simulate(agent, None, mode=AgentMode.solo)
