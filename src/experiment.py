@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
@@ -38,7 +40,8 @@ from src.simulation.cast import Roles, hire
 from src.simulation.record import Record
 from src.simulation.simulate import Job, Simulation
 from src.simulation.stage import Stage
-from src.telemetry.console import err, out, tell
+from src.telemetry.console import err, neutralise, out, tell
+from src.telemetry.lines import head
 from src.telemetry.logs import Logs
 from src.telemetry.logs import setup as logs_of_run
 from src.telemetry.progress import Progress
@@ -117,6 +120,7 @@ class Experiment:
     async def perform(self) -> int:
         """Run to the end, or to an interrupt: the first one stops the run in good order, the second at once."""
         self._task = asyncio.current_task()
+        self.logs.file_line(self._first_line())
         with on_interrupt(self._stop, self._abort):
             try:
                 status = await self._perform()
@@ -169,6 +173,11 @@ class Experiment:
         if _sweep is not None:
             _sweep.add(self.run_dir, outcome)
         return outcome.exit_status
+
+    def _first_line(self) -> str:
+        """What an attempt begins with in `run.log`, at whatever level; the servers' logs name the process, too."""
+        text = f"attempt {self.attempt} begins: run id {self.run_id}, process {os.getpid()}, {' '.join(self.overrides)}"
+        return f"{head('INFO', time.time(), None)} {neutralise(text)}"
 
     def _stop(self) -> None:
         self.interrupted = True

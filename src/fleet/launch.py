@@ -118,7 +118,9 @@ def launch(spec: LaunchSpec, guard: Guard) -> ServerProcess:
     scratch = tempfile.mkdtemp(prefix=SCRATCH_PREFIX)
     environment = _environment(spec, mark, scratch)
     with spec.log.open("ab") as log:
-        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {spec.shown()}\n".encode())
+        apart = "\n" if log.tell() else ""  # also from a line that was torn when an earlier attempt was killed
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        log.write(f"{apart}--- {now} for process {os.getpid()}: {spec.shown()}\n".encode())
         log.flush()
         log_start = log.tell()
         popen = subprocess.Popen(

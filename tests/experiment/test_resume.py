@@ -86,6 +86,24 @@ def test_trials_tasks_and_domains_can_be_added(tmp_path: Path) -> None:
     assert len(json.loads((run_dir / "airline.json").read_text())["simulations"]) == 6
 
 
+def test_each_attempt_begins_with_a_line_of_its_own_in_every_log(run_dir: Path) -> None:
+    server_log = run_dir / "servers" / "agent-0.log"
+    server_log.write_text(server_log.read_text() + "torn")
+    process = run(None, f"resume={run_dir}", "num_trials=21", "log_level=WARNING")
+    assert process.returncode == 0, process.stderr
+    begun = re.findall(
+        r"^\[INFO\] \S+ \S+ task=global trial=- thread=- attempt (\d) begins: run id (\w{8}), process (\d+), (.*)$",
+        (run_dir / "run.log").read_text(),
+        re.M,
+    )
+    assert [attempt for attempt, *_ in begun] == ["0", "1"]
+    assert begun[1][1] == summary(run_dir)["run_id"]
+    assert begun[0][3] == "experiment=smoke num_trials=20 max_concurrency=32"
+    assert {"num_trials=21", f"resume='{run_dir}'"} <= set(begun[1][3].split())
+    started_for = re.findall(r"^--- \S+ \S+ for process (\d+): ", server_log.read_text(), re.M)
+    assert started_for == [process_id for *_, process_id, _ in begun]
+
+
 def test_files_that_are_derived_from_the_record_are_made_again(finished: Path, run_dir: Path) -> None:
     for name in DERIVED:
         (run_dir / name).unlink()
