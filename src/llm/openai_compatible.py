@@ -70,11 +70,12 @@ class OpenAICompatible:
         self._sampling = _sampling(settings)
         self._sends_seed = settings.sends_seed
         self._chooses_tool = "tool_choice" not in settings.extra_body
+        self._fixed = None if router is not None else _endpoint(settings)
         self._context: int | None = None
-        self._context_known = False
+        self._context_known = self._fixed is not None and self._fixed.name == URL(_OPENAI).host
+        """OpenAI does not tell it; every other server is asked until it answers."""
         self._context_asked = asyncio.Lock()
         self._tokenizes = router is not None
-        self._fixed = None if router is not None else _endpoint(settings)
 
     async def ask(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> Answer:
         if self._router is None:
@@ -182,17 +183,26 @@ class OpenAICompatible:
         return target
 
     async def context_tokens(self, session: str) -> int | None:
-        if self._router is not None and not self._context_known:
+        if not self._context_known:
             async with self._context_asked:
                 if not self._context_known:
-                    await self._ask_context(self._router, session)
+                    await self._ask_context(session)
         return self._context
 
-    async def _ask_context(self, router: Router, session: str) -> None:
-        """Read `max_model_len` from the pool's `/v1/models`, again with the next request if there is no answer."""
-        endpoint = await self._acquire(router, session)
+    async def _ask_context(self, session: str) -> None:
+        """Read `max_model_len` from the server's `/v1/models`, again with the next request if there is no answer."""
+        if self._router is None:
+            assert self._fixed is not None
+            return await self._read_context(self._fixed)
+        endpoint = await self._acquire(self._router, session)
         try:
-            target = self._target(endpoint)
+            await self._read_context(endpoint)
+        finally:
+            self._router.release(endpoint, session)
+
+    async def _read_context(self, endpoint: Endpoint) -> None:
+        target = self._target(endpoint)
+        try:
             status, _, body = await self._send(endpoint, target.models, None, target.headers)
             self._context_known = status < 500
             if status == 200:
@@ -200,8 +210,6 @@ class OpenAICompatible:
                 self._context = count(limits.get(endpoint.model)) or None
         except (Failure, AttributeError, KeyError, TypeError):
             pass  # the request itself will tell what is wrong with this server
-        finally:
-            router.release(endpoint, session)
 
     async def count_tokens(self, request: ChatRequest) -> int | None:
         if self._router is None or not self._tokenizes:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import orjson
 import pytest
@@ -29,7 +30,7 @@ from src.llm.types import (
     ToolSet,
     Usage,
 )
-from tests.llm.dialects import VLLM
+from tests.llm.dialects import OPENAI, VLLM, Dialect
 from tests.llm.serving import serving, status_answer
 
 TOOLS = ToolSet.of(
@@ -244,13 +245,14 @@ async def strict(request: web.Request) -> web.StreamResponse:
     return await VLLM.reply("Yes", tokens=(tokens, 1, 0))(request)
 
 
-def test_a_model_says_how_many_messages_were_left_out() -> None:
+@pytest.mark.parametrize("dialect", [VLLM, OPENAI], ids=lambda dialect: dialect.name)
+def test_a_model_says_how_many_messages_were_left_out(dialect: Dialect) -> None:
     """Over a socket: the limit is read from /v1/models, and no request is refused for its length."""
 
     async def run() -> list[int]:
         served = {"object": "list", "data": [{"id": "tiny", "object": "model", "max_model_len": LIMIT}]}
         async with serving(strict, models=served) as server, HttpPool() as http:
-            model = VLLM.model_of(server, http, max_output_tokens=OUTPUT)
+            model = dialect.model_of(server, http, max_output_tokens=OUTPUT)
             history: list[ChatMessage] = []
             left_out = []
             for step in turns(2, 60):
@@ -263,6 +265,17 @@ def test_a_model_says_how_many_messages_were_left_out() -> None:
     left_out = asyncio.run(run())
     assert left_out[0] == 0
     assert left_out[-1] > 0
+
+
+@pytest.mark.parametrize("models", [{"data": [1]}, {"data": [{"id": "tiny", "max_model_len": "long"}]}, ["tiny"], None])
+def test_a_server_that_does_not_tell_its_limit_is_sent_the_whole_history(models: Any) -> None:
+    async def run() -> int:
+        history = tuple(message for step in turns(2, 15) for message in step)
+        async with serving(OPENAI.reply("Yes"), models=models) as server, HttpPool() as http:
+            reply = await OPENAI.model_of(server, http).complete(ChatRequest(history, "s", TOOLS))
+        return reply.stats.trimmed_messages
+
+    assert asyncio.run(run()) == 0
 
 
 @pytest.mark.parametrize("knows", [True, False])
