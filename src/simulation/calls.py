@@ -32,12 +32,20 @@ class CallLog:
     usage_by_role: dict[str, Usage] = field(default_factory=dict)
     cost_by_role: dict[str, float] = field(default_factory=dict)
 
-    def add(self, role: str, stats: CallStats, reply: Reply | None = None, markup: str | None = None) -> None:
+    def add(
+        self,
+        role: str,
+        stats: CallStats,
+        reply: Reply | None = None,
+        markup: str | None = None,
+        seed: int | None = None,
+    ) -> None:
         """Note a call that is over.
 
         Args:
             reply: None for one that failed.
             markup: what its text holds of a tool call that the server did not parse.
+            seed: the request's; kept of empty replies, which are asked for again with another.
         """
         self.usage_by_role.setdefault(role, Usage()).add(stats.usage)
         self.cost_by_role[role] = self.cost_by_role.get(role, 0.0) + stats.cost_usd
@@ -49,6 +57,8 @@ class CallLog:
             entry["thinking"] = reply.thinking
         if markup is not None:
             entry["markup"] = markup
+        if reply is not None and reply.empty:
+            entry |= {"empty": True, "seed": seed}
         self.calls.append(entry)
         emit(
             LLMCall(

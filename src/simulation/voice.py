@@ -40,7 +40,7 @@ class Voice:
     async def ask(self, history: Sequence[ChatMessage] | None = None) -> Reply:
         """The model's answer to the history (its own when none is given).
 
-        An empty reply is asked for again with the next seed, twice at most; nothing is invented
+        An empty reply is noted as such and asked for again with the next seed, twice at most; nothing is invented
         in its place.
 
         Raises:
@@ -66,7 +66,7 @@ class Voice:
                     self.calls.add(self.role, error.stats)
                 raise
             markup = None if self.tools is None else find_markup(reply.text)
-            self.calls.add(self.role, reply.stats, reply, markup)
+            self.calls.add(self.role, reply.stats, reply, markup, request.seed)
             log.debug("reply of %s: %r %s", self.role, reply.text, reply.tool_calls or "")
             if not reply.empty:
                 return reply

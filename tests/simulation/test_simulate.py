@@ -44,7 +44,9 @@ def test_an_empty_reply_is_asked_for_again_with_the_next_seeds():
     record = simulate(agent, user())
     assert record.reward == 1.0
     assert [request.seed for request in agent.sent] == [7, 8, 9, 7]
-    assert len(record.calls) == 6
+    noted = [(call["role"], call.get("empty"), call.get("seed")) for call in record.calls]
+    assert noted[1:3] == [("agent", True, 7), ("agent", True, 8)]
+    assert [noted[0], *noted[3:]] == [(role, None, None) for role in ("user", "agent", "agent", "user")]
 
 
 @pytest.mark.parametrize(("empty", "reason"), [("agent", "agent_error"), ("user", "user_error")])
