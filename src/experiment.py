@@ -40,7 +40,7 @@ from src.simulation.cast import Roles, hire
 from src.simulation.record import Record
 from src.simulation.simulate import Job, Simulation
 from src.simulation.stage import Stage
-from src.telemetry.console import err, neutralise, out, tell
+from src.telemetry.console import err, neutralise, out, tell, wide
 from src.telemetry.lines import head
 from src.telemetry.logs import Logs
 from src.telemetry.logs import setup as logs_of_run
@@ -74,7 +74,7 @@ def sweep_finished(jobs: Sequence[JobEnd]) -> None:
     shutdown()
     if _sweep is not None:
         _sweep.write(jobs)
-        _sweep.show(jobs, out)
+        _sweep.show(jobs, wide)
     _sweep = None
 
 

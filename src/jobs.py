@@ -10,11 +10,12 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.batch.lock import reserved
 from src.batch.sweep import JobEnd
@@ -65,7 +66,8 @@ class Jobs:
             failure = f"{type(error).__name__}: {in_one_line(error)}"
             show_traceback()
         self.statuses.append(status)
-        self._ends.append(JobEnd(run_dir, list(job.overrides.task), status, failure))
+        overrides = cast(list[str], OmegaConf.to_container(job.overrides.task, resolve=False))
+        self._ends.append(JobEnd(run_dir, overrides, status, failure))
         if status == INTERRUPTED:
             raise KeyboardInterrupt
 

@@ -193,6 +193,7 @@ def test_the_exit_status_of_a_sweep_is_its_worst_jobs(tmp_path: Path):
         "experiment=smoke",
         "task_ids=[create_task_1],[no_such_task]",
         f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        COLUMNS="60",
     )
     assert process.returncode == 1
     assert "no_such_task" in process.stderr
