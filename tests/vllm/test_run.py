@@ -1,36 +1,33 @@
-"""A whole sweep on real servers: agent and local user on tiny checkpoints, mock and the first tasks of retail."""
+"""Whole runs on real servers: mock and the first tasks of retail, on tiny checkpoints.
+
+A sweep in which nothing happens, with a local user; and a single run that loses a server in the middle.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
+import signal
+import subprocess
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.experiment.runs import records, run, summary
+from src.config.run_dir import quoted
+from tests.experiment.runs import inventory, keys, kill, records, run, start, stored, summary, wait_for
 
 SEEDS = (300, 301)
 
 
 @pytest.fixture(scope="module")
-def sweep(
-    tmp_path_factory: pytest.TempPathFactory,
-    vllm_executable: Path,
-    tiny_agent: Path,
-    tiny_user: Path,
-    serve_flags: tuple[str, ...],
-) -> list[Path]:
-    """The jobs' directories of a sweep over two seeds: two replicas for the agent, one server for the user."""
-    directory = tmp_path_factory.mktemp("sweep") / "sweep"
-    flags = shlex.join(serve_flags).replace("\\", "\\\\").replace("'", "\\'")
-    process = run(
-        None,
-        "--multirun",
-        f"hydra.sweep.dir={directory}",
-        f"seed={','.join(map(str, SEEDS))}",
+def agents(vllm_executable: Path, tiny_agent: Path, serve_flags: tuple[str, ...]) -> list[str]:
+    """The overrides that both runs share: two replicas for the agent, eight tasks."""
+    return [
         f"agent.model={tiny_agent}",
         "agent.max_output_tokens=200",
         "agent.max_context_tokens=32768",
@@ -38,18 +35,33 @@ def sweep(
         "server.device=cpu",
         "server.num=2",
         "server.start_port=0",
-        "server.preflight=false",
-        f"server.extra_args='{flags}'",
-        "user_llm=vllm",
-        f"user_llm.model={tiny_user}",
-        "user_llm.max_output_tokens=200",
-        f"user_llm.pool.extra_args='{flags}'",
+        f"server.extra_args={quoted(shlex.join(serve_flags))}",
         "judge=none",
         "experts=none",
-        "wandb=disabled",
         "domain=[mock,retail]",
         "num_tasks=4",
         "max_steps=20",
+    ]
+
+
+@pytest.fixture(scope="module")
+def sweep(
+    tmp_path_factory: pytest.TempPathFactory, agents: list[str], tiny_user: Path, serve_flags: tuple[str, ...]
+) -> list[Path]:
+    """The jobs' directories of a sweep over two seeds, with a server for the user beside the agent's."""
+    directory = tmp_path_factory.mktemp("sweep") / "sweep"
+    process = run(
+        None,
+        "--multirun",
+        f"hydra.sweep.dir={directory}",
+        f"seed={','.join(map(str, SEEDS))}",
+        *agents,
+        "server.preflight=false",
+        "user_llm=vllm",
+        f"user_llm.model={tiny_user}",
+        "user_llm.max_output_tokens=200",
+        f"user_llm.pool.extra_args={quoted(shlex.join(serve_flags))}",
+        "wandb=disabled",
         "max_concurrency=8",
         timeout_s=900,
     )
@@ -110,3 +122,53 @@ def test_the_prefix_cache_was_of_use_and_is_reported(sweep: list[Path]):
     for run_dir in sweep:
         calls = events(run_dir)["llm_call"]
         assert sum(call["cached_tokens"] for call in calls) > 0.3 * sum(call["input_tokens"] for call in calls)
+
+
+@pytest.fixture(scope="module")
+def bereft(tmp_path_factory: pytest.TempPathFactory, agents: list[str]) -> tuple[Path, subprocess.Popen[str], int]:
+    """A run that is over: its directory, its process, and the pid of the server that was killed in the middle."""
+    run_dir = tmp_path_factory.mktemp("bereft") / "run"
+    more = ("user_llm=simulated", "server.min_ready=2", "wandb=offline", "num_trials=2", "max_concurrency=4")
+    process = start(run_dir, *agents, *more)
+    try:
+        wait_for(lambda: process.poll() is not None or stored(run_dir), 600)
+        said = re.search(r"server agent/0 is ready on \S+ \(pid (\d+)\)", (run_dir / "run.log").read_text())
+        assert said, process.stdout.read() if process.stdout else ""
+        victim = int(said[1])
+        os.kill(victim, signal.SIGKILL)
+        process.communicate(timeout=600)
+    finally:
+        kill(process)
+    return run_dir, process, victim
+
+
+def test_a_run_that_loses_a_server_finishes_every_simulation_once_and_counts_the_restart(
+    bereft: tuple[Path, subprocess.Popen[str], int],
+):
+    run_dir, process, victim = bereft
+    assert process.returncode == 0
+    assert inventory(run_dir) == {"scheduled": 16, "finished": 16, "infrastructure_errors": 0, "not_run": 0}
+    assert len(keys(run_dir)) == 16
+    assert set(keys(run_dir).values()) == {1}
+    fleet = summary(run_dir)["fleet"]
+    assert fleet["restarts"] == 1
+    restarted = {replica["name"]: replica["restarts"] for replica in fleet["replicas"] if replica["pool"] == "agent"}
+    assert restarted == {"agent/0": 1, "agent/1": 0}
+    assert not psutil.pid_exists(victim)
+
+
+def test_a_single_run_leaves_every_file_that_it_promises(bereft: tuple[Path, subprocess.Popen[str], int]):
+    run_dir, _, _ = bereft
+    for name in (
+        *(".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/hydra.yaml"),
+        *("simulations.jsonl", "mock.json", "retail.json", "summary.json"),
+        *("profile.jsonl", "run.log", "trace.json"),
+        *("servers/agent-0.log", "servers/agent-1.log", "servers/model_config_local.json"),
+    ):
+        assert (run_dir / name).stat().st_size > 0, name
+    assert list((run_dir / "wandb").glob("offline-run-*/*.wandb"))
+    for name in ("mock", "retail"):
+        assert len(json.loads((run_dir / f"{name}.json").read_text())["simulations"]) == 8
+    served = json.loads((run_dir / "servers" / "model_config_local.json").read_text())
+    agents = [replica for replica in summary(run_dir)["fleet"]["replicas"] if replica["pool"] == "agent"]
+    assert [entry["port"] for entry in served[agents[0]["model"]]] == [str(replica["port"]) for replica in agents]
