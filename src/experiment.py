@@ -110,8 +110,11 @@ class Experiment:
         self.run_id = secrets.token_hex(4)
         self.attempt = sum(1 for path in run_dir.glob(".hydra/attempt-*") if path.is_dir())
         self.started = datetime.now()
+        self.limits = Limits(config.limits.max_cost_usd, config.limits.run_timeout_s, config.limits.grace_s)
         self.runner: Runner | None = None
         self.interrupted = False
+        self._too_late = False
+        """Set where `limits.run_timeout_s` was over before the first simulation."""
         self._aborted = False
         self._task: asyncio.Task[Any] | None = None
         self._closing: Tracker | None = None
@@ -184,7 +187,7 @@ class Experiment:
         if self.runner is None or self.runner.over:
             self._abort()
         else:
-            grace_s = self.config.limits.grace_s
+            grace_s = self.limits.grace_s
             err.print(f"[yellow]stopping[/]: simulations in flight have {grace_s:g} s; Ctrl-C again ends at once")
             self.runner.stop(StopReason.INTERRUPTED)
 
@@ -233,8 +236,15 @@ class Experiment:
             return FleetReport()
         raise_open_files(self.config.max_concurrency)
         async with HttpPool() as http:
-            await preflight(roles.by_name(), http)
-            fleet = await self._fleet_and_domains(domains, selection, roles)
+            try:
+                async with asyncio.timeout_at(self.limits.deadline_s) as clock:
+                    await preflight(roles.by_name(), http)
+                    fleet = await self._fleet_and_domains(domains, selection, roles)
+            except TimeoutError:
+                self._too_late = clock.expired()
+                if not self._too_late:
+                    raise
+                return FleetReport()
             try:
                 cast = hire(roles, fleet.router, http, PriceTable.load(PRICES), self.config.limits.call_timeout_s)
                 play = play_of(self.config, self.run_id, self.attempt, cast, roles)
@@ -272,8 +282,6 @@ class Experiment:
         return await lease(specs, self.config.server, directory, tasks_file)
 
     def _make_runner(self, stages: Mapping[str, Stage], schedule: Schedule, progress: Progress) -> Runner:
-        limits = self.config.limits
-
         async def simulate(job: Job) -> Record:
             task = schedule.tasks[job.key.domain, job.key.task_id]
             simulation = Simulation(stages[job.key.domain], task, job, runner.keep_prompt)
@@ -283,14 +291,8 @@ class Experiment:
                 runner.stop(StopReason.HOPELESS, simulation.fatal)
             return record
 
-        runner = Runner(
-            schedule,
-            simulate,
-            self.store,
-            progress,
-            max_concurrency=self.config.max_concurrency,
-            limits=Limits(limits.max_cost_usd, limits.run_timeout_s, limits.grace_s),
-        )
+        concurrency = self.config.max_concurrency
+        runner = Runner(schedule, simulate, self.store, progress, max_concurrency=concurrency, limits=self.limits)
         return runner
 
     def _about(self) -> dict[str, Any]:
@@ -303,7 +305,9 @@ class Experiment:
         }
 
     def _take_stock(self, schedule: Schedule) -> Outcome:
-        runner = self.runner
-        if runner is None:
-            return judge_outcome(schedule, self.store, StopReason.INTERRUPTED if self.interrupted else None)
-        return judge_outcome(schedule, self.store, runner.stop_reason, runner.stop_detail)
+        reason, detail = StopReason.INTERRUPTED if self.interrupted else None, None
+        if self.runner is not None:
+            reason, detail = self.runner.stop_reason, self.runner.stop_detail
+        elif self._too_late and not self.interrupted:
+            reason, detail = StopReason.TIMEOUT, f"{self.limits.out_of_time}, before the first simulation"
+        return judge_outcome(schedule, self.store, reason, detail)

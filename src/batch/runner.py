@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -54,6 +55,17 @@ class Limits:
     run_timeout_s: float | None = None
     grace_s: float = 30.0
     """How long simulations in flight may go on once the run is told to stop."""
+    began_s: float = field(default_factory=time.monotonic)
+    """When the run began, on the event loop's clock: the start of its servers is part of it."""
+
+    @property
+    def deadline_s(self) -> float | None:
+        return None if self.run_timeout_s is None else self.began_s + self.run_timeout_s
+
+    @property
+    def out_of_time(self) -> str:
+        """What to say of a run that came to its deadline."""
+        return f"longer than limits.run_timeout_s={self.run_timeout_s:g}"
 
 
 class Runner:
@@ -172,10 +184,10 @@ class Runner:
         return self._stopping.is_set()
 
     async def _watch_clock(self) -> None:
-        timeout_s = self.limits.run_timeout_s
-        if timeout_s is not None:
-            await asyncio.sleep(timeout_s)
-            self.stop(StopReason.TIMEOUT, f"longer than limits.run_timeout_s={timeout_s:g}")
+        deadline_s = self.limits.deadline_s
+        if deadline_s is not None:
+            await asyncio.sleep(deadline_s - time.monotonic())
+            self.stop(StopReason.TIMEOUT, self.limits.out_of_time)
 
 
 async def _open_in_turn(gates: Sequence[asyncio.Event]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,6 +160,17 @@ def test_the_run_timeout_ends_the_run(tmp_path: Path):
     limits = Limits(run_timeout_s=0.01, grace_s=0.01)
     runner = make_runner(tmp_path, simulate, {"retail": 3}, max_concurrency=2, limits=limits)
     asyncio.run(runner.run())
+    assert runner.stop_reason is StopReason.TIMEOUT
+
+
+def test_the_time_before_the_simulations_counts_towards_the_run_timeout(tmp_path: Path):
+    async def simulate(job: Job) -> Record:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    limits = Limits(run_timeout_s=3600, grace_s=0.01, began_s=time.monotonic() - 3601)
+    runner = make_runner(tmp_path, simulate, {"retail": 3}, max_concurrency=2, limits=limits)
+    asyncio.run(asyncio.wait_for(runner.run(), 10))
     assert runner.stop_reason is StopReason.TIMEOUT
 
 

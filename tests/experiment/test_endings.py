@@ -143,6 +143,26 @@ def test_an_interrupt_while_the_fleet_starts_ends_the_servers_and_their_children
     assert inventory(run_dir)["not_run"] == 9
 
 
+def test_the_run_timeout_ends_a_fleet_that_is_never_ready(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    fake = """--fake '{"never_ready": true}'"""
+    process = run(
+        run_dir,
+        *("experiment=smoke", "server=vllm", "server.device=cpu", "limits.run_timeout_s=4"),
+        f"server.executable={fake_executable(tmp_path)}",
+        f"agent.model={fake_model(tmp_path)}",
+        f"server.extra_args={quoted(fake)}",
+        timeout_s=60,
+    )
+    assert process.returncode == 3, process.stdout + process.stderr
+    told = "longer than limits.run_timeout_s=4, before the first simulation"
+    assert process.stdout.count(told) == 1
+    assert "Traceback" not in process.stdout + process.stderr
+    assert (run_dir / "servers" / "agent-0.log").exists()
+    assert (summary(run_dir)["stopped"], inventory(run_dir)["not_run"]) == (told, 9)
+    assert_no_server_remains(tmp_path)
+
+
 PRICED = ("user_llm.price.input=20000", "user_llm.price.output=20000", "max_concurrency=1")
 LIMITS = {
     "run": (("limits.run_timeout_s=1", "limits.grace_s=0.5", *HANGING), "longer than limits.run_timeout_s=1", set()),
