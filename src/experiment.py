@@ -36,6 +36,7 @@ from src.llm.prices import PriceTable
 from src.llm.settings import Provider
 from src.preparation import chosen_models, chosen_tasks, open_domains, play_of, write_tasks_file
 from src.run_files import RunFiles
+from src.served_names import named_by_record, named_by_servers
 from src.simulation.cast import Roles, hire
 from src.simulation.record import Record
 from src.simulation.simulate import Job, Simulation
@@ -165,6 +166,7 @@ class Experiment:
                     raise
             self._closing = tracker
             outcome = self._take_stock(schedule)
+            roles = named_by_record(roles, self.store)
             files = RunFiles(self.config, self.run_dir, self.store, domains, selection, schedule, roles)
             summary = files.write(outcome, fleet, self._about())
             show(outcome, self.run_dir, out)
@@ -246,6 +248,7 @@ class Experiment:
                     raise
                 return FleetReport()
             try:
+                roles = named_by_servers(roles, fleet.endpoints, self.store, force=self.config.resume_force)
                 cast = hire(roles, fleet.router, http, PriceTable.load(PRICES), self.config.limits.call_timeout_s)
                 play = play_of(self.config, self.run_id, self.attempt, cast, roles)
                 stages = {name: Stage(domains[name], play) for name in selection.tasks}

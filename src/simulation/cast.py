@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from src.llm.factory import Limiters, build
 from src.llm.http import HttpPool
 from src.llm.prices import PriceTable
-from src.llm.settings import ModelSettings
+from src.llm.settings import ModelSettings, Provider
 from src.llm.types import ChatModel, Router
 from src.simulation.experts import ExpertCard
 from src.simulation.settings import AgentMode, ExpertsSettings, JudgeSettings
@@ -36,6 +36,27 @@ class Roles:
             "judge": self.judge,
         }
         return {role: settings for role, settings in named.items() if settings is not None}
+
+    def unnamed(self) -> dict[str, str]:
+        """Role to pool of the models whose names only their servers know."""
+        return {
+            role: settings.pool.name
+            for role, settings in self.by_name().items()
+            if settings.provider is Provider.vllm and settings.pool is not None and not settings.model
+        }
+
+    def named(self, names: Mapping[str, str]) -> Roles:
+        """The same with the models of these roles called so."""
+        models = {
+            role: replace(settings, model=names[role]) if role in names else settings
+            for role, settings in self.by_name().items()
+        }
+        return Roles(
+            agent=models["agent"],
+            user=models.get("user"),
+            judge=models.get("judge"),
+            experts={role: models[role] for role in self.experts},
+        )
 
 
 def choose_roles(
