@@ -22,7 +22,7 @@ from src.fleet.replica import Phase
 from src.fleet.settings import Routing
 from src.llm.types import Endpoint, FatalModelError
 from src.telemetry.events import ReplicaSample, ReplicaState
-from tests.fleet.support import QUICK, children_of, fake_pool, fake_settings, gone, heard, until, wait_for
+from tests.fleet.support import QUICK, children_of, fake_pool, fake_settings, gone, heard, until
 
 
 @asynccontextmanager
@@ -366,7 +366,7 @@ def test_the_jobs_of_a_sweep_share_the_servers_while_they_want_the_same(tmp_path
         lost = first[0][0]
         assert lost is not None
         os.kill(lost, signal.SIGKILL)  # between two jobs, while no one watches
-        wait_for(lambda: gone(lost))
+        os.waitid(os.P_PID, lost, os.WEXITED | os.WNOWAIT)  # its last thread too, not its first alone
         third = asyncio.run(job(pools, Routing.sticky))
         assert third[0] != first[0]
         assert third[1] == first[1]
