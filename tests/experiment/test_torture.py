@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.experiment.runs import assert_no_server_remains, keys, kill, rewards, run, start, stored, summary
+from tests.experiment.runs import assert_no_server_remains, keys, kill, rewards, run, start, stored, summary, wait_for
 
 KILLS = 24
 OVERRIDES = (
@@ -38,17 +40,20 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path,
     for _ in range(KILLS):
         begun = (run_dir / ".hydra" / "overrides.yaml").exists()
         process = start(None, f"resume={run_dir}") if begun else start(run_dir, *OVERRIDES)
-        pause_s = generator.uniform(0.3, 4.5)
+        in_the_middle = generator.random() < 0.6
+        pause_s = generator.uniform(0.0, 1.0) if in_the_middle else generator.uniform(0.3, 3.0)
+        if in_the_middle:
+            wait_for(partial(_has_stored_more, process, run_dir, stored_before), 60)
         try:
             process.wait(pause_s)
-        except Exception:
+        except subprocess.TimeoutExpired:
             kill(process)
         output = process.stdout.read() if process.stdout else ""
         assert "Traceback" not in output, f"seed {seed}: {output}"
         assert_no_server_remains(run_dir)
         stored_now = stored(run_dir)
         assert stored_now >= stored_before, f"seed {seed}: records were lost"
-        kills.append(f"{pause_s:.2f} s: {stored_now}")
+        kills.append(f"{pause_s:.2f} s after {'a record' if in_the_middle else 'the start'}: {stored_now}")
         stored_before = stored_now
         if process.returncode == 0:
             break
@@ -64,3 +69,7 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path,
     assert summary(run_dir)["inventory"] == summary(calm)["inventory"]
     killed = [entry for entry in kills if not entry.endswith(": 0")]
     assert len(killed) > KILLS / 3, f"seed {seed}: too few kills while simulations were running: {kills}"
+
+
+def _has_stored_more(process: subprocess.Popen[str], run_dir: Path, before: int) -> bool:
+    return process.poll() is not None or stored(run_dir) > before
