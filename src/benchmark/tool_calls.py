@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from datetime import date
+from functools import singledispatch
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from src.benchmark.calculator import CalculationError, ToolDeadline, calculate, calculate_blocking, risky_expression
 from src.benchmark.package import ToolCall, ToolMessage
@@ -95,10 +100,62 @@ def _answer(environment: PackageEnvironment, call: ToolCall, run: Callable[[], A
     if isinstance(value, str):
         return _message(call, value, error=error)
     try:
-        return _message(call, environment.to_json_str(value), error=error)
+        return _message(call, text_of(value), error=error)
     except (TypeError, ValueError, RecursionError) as problem:
         # Only when a tool gives back what a model sent, too deep for JSON; the package has no answer at all then.
         return _message(call, f"Error: {problem}", error=True)
+
+
+def text_of(value: Any) -> str:
+    """What a model reads of a tool's result: text as it is, all else as JSON whose numbers are text outside of records.
+
+    The rule of the package's `Environment.to_json_str`, whose every call leaves something to the garbage collector.
+
+    Raises:
+        ValueError: a tool gave back something that the package has no text for.
+    """
+    return value if isinstance(value, str) else _ENCODER.encode(_as_json(value))
+
+
+_ENCODER = json.JSONEncoder(default=str)
+
+
+@singledispatch
+def _as_json(value: Any) -> Any:
+    raise ValueError(f"Unsupported type: {type(value)}")
+
+
+@_as_json.register
+def _(value: BaseModel) -> Any:
+    return value.model_dump()
+
+
+@_as_json.register(str)
+@_as_json.register(type(None))
+def _(value: str | None) -> Any:
+    return value
+
+
+@_as_json.register(int)
+@_as_json.register(float)
+def _(value: float) -> Any:
+    return str(value)
+
+
+@_as_json.register(list)
+@_as_json.register(tuple)
+def _(value: list[Any] | tuple[Any, ...]) -> Any:
+    return [_as_json(item) for item in value]
+
+
+@_as_json.register
+def _(value: dict) -> Any:  # type: ignore[type-arg]
+    return {key: _as_json(item) for key, item in value.items()}
+
+
+@_as_json.register
+def _(value: date) -> Any:
+    return value.isoformat()
 
 
 def _message(call: ToolCall, content: str, *, error: bool) -> ToolMessage:

@@ -40,6 +40,7 @@ class LiteLLMAny:
     call_type = "litellm"
 
     def __init__(self, settings: ModelSettings) -> None:
+        litellm.drop_params = False  # for the whole process; importing the benchmark's own runner turns it on
         key = find_key(settings)
         sampling = {
             "temperature": settings.temperature,
