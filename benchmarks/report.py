@@ -33,7 +33,7 @@ was aimed at is reached. The first column's names are the rows of `python -m ben
 _BOUNDS = {
     "batch/": "Where the time goes, without events and with them, is listed under *Where the time goes*; the "
     "benchmark's own tools and its pydantic messages are most of what is left, and the lines of `profile.jsonl`, "
-    "`run.log` and `trace.json` are most of what events add: some 5 µs of formatting for each of the 35 to 40 events.",
+    "`run.log` and `trace.json` are most of what events add; what one event costs in all is `parts/event`.",
     "environment/telecom": "Telecom's database is small, so the package's own environment is cheap there; ours is "
     "bound by the copies of the records that the task's initial actions touch.",
     "scale/": "At this rate the runner's process and the simulated servers share the cores; the runner's own CPU per "
