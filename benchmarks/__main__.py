@@ -26,9 +26,9 @@ NAMES = ("start", "parts", "environment", "requests", "batch", "store", "profili
 """Modules of this package with a function `rows(*, quick: bool) -> list[Row]`."""
 
 GUARDED = ("parts", "environment", "requests")
-"""The cheap and steady ones that the guard runs."""
+"""The cheap and steady ones that the reaper runs."""
 _MEASUREMENTS = 3
-"""At most, before the guard believes that something is lost."""
+"""At most, before the reaper believes that something is lost."""
 
 FULL_ONLY = ("vllm",)
 """Not part of a quick run unless they are named."""

@@ -61,7 +61,7 @@ def rows(*, quick: bool) -> list[Row]:
     of tasks; telecom, where a simulation is cheap, shows it and is run whole.
     """
     from benchmarks.scripted import record, save
-    from src.benchmark.domains import load_domain
+    from tau2_fleet.benchmark.domains import load_domain
 
     table: list[Row] = []
     for name, goal in GOALS.items():
@@ -115,29 +115,32 @@ def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: i
     import logging
 
     from benchmarks.scripted import ReplayModel, load
-    from src.batch.runner import Runner
-    from src.batch.schedule import make_schedule
-    from src.batch.store import Store
-    from src.benchmark import prompts
-    from src.benchmark.domains import load_domain
-    from src.collector import collect_seldom, collected_in_turn
-    from src.simulation.conversation import Rules
-    from src.simulation.record import Record
-    from src.simulation.simulate import Job, Simulation
-    from src.simulation.stage import Cast, Play, Stage
-    from src.telemetry.levels import PROFILE
-    from src.telemetry.live_metrics import LiveMetrics
-    from src.telemetry.logs import setup
-    from src.telemetry.progress import Mode, Progress
-    from src.telemetry.recorder import Recorder
-    from src.telemetry.trace import TraceWriter
+    from tau2_fleet.batch.runner import Runner
+    from tau2_fleet.batch.schedule import make_schedule
+    from tau2_fleet.benchmark import prompts
+    from tau2_fleet.benchmark.domains import load_domain
+    from tau2_fleet.display.progress import Mode, Progress
+    from tau2_fleet.record.line import Record
+    from tau2_fleet.record.store import Store
+    from tau2_fleet.run.gc_policy import collect_seldom, collected_in_turn
+    from tau2_fleet.simulation.conversation import Rules
+    from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings
+    from tau2_fleet.simulation.simulate import Simulation, SimulationJob
+    from tau2_fleet.telemetry.levels import PROFILE
+    from tau2_fleet.telemetry.logs import setup
+    from tau2_fleet.telemetry.recorder import Recorder
+    from tau2_fleet.telemetry.trace import TraceWriter
+    from tau2_fleet.tracking.live_metrics import LiveMetrics
 
     collect_seldom()
     known = load(conversations)
     domain = load_domain(domain_name)
     tasks = domain.tasks("base", ids=list(known))
     model = ReplayModel(known)
-    stage = Stage(domain, Play("bench", Cast(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)))
+    context = DomainContext(
+        domain,
+        SimulationSettings("bench", ModelClients(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)),
+    )
     by_id = {task.id: task for task in tasks}
 
     async def batch(directory: Path, trials: int, events: bool) -> tuple[float, list[float]]:
@@ -150,14 +153,14 @@ def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: i
                 logs = stack.enter_context(setup(directory, PROFILE))
                 trace = TraceWriter(directory / "trace.json")
                 stack.callback(trace.close)
-                live = LiveMetrics(progress.tally)
+                live = LiveMetrics(progress.counters)
                 recorder = Recorder(
                     directory, logs=logs, progress=progress, listeners=[live.listen], writers=[trace.write]
                 )
                 stack.enter_context(recorder)
 
-            async def simulate(job: Job) -> Record:
-                return await Simulation(stage, by_id[job.key.task_id], job, store.keep_prompt).run()
+            async def simulate(job: SimulationJob) -> Record:
+                return await Simulation(context, by_id[job.key.task_id], job, store.keep_prompt).run()
 
             begun = time.process_time()
             async with collected_in_turn():

@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.rows import Row
-from src.benchmark.domains import Domain, load_domain
-from src.benchmark.environment import Environment, replayed
-from src.benchmark.package import AssistantMessage, Message, Task, ToolCall, UserMessage
-from src.evaluation.reward import evaluate
+from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.benchmark.environment import Environment, replayed
+from tau2_fleet.benchmark.package import AssistantMessage, Message, Task, ToolCall, UserMessage
+from tau2_fleet.evaluation.reward import evaluate
 
 GOALS: dict[str, float | None] = {"mock": None, "retail": 100.0, "airline": 100.0, "telecom": None}
 """How many times cheaper than the package's an environment and a score are meant to be, where its data is large."""

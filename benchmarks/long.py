@@ -26,7 +26,7 @@ CONCURRENCY = 10
 def rows(*, quick: bool) -> list[Row]:
     """20,000 simulations, quick: 3,000."""
     from benchmarks.scripted import record, save
-    from src.benchmark.domains import load_domain
+    from tau2_fleet.benchmark.domains import load_domain
 
     count = 3000 if quick else 20_000
     with TemporaryDirectory() as directory:
@@ -51,19 +51,19 @@ def rows(*, quick: bool) -> list[Row]:
 def run(conversations: Path, count: int) -> dict[str, Any]:
     """The whole run; CPU and memory after every thousand."""
     from benchmarks.scripted import ReplayModel, load
-    from src.batch.runner import Runner
-    from src.batch.schedule import make_schedule
-    from src.batch.store import Store
-    from src.benchmark import prompts
-    from src.benchmark.domains import load_domain
-    from src.collector import collect_seldom, collected_in_turn
-    from src.simulation.conversation import Rules
-    from src.simulation.record import Record
-    from src.simulation.simulate import Job, Simulation
-    from src.simulation.stage import Cast, Play, Stage
-    from src.telemetry.progress import Mode, Progress
-    from src.telemetry.recorder import Recorder
-    from src.telemetry.trace import TraceWriter
+    from tau2_fleet.batch.runner import Runner
+    from tau2_fleet.batch.schedule import make_schedule
+    from tau2_fleet.benchmark import prompts
+    from tau2_fleet.benchmark.domains import load_domain
+    from tau2_fleet.display.progress import Mode, Progress
+    from tau2_fleet.record.line import Record
+    from tau2_fleet.record.store import Store
+    from tau2_fleet.run.gc_policy import collect_seldom, collected_in_turn
+    from tau2_fleet.simulation.conversation import Rules
+    from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings
+    from tau2_fleet.simulation.simulate import Simulation, SimulationJob
+    from tau2_fleet.telemetry.recorder import Recorder
+    from tau2_fleet.telemetry.trace import TraceWriter
 
     collect_seldom()
     domain = load_domain(DOMAIN)
@@ -71,7 +71,10 @@ def run(conversations: Path, count: int) -> dict[str, Any]:
     for task in tasks:
         domain.prepare(task)
     model = ReplayModel(load(conversations))
-    stage = Stage(domain, Play("bench", Cast(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)))
+    stage = DomainContext(
+        domain,
+        SimulationSettings("bench", ModelClients(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)),
+    )
     schedule = make_schedule({DOMAIN: tasks}, seed=300, num_trials=ceil(count / len(tasks)))
     progress = Progress(schedule.totals, mode=Mode.off)
     by_id = {task.id: task for task in tasks}
@@ -84,7 +87,7 @@ def run(conversations: Path, count: int) -> dict[str, Any]:
             done = 0
             begun = time.process_time()
 
-            async def simulate(job: Job) -> Record:
+            async def simulate(job: SimulationJob) -> Record:
                 nonlocal done, begun
                 record = await Simulation(stage, by_id[job.key.task_id], job, store.keep_prompt).run()
                 done += 1

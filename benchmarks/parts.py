@@ -18,14 +18,14 @@ from typing import Any
 
 from benchmarks.requests import server
 from benchmarks.rows import Row
-from src.benchmark import prompts
-from src.benchmark.domains import Domain, load_domain
-from src.benchmark.package import AssistantMessage, Task, ToolCall
-from src.llm.types import CallStats, ChatMessage, ChatRequest, Reply, Usage
-from src.simulation.conversation import Conversation, Rules
-from src.simulation.record import Key, Record
-from src.simulation.simulate import Job, Simulation
-from src.simulation.stage import Cast, Play, Stage
+from tau2_fleet.benchmark import prompts
+from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.benchmark.package import AssistantMessage, Task, ToolCall
+from tau2_fleet.llm.types import CallStats, ChatMessage, ChatRequest, Reply, Usage
+from tau2_fleet.record.line import Record, SimulationKey
+from tau2_fleet.simulation.conversation import Conversation, Rules
+from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings
+from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 
 LIMIT_US = 1000.0
 DOMAINS = ("retail", "airline", "telecom")
@@ -118,14 +118,16 @@ def _step(domain: Domain, rounds: int) -> Row:
     task = domain.tasks()[0]
     talker = _Talker()
     rules = Rules(stop_tokens=prompts.STOP_TOKENS, max_steps=_STEPS)
-    stage = Stage(domain, Play("bench", Cast(agent=talker, user=talker), rules))
+    context = DomainContext(domain, SimulationSettings("bench", ModelClients(agent=talker, user=talker), rules))
 
     def ours() -> float:
-        simulation = Simulation(stage, task, Job(Key(domain.name, task.id, 0), 1, 1), lambda *_: None)
+        simulation = Simulation(
+            context, task, SimulationJob(SimulationKey(domain.name, task.id, 0), 1, 1), lambda *_: None
+        )
         sides, environment = simulation._parties(), domain.environment(task)
         conversation = Conversation(sides.agent, sides.user, environment, rules, simulation.calls)
         with _timed() as seconds:
-            _driven(conversation.run([], stage.greeting))
+            _driven(conversation.run([], context.greeting))
         return seconds[0]
 
     def generate(*_: Any, **__: Any) -> AssistantMessage:
@@ -157,7 +159,7 @@ def _step(domain: Domain, rounds: int) -> Row:
 
 def _storing(domain: Domain, rounds: int) -> list[Row]:
     """The record as a line in the file, and as one more entry of the package's results file."""
-    from src.batch.store import Store
+    from tau2_fleet.record.store import Store
 
     record = _record(domain)
     with TemporaryDirectory() as directory:
@@ -177,15 +179,20 @@ def _record(domain: Domain) -> Record:
 
     task = domain.tasks()[0]
     model = ReplayModel(record(domain, [task.id]))
-    stage = Stage(domain, Play("bench", Cast(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)))
-    return asyncio.run(Simulation(stage, task, Job(Key(domain.name, task.id, 0), 1, 1), lambda *_: None).run())
+    context = DomainContext(
+        domain,
+        SimulationSettings("bench", ModelClients(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)),
+    )
+    return asyncio.run(
+        Simulation(context, task, SimulationJob(SimulationKey(domain.name, task.id, 0), 1, 1), lambda *_: None).run()
+    )
 
 
 def _their_storing(path: Path, record: Record) -> float:
     """What the package's `run_tasks` does after each simulation: the file read, one entry more, the file written."""
     import json
 
-    from src.batch.results import as_simulation_run
+    from tau2_fleet.record.results import as_simulation_run
 
     run = as_simulation_run(
         {
@@ -210,26 +217,28 @@ def _their_storing(path: Path, record: Record) -> float:
     return 1e6 * best
 
 
-_STAGES: dict[str, Stage] = {}
+_STAGES: dict[str, DomainContext] = {}
 
 
 def _prepared(domain: Domain) -> object:
     """Everything before the first message: the environment, both prompts, both roles."""
     talker = _Talker()
-    stage = _STAGES.setdefault(domain.name, Stage(domain, Play("bench", Cast(agent=talker, user=talker))))
+    context = _STAGES.setdefault(
+        domain.name, DomainContext(domain, SimulationSettings("bench", ModelClients(agent=talker, user=talker)))
+    )
     task = domain.tasks()[0]
-    simulation = Simulation(stage, task, Job(Key(domain.name, task.id, 0), 1, 1), lambda *_: None)
+    simulation = Simulation(context, task, SimulationJob(SimulationKey(domain.name, task.id, 0), 1, 1), lambda *_: None)
     return domain.environment(task), simulation._parties()
 
 
 def _event(rounds: int) -> Row:
     """A model call told to all that listens at log_level=PROFILE: profile, log, trace, progress."""
-    from src.telemetry.events import LLMCall, Scope, current_scope, emit
-    from src.telemetry.levels import USER_JUDGE
-    from src.telemetry.logs import setup
-    from src.telemetry.progress import Mode, Progress
-    from src.telemetry.recorder import Recorder
-    from src.telemetry.trace import TraceWriter
+    from tau2_fleet.display.progress import Mode, Progress
+    from tau2_fleet.telemetry.events import LLMCall, Scope, current_scope, emit
+    from tau2_fleet.telemetry.levels import USER_JUDGE
+    from tau2_fleet.telemetry.logs import setup
+    from tau2_fleet.telemetry.recorder import Recorder
+    from tau2_fleet.telemetry.trace import TraceWriter
 
     def tell() -> None:
         emit(
@@ -281,10 +290,10 @@ def _length_of_history(rounds: int) -> Row:
 async def _request_us(url: str, length: int, rounds: int) -> float:
     """Microseconds of a turn: from the history to the socket and back, in a conversation that grows."""
     from benchmarks.requests import pool
-    from src.llm.factory import build
-    from src.llm.http import HttpPool
-    from src.simulation.calls import CallLog
-    from src.simulation.voice import Voice
+    from tau2_fleet.llm.call_log import CallLog
+    from tau2_fleet.llm.factory import build
+    from tau2_fleet.llm.http import HttpPool
+    from tau2_fleet.llm.session import ModelSession
 
     turns, conversations = 5, 40
     settings, router, tools = pool(url)
@@ -295,15 +304,15 @@ async def _request_us(url: str, length: int, rounds: int) -> float:
         model = build(settings, name="bench", http=http, router=router)
         for number in range(conversations * rounds):
             system = ChatMessage("system", "Help the customer. " * 50)
-            session = f"bench/retail/{number}/0/agent"
-            voice = Voice("agent", model, session, system, tools, seed=1, calls=CallLog())
-            voice.history = [ChatMessage(("user", "assistant")[index % 2], said) for index in range(length - 2)]
-            await voice.ask()
+            session_id = f"bench/retail/{number}/0/agent"
+            session = ModelSession("agent", model, session_id, system, tools, seed=1, calls=CallLog())
+            session.history = [ChatMessage(("user", "assistant")[index % 2], said) for index in range(length - 2)]
+            await session.ask()
             with _timed() as seconds:
                 for turn in range(turns):
-                    voice.history.append(ChatMessage("user", f"And then? {turn}"))
-                    reply = await voice.ask()
-                    voice.history.append(ChatMessage("assistant", reply.text, reply.tool_calls))
+                    session.history.append(ChatMessage("user", f"And then? {turn}"))
+                    reply = await session.ask()
+                    session.history.append(ChatMessage("assistant", reply.text, reply.tool_calls))
             spent.append(seconds[0] / turns)
     spent.sort()
     return 1e6 * spent[len(spent) // 4]

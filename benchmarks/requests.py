@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from benchmarks.rows import Row
 
 if TYPE_CHECKING:
-    from src.llm.types import ChatMessage, ChatRole
+    from tau2_fleet.llm.types import ChatMessage, ChatRole
 
 IN_FLIGHT = 1000
 ANSWER_S = 1.0
@@ -52,12 +52,12 @@ def rows(*, quick: bool) -> list[Row]:
 
 
 async def lean_path(url: str, count: int) -> float:
-    """Milliseconds of CPU per turn through `src.llm`, from the conversation's history to its reply; the best part."""
-    from src.llm.factory import build
-    from src.llm.http import HttpPool
-    from src.llm.types import ChatMessage
-    from src.simulation.calls import CallLog
-    from src.simulation.voice import Voice
+    """Milliseconds of CPU per turn through `llm/`, from the conversation's history to its reply; the best part."""
+    from tau2_fleet.llm.call_log import CallLog
+    from tau2_fleet.llm.factory import build
+    from tau2_fleet.llm.http import HttpPool
+    from tau2_fleet.llm.session import ModelSession
+    from tau2_fleet.llm.types import ChatMessage
 
     settings, router, tools = pool(url)
     system, *history = messages()
@@ -65,14 +65,16 @@ async def lean_path(url: str, count: int) -> float:
     async with HttpPool() as http:
         model = build(settings, name="bench", http=http, router=router)
         for number in range(_WARM_UP + count // _TURNS):
-            session = f"bench/retail/{number}/0/agent"
-            voice = Voice("agent", model, session, system, tools, seed=1, calls=CallLog(), history=history[:-_TURNS])
-            await voice.ask()
+            session_id = f"bench/retail/{number}/0/agent"
+            session = ModelSession(
+                "agent", model, session_id, system, tools, seed=1, calls=CallLog(), history=history[:-_TURNS]
+            )
+            await session.ask()
             begun = time.process_time()
             for turn in range(_TURNS):
-                voice.history.append(ChatMessage("user", f"And then? {turn}"))
-                reply = await voice.ask()
-                voice.history.append(ChatMessage("assistant", reply.text, reply.tool_calls))
+                session.history.append(ChatMessage("user", f"And then? {turn}"))
+                reply = await session.ask()
+                session.history.append(ChatMessage("assistant", reply.text, reply.tool_calls))
             if number >= _WARM_UP:
                 spent.append((time.process_time() - begun) / _TURNS)
     return _best_part(spent)
@@ -121,9 +123,9 @@ async def in_flight(url: str, rounds: int) -> float:
 
     Each has asked once before: the time to open the connections is not counted.
     """
-    from src.llm.factory import build
-    from src.llm.http import HttpPool
-    from src.llm.types import ChatRequest
+    from tau2_fleet.llm.factory import build
+    from tau2_fleet.llm.http import HttpPool
+    from tau2_fleet.llm.types import ChatRequest
 
     settings, router, tools = pool(url)
     history = messages()
@@ -164,8 +166,8 @@ def _best_part(seconds: Sequence[float], parts: int = 4) -> float:
 
 def pool(url: str):  # type: ignore[no-untyped-def]
     """Settings of the agent as a run has them, a router with one server, and the tools."""
-    from src.llm.settings import ModelSettings, Provider
-    from src.llm.types import Endpoint, ToolSet
+    from tau2_fleet.llm.settings import ModelSettings, Provider
+    from tau2_fleet.llm.types import Endpoint, ToolSet
 
     class OneServer:
         endpoint = Endpoint("agent/0", url, "bench")
@@ -182,7 +184,7 @@ def pool(url: str):  # type: ignore[no-untyped-def]
 
 
 def _schemas() -> list[dict]:  # type: ignore[type-arg]
-    from src.benchmark.domains import load_domain
+    from tau2_fleet.benchmark.domains import load_domain
 
     schemas = load_domain("retail").agent_tools
     return list(itertools.islice(itertools.cycle(schemas), _TOOLS))
@@ -190,14 +192,14 @@ def _schemas() -> list[dict]:  # type: ignore[type-arg]
 
 def messages() -> list[ChatMessage]:
     """The history as this program holds it."""
-    from src.llm.types import ChatMessage
+    from tau2_fleet.llm.types import ChatMessage
 
     roles: dict[str, ChatRole] = {"system": "system", "user": "user", "assistant": "assistant"}
     return [ChatMessage(roles[message["role"]], message["content"]) for message in _history()]
 
 
 def _history() -> list[dict[str, str]]:
-    from src.benchmark.domains import load_domain
+    from tau2_fleet.benchmark.domains import load_domain
 
     said = "I would like to exchange the keyboard of order #W2378156 for one with clicky switches. " * 3
     turns = [{"role": ("user", "assistant")[index % 2], "content": said} for index in range(_MESSAGES - 1)]

@@ -14,16 +14,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote
 
-from src.benchmark import prompts
-from src.benchmark.domains import Domain
-from src.fleet.simulated.policy import next_turn
-from src.fleet.simulated.scripts import Scripts, read_script_file, write_script_file
-from src.fleet.simulated.turns import Situation, parse_session
-from src.llm.types import CallStats, ChatRequest, Reply, ToolCallText, Usage
-from src.simulation.conversation import Rules
-from src.simulation.record import Key
-from src.simulation.simulate import Job, Simulation
-from src.simulation.stage import Cast, Play, Stage
+from tau2_fleet.benchmark import prompts
+from tau2_fleet.benchmark.domains import Domain
+from tau2_fleet.llm.types import CallStats, ChatRequest, Reply, ToolCallText, Usage
+from tau2_fleet.record.line import SimulationKey
+from tau2_fleet.simserver.gold_policy import next_turn
+from tau2_fleet.simserver.scripts import Scripts, read_script_file, write_script_file
+from tau2_fleet.simserver.turns import Situation, parse_session
+from tau2_fleet.simulation.conversation import Rules
+from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings
+from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 
 Line = dict[str, Any]
 """{"text": ..., "calls": [[id, name, arguments], ...]}"""
@@ -100,19 +100,23 @@ def _reply(line: Line) -> Reply:
 
 
 def record(domain: Domain, task_ids: Sequence[str] | None = None) -> Conversations:
-    """Play every task's gold side once and keep what was said."""
+    """SimulationSettings every task's gold side once and keep what was said."""
     tasks = domain.tasks("base", ids=task_ids)
     conversations: Conversations = {}
     with TemporaryDirectory() as directory:
         path = Path(directory) / "tasks.json"
         write_script_file(path, {domain.name: tasks})
         model = PolicyModel(read_script_file(path), conversations)
-        play = Play("bench", Cast(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS))
-        stage = Stage(domain, play)
+        play = SimulationSettings(
+            "bench", ModelClients(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)
+        )
+        stage = DomainContext(domain, play)
 
         async def all_tasks() -> None:
             for task in tasks:
-                await Simulation(stage, task, Job(Key(domain.name, task.id, 0), 0, 0), lambda *_: None).run()
+                await Simulation(
+                    stage, task, SimulationJob(SimulationKey(domain.name, task.id, 0), 0, 0), lambda *_: None
+                ).run()
 
         asyncio.run(all_tasks())
     return conversations

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.rows import Row
 
 if TYPE_CHECKING:
-    from src.simulation.record import Record
+    from tau2_fleet.record.line import Record
 
 DOMAIN = "retail"
 _FLAT = 1.3
@@ -108,19 +108,22 @@ def _records() -> Iterator[Record]:
     import asyncio
 
     from benchmarks.scripted import ReplayModel, record
-    from src.benchmark import prompts
-    from src.benchmark.domains import load_domain
-    from src.simulation.conversation import Rules
-    from src.simulation.record import Key
-    from src.simulation.simulate import Job, Simulation
-    from src.simulation.stage import Cast, Play, Stage
+    from tau2_fleet.benchmark import prompts
+    from tau2_fleet.benchmark.domains import load_domain
+    from tau2_fleet.record.line import SimulationKey
+    from tau2_fleet.simulation.conversation import Rules
+    from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings
+    from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 
     domain = load_domain(DOMAIN)
     model = ReplayModel(record(domain))
-    stage = Stage(domain, Play("bench", Cast(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)))
+    stage = DomainContext(
+        domain,
+        SimulationSettings("bench", ModelClients(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)),
+    )
 
     async def play() -> list[Record]:
-        jobs = [(task, Job(Key(DOMAIN, task.id, 0), 300, 0)) for task in domain.tasks()]
+        jobs = [(task, SimulationJob(SimulationKey(DOMAIN, task.id, 0), 300, 0)) for task in domain.tasks()]
         return [await Simulation(stage, task, job, lambda *_: None).run() for task, job in jobs]
 
     played = asyncio.run(play())
@@ -130,7 +133,7 @@ def _records() -> Iterator[Record]:
 
 
 def _ours(number: int) -> Measured:
-    from src.batch.store import Store
+    from tau2_fleet.record.store import Store
 
     records = _records()
     spent: list[float] = []
@@ -164,7 +167,7 @@ def _package(number: int) -> Measured:
     from tau2.data_model.simulation import SimulationRun
     from tau2.registry import registry
 
-    from src.batch.results import as_simulation_run
+    from tau2_fleet.record.results import as_simulation_run
 
     one_each = list(islice(_records(), 114))
     known = {

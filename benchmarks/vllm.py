@@ -16,16 +16,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.rows import Row
-from src.fleet.fleet import Fleet
-from src.fleet.plan import PoolKind, PoolSpec
-from src.fleet.probe import http_session, metrics_text
-from src.fleet.routing import PoolRouter
-from src.fleet.sampler import parse_metrics
-from src.fleet.settings import Device, Routing, ServerSettings
-from src.llm.factory import build
-from src.llm.http import HttpPool
-from src.llm.settings import ModelSettings, PoolSettings, Provider
-from src.llm.types import ChatMessage, ChatRequest, Endpoint
+from tau2_fleet.fleet.fleet import Fleet
+from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.probe import http_session, metrics_text
+from tau2_fleet.fleet.routing import PoolRouter
+from tau2_fleet.fleet.sampler import parse_metrics
+from tau2_fleet.fleet.settings import Device, Routing, ServerSettings
+from tau2_fleet.llm.factory import build
+from tau2_fleet.llm.http import HttpPool
+from tau2_fleet.llm.settings import ModelSettings, PoolSettings, Provider
+from tau2_fleet.llm.types import ChatMessage, ChatRequest, Endpoint
 from tests.vllm.local import AGENT_HABITS, CPU_ENVIRONMENT, SERVE_FLAGS, checkpoint, executable
 
 CONVERSATIONS, TURNS = 12, 8

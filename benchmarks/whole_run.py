@@ -84,9 +84,9 @@ def play(*overrides: str) -> WholeRun:
 def _read(run_dir: Path, watched: dict[str, Any]) -> WholeRun:
     from datetime import datetime
 
-    from src.fleet.simulated.chance import chance
-    from src.fleet.simulated.latency import load_profile
-    from src.fleet.simulated.turns import parse_session
+    from tau2_fleet.simserver.chance import chance
+    from tau2_fleet.simserver.latency import load_profile
+    from tau2_fleet.simserver.turns import parse_session
 
     records = [json.loads(line) for line in (run_dir / "simulations.jsonl").read_bytes().splitlines()]
     spans = [(datetime.fromisoformat(record["started"]).timestamp(), record["duration_s"]) for record in records]
@@ -224,7 +224,7 @@ class _Watch:
 
     def hear_requests(self) -> None:
         """Note session and length of every request; the latency it will draw follows from them."""
-        from src.llm.model import Model
+        from tau2_fleet.llm.model import Model
 
         complete = Model.complete
 
@@ -242,12 +242,12 @@ def _resident() -> int:
 
 def main() -> int:
     run_dir, overrides = Path(sys.argv[1]), sys.argv[2:]
-    from src.batch.store import Store
-    from src.collector import collect_seldom
-    from src.config import compose, load
-    from src.experiment import Experiment
-    from src.fleet.fleet import shutdown
-    from src.telemetry.logs import setup
+    from tau2_fleet.config import compose, load
+    from tau2_fleet.fleet.fleet import shutdown
+    from tau2_fleet.record.store import Store
+    from tau2_fleet.run.experiment import Experiment
+    from tau2_fleet.run.gc_policy import collect_seldom
+    from tau2_fleet.telemetry.logs import setup
 
     collect_seldom()
     config = load(compose(overrides))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 # Shells start background jobs with SIGINT ignored, and children inherit that: tests would press Ctrl-C in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Child processes of tests import this package and the tests as they lie in the checkout.
+_ROOT = Path(__file__).resolve().parents[1]
+os.environ["PYTHONPATH"] = f"{_ROOT / 'src'}{os.pathsep}{_ROOT}"
+
 _KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TOGETHER_API_KEY", "NEBIUS_API_KEY", "WANDB_API_KEY", "CKPT_DIR")
 
 
@@ -21,7 +26,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in _KEYS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("src.config.arguments.ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from src.simulation.record import Key, Record
+from tau2_fleet.record.line import Record, SimulationKey
 
 
-def make_record(key: Key, *, reward: float = 1.0, reason: str = "user_stop", **fields: Any) -> Record:
+def make_record(key: SimulationKey, *, reward: float = 1.0, reason: str = "user_stop", **fields: Any) -> Record:
     """A finished simulation with two messages and one call."""
     return Record(
         **{

@@ -8,32 +8,32 @@ from pathlib import Path
 
 import pytest
 
-from src.batch.runner import Limits, Runner, StopReason
-from src.batch.schedule import make_schedule
-from src.batch.store import Entry, Store
-from src.errors import UserError
-from src.simulation.record import Key, Record
-from src.simulation.simulate import Job
+from tau2_fleet.batch.runner import Limits, RunEnd, Runner
+from tau2_fleet.batch.schedule import make_schedule
+from tau2_fleet.errors import UserError
+from tau2_fleet.record.line import Record, SimulationKey
+from tau2_fleet.record.store import Entry, Store
+from tau2_fleet.simulation.simulate import SimulationJob
 from tests.batch.records import make_record
 from tests.batch.test_schedule import domain_tasks
 
 
 @dataclass
 class Watcher:
-    begun: list[Key] = field(default_factory=list)
-    ended: list[Key] = field(default_factory=list)
+    begun: list[SimulationKey] = field(default_factory=list)
+    ended: list[SimulationKey] = field(default_factory=list)
 
     def started(self, domain: str, task_id: str, trial: int) -> None:
-        self.begun.append(Key(domain, task_id, trial))
+        self.begun.append(SimulationKey(domain, task_id, trial))
 
     def finished(
         self, domain: str, task_id: str, trial: int, reward: float | None, reason: str, cost_usd: float
     ) -> None:
-        self.ended.append(Key(domain, task_id, trial))
+        self.ended.append(SimulationKey(domain, task_id, trial))
 
 
 def make_runner(
-    directory: Path, simulate: Callable[[Job], Awaitable[Record]], sizes: dict[str, int], **options: object
+    directory: Path, simulate: Callable[[SimulationJob], Awaitable[Record]], sizes: dict[str, int], **options: object
 ) -> Runner:
     schedule = make_schedule(domain_tasks(sizes), seed=300, num_trials=1)
     return Runner(schedule, simulate, Store(directory), Watcher(), **options)  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ def make_runner(
 def test_all_simulations_are_run_and_never_more_at_once_than_allowed(tmp_path: Path):
     in_flight = peak = 0
 
-    async def simulate(job: Job) -> Record:
+    async def simulate(job: SimulationJob) -> Record:
         nonlocal in_flight, peak
         in_flight += 1
         peak = max(peak, in_flight)
@@ -60,7 +60,7 @@ def test_all_simulations_are_run_and_never_more_at_once_than_allowed(tmp_path: P
 def test_a_stop_lets_simulations_in_flight_end_and_begins_no_other(tmp_path: Path):
     release = asyncio.Event()
 
-    async def simulate(job: Job) -> Record:
+    async def simulate(job: SimulationJob) -> Record:
         await release.wait()
         return make_record(job.key)
 
@@ -69,20 +69,20 @@ def test_a_stop_lets_simulations_in_flight_end_and_begins_no_other(tmp_path: Pat
         running = asyncio.create_task(runner.run())
         while len(runner.watcher.begun) < 3:
             await asyncio.sleep(0)
-        runner.stop(StopReason.INTERRUPTED)
+        runner.stop(RunEnd.INTERRUPTED)
         release.set()
         await running
         return runner
 
     runner = asyncio.run(scene())
     assert len(runner.store.entries) == 3
-    assert runner.stop_reason is StopReason.INTERRUPTED
+    assert runner.stop_reason is RunEnd.INTERRUPTED
 
 
 def test_after_the_grace_time_what_is_in_flight_is_given_up(tmp_path: Path):
     cancelled = []
 
-    async def simulate(job: Job) -> Record:
+    async def simulate(job: SimulationJob) -> Record:
         if job.key.task_id == "0":
             return make_record(job.key)
         try:
@@ -97,17 +97,17 @@ def test_after_the_grace_time_what_is_in_flight_is_given_up(tmp_path: Path):
         running = asyncio.create_task(runner.run())
         while len(runner.watcher.begun) < 3:
             await asyncio.sleep(0)
-        runner.stop(StopReason.INTERRUPTED)
+        runner.stop(RunEnd.INTERRUPTED)
         await running
         return runner
 
     runner = asyncio.run(scene())
-    assert set(runner.store.entries) == {Key("retail", "0", 0)}
+    assert set(runner.store.entries) == {SimulationKey("retail", "0", 0)}
     assert len(cancelled) == 2
 
 
 def test_an_abort_ends_at_once(tmp_path: Path):
-    async def simulate(job: Job) -> Record:
+    async def simulate(job: SimulationJob) -> Record:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -116,7 +116,7 @@ def test_an_abort_ends_at_once(tmp_path: Path):
         running = asyncio.create_task(runner.run())
         while not runner.watcher.begun:
             await asyncio.sleep(0)
-        runner.stop(StopReason.INTERRUPTED)
+        runner.stop(RunEnd.INTERRUPTED)
         runner.abort()
         await asyncio.wait_for(running, 5)
 
@@ -124,14 +124,14 @@ def test_an_abort_ends_at_once(tmp_path: Path):
 
 
 def test_the_budget_ends_the_run_and_counts_earlier_attempts(tmp_path: Path):
-    async def simulate(job: Job) -> Record:
+    async def simulate(job: SimulationJob) -> Record:
         return make_record(job.key)
 
     with Store(tmp_path) as store:
-        store.append(make_record(Key("airline", "0", 0)))
+        store.append(make_record(SimulationKey("airline", "0", 0)))
     runner = make_runner(tmp_path, simulate, {"retail": 10}, max_concurrency=1, limits=Limits(max_cost_usd=1.0))
     asyncio.run(runner.run())
-    assert runner.stop_reason is StopReason.BUDGET
+    assert runner.stop_reason is RunEnd.BUDGET
     assert runner.store.cost_usd == pytest.approx(1.0)
     assert len(runner.store.entries) == 4
 
@@ -139,43 +139,43 @@ def test_the_budget_ends_the_run_and_counts_earlier_attempts(tmp_path: Path):
 def test_a_run_that_is_resumed_beyond_its_budget_begins_nothing(tmp_path: Path):
     """Also where all was spent on simulations that failed and were run again: each of their lines has cost."""
 
-    async def simulate(job: Job) -> Record:
+    async def simulate(job: SimulationJob) -> Record:
         return make_record(job.key)
 
     with Store(tmp_path) as store:
         for attempt in range(4):
-            store.append(make_record(Key("retail", "0", 0), reason="infrastructure_error", attempt=attempt))
+            store.append(make_record(SimulationKey("retail", "0", 0), reason="infrastructure_error", attempt=attempt))
     runner = make_runner(tmp_path, simulate, {"retail": 10}, max_concurrency=5, limits=Limits(max_cost_usd=1.0))
     asyncio.run(runner.run())
-    assert runner.stop_reason is StopReason.BUDGET
+    assert runner.stop_reason is RunEnd.BUDGET
     assert runner.stop_detail == "spent $1.00 of limits.max_cost_usd=1"
     assert runner.watcher.begun == []
 
 
 def test_the_run_timeout_ends_the_run(tmp_path: Path):
-    async def simulate(job: Job) -> Record:
+    async def simulate(job: SimulationJob) -> Record:
         await asyncio.Event().wait()
         raise AssertionError
 
     limits = Limits(run_timeout_s=0.01, grace_s=0.01)
     runner = make_runner(tmp_path, simulate, {"retail": 3}, max_concurrency=2, limits=limits)
     asyncio.run(runner.run())
-    assert runner.stop_reason is StopReason.TIMEOUT
+    assert runner.stop_reason is RunEnd.TIMEOUT
 
 
 def test_the_time_before_the_simulations_counts_towards_the_run_timeout(tmp_path: Path):
-    async def simulate(job: Job) -> Record:
+    async def simulate(job: SimulationJob) -> Record:
         await asyncio.Event().wait()
         raise AssertionError
 
     limits = Limits(run_timeout_s=3600, grace_s=0.01, began_s=time.monotonic() - 3601)
     runner = make_runner(tmp_path, simulate, {"retail": 3}, max_concurrency=2, limits=limits)
     asyncio.run(asyncio.wait_for(runner.run(), 10))
-    assert runner.stop_reason is StopReason.TIMEOUT
+    assert runner.stop_reason is RunEnd.TIMEOUT
 
 
 def test_a_store_that_fails_ends_the_run_with_its_error(tmp_path: Path):
-    async def simulate(job: Job) -> Record:
+    async def simulate(job: SimulationJob) -> Record:
         await asyncio.sleep(0)
         return make_record(job.key)
 
@@ -190,7 +190,7 @@ def test_a_store_that_fails_ends_the_run_with_its_error(tmp_path: Path):
 
 
 def test_a_prompt_that_cannot_be_stored_ends_the_run_not_its_simulation(tmp_path: Path):
-    async def simulate(job: Job) -> Record:
+    async def simulate(job: SimulationJob) -> Record:
         runner.keep_prompt("abc", "You are an agent.")
         await asyncio.sleep(0)
         return make_record(job.key)
@@ -208,7 +208,7 @@ def test_a_prompt_that_cannot_be_stored_ends_the_run_not_its_simulation(tmp_path
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_what_comes_out_of_a_simulation_ends_the_run_with_that_failure(tmp_path: Path, concurrency: int):
-    async def simulate(job: Job) -> Record:
+    async def simulate(job: SimulationJob) -> Record:
         if job.key.task_id == "1":
             raise RuntimeError("a fault of the program")
         await asyncio.sleep(0)
@@ -217,5 +217,5 @@ def test_what_comes_out_of_a_simulation_ends_the_run_with_that_failure(tmp_path:
     runner = make_runner(tmp_path, simulate, {"retail": 60}, max_concurrency=concurrency)
     with pytest.raises(RuntimeError, match="a fault of the program"):
         asyncio.run(runner.run())
-    assert runner.stop_reason is StopReason.HOPELESS
+    assert runner.stop_reason is RunEnd.FATAL
     assert len(runner.watcher.begun) < 60

@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any
 from unittest import mock
 
-from src.benchmark.domains import load_domain
-from src.benchmark.package import Message, Task
+from tau2_fleet.benchmark.domains import load_domain
+from tau2_fleet.benchmark.package import Message, Task
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Tally:
+class RunCounters:
     """By domain."""
 
     compared: Counter[str] = field(default_factory=Counter)
@@ -32,4 +32,4 @@ class Tally:
         return lines
 
 
-TALLY = Tally()
+TALLY = RunCounters()

@@ -7,16 +7,16 @@ import time
 
 import pytest
 
-from src.benchmark import calculator
-from src.benchmark.calculator import (
+from tau2_fleet.benchmark import calculator
+from tau2_fleet.benchmark.calculator import (
     CalculationError,
     ToolDeadline,
     calculate,
     calculate_blocking,
     risky_expression,
 )
-from src.benchmark.domains import load_domain
-from src.benchmark.package import ToolCall
+from tau2_fleet.benchmark.domains import load_domain
+from tau2_fleet.benchmark.package import ToolCall
 
 HARMLESS = [
     "2**3", "1.05 ** 12", "(-8)**0.5", "9.0**999", "0**-1", "1.1**", "2**-1", "2 * * 3", "(2+3)**2/7", "()**2",

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.benchmark.databases import CowList, CowTable, Snapshot, canonical, copy_value, thawed
-from src.benchmark.domains import load_domain
+from tau2_fleet.benchmark.databases import CowList, CowTable, Snapshot, canonical, copy_value, thawed
+from tau2_fleet.benchmark.domains import load_domain
 
 KEYS = st.sampled_from("abcdef")
 TABLE_OPERATIONS = st.lists(
@@ -93,7 +93,7 @@ def test_a_search_over_a_table_copies_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["mock", "retail", "airline", "telecom"])
 def test_every_record_of_every_domain_is_copied_whole(name: str) -> None:
-    pristine = load_domain(name).world.pristine
+    pristine = load_domain(name).template.pristine
     for state in (pristine.agent, pristine.user):
         for value in state.database.fields.values() if state is not None else ():
             records = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
@@ -135,7 +135,7 @@ def test_texts_are_equal_only_for_values_of_the_same_type(pair: tuple[Any, Any])
 
 
 def test_a_snapshot_opened_twice_gives_two_databases() -> None:
-    snapshot: Snapshot = load_domain("telecom").world.pristine.agent.database
+    snapshot: Snapshot = load_domain("telecom").template.pristine.agent.database
     first, second = snapshot.open(), snapshot.open()
     first.customers[0].full_name = "Somebody Else"
     first.bills.append(copy_value(first.bills[0]))

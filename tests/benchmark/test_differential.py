@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from src.benchmark.domains import load_domain
-from src.benchmark.environment import replayed
-from src.benchmark.package import Task
-from src.evaluation.reward import Evaluation, evaluate
+from tau2_fleet.benchmark.domains import load_domain
+from tau2_fleet.benchmark.environment import replayed
+from tau2_fleet.benchmark.package import Task
+from tau2_fleet.evaluation.reward import Evaluation, evaluate
 from tests.benchmark.package_side import new_environment, package, reward_info, set_initial_state
 from tests.benchmark.tally import TALLY
 from tests.benchmark.trajectories import RECIPES, play, recipes_for

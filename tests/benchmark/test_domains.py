@@ -11,9 +11,9 @@ from unittest import mock
 
 import pytest
 
-from src.benchmark.domains import DOMAINS, load_domain
-from src.benchmark.package import DATA_DIR
-from src.errors import UserError
+from tau2_fleet.benchmark.domains import DOMAINS, load_domain
+from tau2_fleet.benchmark.package import DATA_DIR
+from tau2_fleet.errors import UserError
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
@@ -117,8 +117,8 @@ def test_other_data_of_the_same_form_is_read_from_a_folder(tmp_path: Path) -> No
     }
     assert other is not load_domain("mock")
     assert other.policy == "Another policy."
-    assert "user_9" in other.world.pristine.agent.database.fields["users"]
-    assert "user_9" not in load_domain("mock").world.pristine.agent.database.fields["users"]
+    assert "user_9" in other.template.pristine.agent.database.fields["users"]
+    assert "user_9" not in load_domain("mock").template.pristine.agent.database.fields["users"]
     assert other.task_sets() == {"base": 9}
     assert load_domain("mock", folder) is other
     with mock.patch.dict(os.environ, {"TAU2_DATA_DIR": str(tmp_path)}):

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from src.benchmark.calculator import ToolDeadline
-from src.benchmark.comparison import MAX_DIFFERENCES, MAX_VALUE_LENGTH
-from src.benchmark.domains import Domain, load_domain
-from src.benchmark.environment import Environment, FinalState, replayed
-from src.benchmark.package import AssistantMessage, Message, Task, ToolCall, ToolMessage, UserMessage
-from src.benchmark.transcript import TranscriptError
-from src.errors import UserError
+from tau2_fleet.benchmark.calculator import ToolDeadline
+from tau2_fleet.benchmark.comparison import MAX_DIFFERENCES, MAX_VALUE_LENGTH
+from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.benchmark.environment import Environment, FinalState, replayed
+from tau2_fleet.benchmark.package import AssistantMessage, Message, Task, ToolCall, ToolMessage, UserMessage
+from tau2_fleet.benchmark.transcript import TranscriptError
+from tau2_fleet.errors import UserError
 from tests.benchmark.package_side import RANDOM_ID, new_environment, package, reward_info, set_initial_state
 from tests.benchmark.trajectories import gold_calls
 
@@ -206,7 +206,7 @@ def test_a_wrong_initial_state_names_its_task() -> None:
 
 def test_initial_data_takes_no_memory_for_what_it_leaves_alone() -> None:
     domain = load_domain("retail")
-    pristine = domain.world.pristine.agent.database.fields
+    pristine = domain.template.pristine.agent.database.fields
     user_id = next(iter(pristine["users"]))
     data = {"agent_data": {"users": {user_id: {"email": "new@example.com"}}}}
     task = task_with(domain, "0", initial_state={"initialization_data": data})
@@ -218,7 +218,7 @@ def test_initial_data_takes_no_memory_for_what_it_leaves_alone() -> None:
 
 def customer_without_draft(domain: Domain) -> tuple[str, str]:
     """A customer, and one of their lines."""
-    fields = domain.world.pristine.agent.database.fields
+    fields = domain.template.pristine.agent.database.fields
     drafts = {bill.customer_id for bill in fields["bills"] if bill.status.value == "Draft"}
     customer = next(record for record in fields["customers"] if record.customer_id not in drafts and record.line_ids)
     return customer.customer_id, customer.line_ids[0]

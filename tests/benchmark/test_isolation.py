@@ -8,10 +8,10 @@ import random
 
 import pytest
 
-from src.benchmark.databases import canonical, thawed
-from src.benchmark.domains import Domain, load_domain
-from src.benchmark.environment import Environment
-from src.benchmark.package import ToolCall, ToolMessage
+from tau2_fleet.benchmark.databases import canonical, thawed
+from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.benchmark.environment import Environment
+from tau2_fleet.benchmark.package import ToolCall, ToolMessage
 from tests.benchmark.package_side import new_environment, package, set_initial_state
 from tests.benchmark.trajectories import gold_calls, random_call
 
@@ -23,7 +23,7 @@ DOMAINS = ["mock", "retail", "airline", "telecom"]
 def pristine_digest(domain: Domain) -> str:
     """Of everything that all environments of a domain share."""
     digest = hashlib.sha256()
-    for state in (domain.world.pristine.agent, domain.world.pristine.user):
+    for state in (domain.template.pristine.agent, domain.template.pristine.user):
         if state is not None:
             digest.update(canonical(state.database.plain()).encode())
             digest.update(canonical({name: repr(value) for name, value in state.attributes.items()}).encode())

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from src.benchmark.package import source
+from tau2_fleet.benchmark.package import source
 
 ROOT = Path(__file__).parents[2]
 
 
 def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run code in a fresh interpreter in a folder."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    environment = {
+        **os.environ,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
     return subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -29,9 +32,9 @@ def test_import_reads_no_env_file_loads_no_heavy_library_and_says_nothing(tmp_pa
     inner.mkdir()
     done = python(
         "import json, os, sys\n"
-        "from src.benchmark.domains import DOMAINS, load_domain\n"
-        "from src.evaluation import metrics, reward\n"
-        "import src.benchmark.prompts\n"
+        "from tau2_fleet.benchmark.domains import DOMAINS, load_domain\n"
+        "from tau2_fleet.evaluation import metrics, reward\n"
+        "import tau2_fleet.benchmark.prompts\n"
         "for name in DOMAINS: load_domain(name).tasks()\n"
         "heavy = ['pandas', 'numpy', 'litellm', 'wandb', 'deepdiff', 'tau2.data_model.simulation']\n"
         "print(json.dumps([[name for name in heavy if name in sys.modules], 'TAU2_FLEET_LEAK' in os.environ]))\n",
@@ -45,7 +48,7 @@ def test_import_reads_no_env_file_loads_no_heavy_library_and_says_nothing(tmp_pa
 def test_the_rest_of_the_package_works_afterwards(before: str, tmp_path: Path) -> None:
     done = python(
         f"{before}\n"
-        "import src.benchmark.domains\n"
+        "import tau2_fleet.benchmark.domains\n"
         "from tau2.utils import show_dict_diff\n"
         "assert 'values_changed' in show_dict_diff({'a': 1}, {'a': 2})\n"
         "import dotenv\n"

@@ -9,9 +9,9 @@ from unittest import mock
 
 import pytest
 
-from src.benchmark import prompts
-from src.benchmark.domains import load_domain
-from src.benchmark.package import AssistantMessage, Message, Task, UserMessage
+from tau2_fleet.benchmark import prompts
+from tau2_fleet.benchmark.domains import load_domain
+from tau2_fleet.benchmark.package import AssistantMessage, Message, Task, UserMessage
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 

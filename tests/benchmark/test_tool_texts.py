@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from src.benchmark.tool_calls import text_of
+from tau2_fleet.benchmark.tool_calls import text_of
 
 
 class Seat(BaseModel):

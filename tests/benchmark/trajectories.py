@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from src.benchmark.domains import Domain
-from src.benchmark.environment import Environment
-from src.benchmark.package import AssistantMessage, Message, Task, ToolCall, UserMessage
-from src.benchmark.prompts import greeting
-from src.evaluation.endings import OURS, TerminationReason
+from tau2_fleet.benchmark.domains import Domain
+from tau2_fleet.benchmark.environment import Environment
+from tau2_fleet.benchmark.package import AssistantMessage, Message, Task, ToolCall, UserMessage
+from tau2_fleet.benchmark.prompts import greeting
+from tau2_fleet.evaluation.termination import OURS, TerminationReason
 
 PACKAGE_ENDINGS = [ending.value for ending in TerminationReason if ending not in OURS]
 
@@ -117,7 +117,7 @@ def _known_values(domain: Domain) -> dict[str, list[Any]]:
         for call in gold_calls(task):
             for name, value in call.arguments.items():
                 values.setdefault(name, []).append(value)
-    fields = domain.world.pristine.agent.database.fields
+    fields = domain.template.pristine.agent.database.fields
     for table, id_name in (("users", "user_id"), ("orders", "order_id"), ("products", "product_id"),
                            ("reservations", "reservation_id"), ("flights", "flight_number")):  # fmt: skip
         if isinstance(fields.get(table), dict):

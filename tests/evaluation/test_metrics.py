@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from src.evaluation.metrics import Estimate, Result, average_reward, clustered_mean, measure, pass_hat
+from tau2_fleet.evaluation.metrics import Estimate, Result, average_reward, clustered_mean, measure, pass_hat
 
 
 def results(trials: dict[str, list[float]], ending: str = "user_stop") -> list[Result]:

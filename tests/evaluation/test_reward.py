@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from src.benchmark.domains import load_domain
-from src.benchmark.package import AssistantMessage, Message, Task, ToolCall, UserMessage
-from src.evaluation.endings import OURS, TerminationReason
-from src.evaluation.reward import Evaluation, NLCheck, evaluate
+from tau2_fleet.benchmark.domains import load_domain
+from tau2_fleet.benchmark.package import AssistantMessage, Message, Task, ToolCall, UserMessage
+from tau2_fleet.evaluation.reward import Evaluation, NLCheck, evaluate
+from tau2_fleet.evaluation.termination import OURS, TerminationReason
 from tests.benchmark.package_side import package, reward_info
 
 KINDS = ["DB", "ENV_ASSERTION", "ACTION", "COMMUNICATE", "NL_ASSERTION"]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from src.batch.outcome import judge_outcome
-from src.batch.schedule import make_schedule
-from src.batch.store import Store
-from src.evaluation.spending import Spending, as_tree, spending_of, total
-from src.simulation.record import Key
+from tau2_fleet.batch.schedule import make_schedule
+from tau2_fleet.evaluation.spending import Spending, as_tree, spending_of, total
+from tau2_fleet.record.line import SimulationKey
+from tau2_fleet.record.store import Store
+from tau2_fleet.run.outcome import judge_outcome
 from tests.batch.records import make_record
 from tests.batch.test_schedule import domain_tasks
 
@@ -57,11 +57,11 @@ def test_a_damaged_call_is_counted_as_far_as_it_can_be_read(damage: dict[str, An
 
 def test_the_summary_splits_what_its_simulations_spent_also_after_a_resume(tmp_path: Path):
     with Store(tmp_path) as store:
-        store.append(make_record(Key("retail", "0", 0), calls=CALLS, reason="infrastructure_error"))
-        store.append(make_record(Key("retail", "0", 0), calls=CALLS))
-        store.append(make_record(Key("airline", "0", 0), calls=CALLS))
+        store.append(make_record(SimulationKey("retail", "0", 0), calls=CALLS, reason="infrastructure_error"))
+        store.append(make_record(SimulationKey("retail", "0", 0), calls=CALLS))
+        store.append(make_record(SimulationKey("airline", "0", 0), calls=CALLS))
     with Store(tmp_path) as store:
-        store.append(make_record(Key("retail", "1", 0), calls=CALLS))
+        store.append(make_record(SimulationKey("retail", "1", 0), calls=CALLS))
         schedule = make_schedule(domain_tasks({"retail": 2}), seed=300, num_trials=1)
         told = judge_outcome(schedule, store).as_dict()
     assert told["replies_with_markup"] == 2

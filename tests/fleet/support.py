@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from src.fleet.plan import PoolKind, PoolSpec
-from src.fleet.settings import Device, ServerSettings
-from src.fleet.watch import WatchSettings
-from src.telemetry.events import Event, subscribe
+from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.settings import Device, ServerSettings
+from tau2_fleet.fleet.watch import WatchSettings
+from tau2_fleet.telemetry.events import Event, subscribe
 
 FAKE = Path(__file__).parent / "fakes" / "fake_vllm.py"
 QUICK = WatchSettings(
@@ -111,4 +111,4 @@ def heard() -> Iterator[list[Event]]:
 def environment_for_runs() -> dict[str, str]:
     """For runner processes of tests: the checkout importable."""
     root = Path(__file__).resolve().parents[2]
-    return {**os.environ, "PYTHONPATH": str(root)}
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from src.fleet.diagnose import diagnose
-from src.fleet.preflight import find_markup
-from src.fleet.sampler import Metrics, parse_metrics
+from tau2_fleet.fleet.diagnose import diagnose
+from tau2_fleet.fleet.pool_check import find_markup
+from tau2_fleet.fleet.sampler import ReplicaMetrics, parse_metrics
 
 NOISE = "INFO 11-22 15:00:00 [api_server.py:1] vLLM API server version 0.32.0\n"
 TAIL = "\n/usr/lib/resource_tracker.py:254: UserWarning: resource_tracker: There appear to be 1 leaked objects\n"
@@ -114,5 +114,5 @@ vllm:generation_tokens_created{engine="0",model_name="m"} 1.7e+09
     assert (found.running, found.waiting, found.prefix_queries, found.prefix_hits) == (7.0, 1.0, 1.5e6, 1.2e6)
     assert (found.prompt_tokens, found.generation_tokens) == (100.0, 50.0)
     old = 'vllm:gpu_cache_usage_perc{model_name="m"} 0.5\nvllm:gpu_prefix_cache_queries_total{model_name="m"} 8.0\n'
-    assert parse_metrics(old) == Metrics(kv_use=0.5, prefix_queries=8.0)
-    assert parse_metrics("") == Metrics()
+    assert parse_metrics(old) == ReplicaMetrics(kv_use=0.5, prefix_queries=8.0)
+    assert parse_metrics("") == ReplicaMetrics()

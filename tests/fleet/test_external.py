@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import UserError
-from src.fleet.external import ExternalServers, clean_url, read_key, read_model_config, write_model_config
-from src.fleet.plan import PoolKind
-from src.fleet.pools import LocalModel, pool_specs
-from src.fleet.settings import ServerKind, ServerSettings
+from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.external import ExternalServers, clean_url, read_key, read_model_config, write_model_config
+from tau2_fleet.fleet.plan import PoolKind
+from tau2_fleet.fleet.pools import LocalModel, pool_specs
+from tau2_fleet.fleet.settings import ServerKind, ServerSettings
 
 OLD_FILE = """{
     "/ckpt/model": [{"ip_addr": "127.0.0.1", "port": "1900"}, {"ip_addr": "10.0.0.7", "port": 1901}],

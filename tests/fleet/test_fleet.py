@@ -15,13 +15,13 @@ import aiohttp
 import psutil
 import pytest
 
-from src.errors import UserError
-from src.fleet.fleet import Fleet, lease, shutdown
-from src.fleet.plan import PoolKind, PoolSpec
-from src.fleet.replica import Phase
-from src.fleet.settings import Routing
-from src.llm.types import Endpoint, FatalModelError
-from src.telemetry.events import ReplicaSample, ReplicaState
+from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.fleet import Fleet, lease, shutdown
+from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.replica import Phase
+from tau2_fleet.fleet.settings import Routing
+from tau2_fleet.llm.types import Endpoint, FatalModelError
+from tau2_fleet.telemetry.events import ReplicaSample, ReplicaState
 from tests.fleet.support import QUICK, children_of, fake_pool, fake_settings, gone, heard, until
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.errors import UserError
-from src.fleet.gpus import Gpu, visible_devices
-from src.fleet.plan import PoolKind, PoolSpec, plan
-from src.fleet.prepare import choose_devices
-from src.fleet.settings import Device, ServerSettings
+from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.gpus import Gpu, visible_devices
+from tau2_fleet.fleet.plan import PoolKind, PoolSpec, plan
+from tau2_fleet.fleet.prepare import choose_devices
+from tau2_fleet.fleet.settings import Device, ServerSettings
 
 AGENT = PoolSpec("agent", PoolKind.vllm, model="/m", num=4, may_shrink=True)
 USER = PoolSpec("user", PoolKind.vllm, model="/u", num=1, num_key="user_llm.pool.num")
@@ -130,7 +130,7 @@ def test_named_gpus_are_taken_in_the_place_of_the_visible_ones(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     there = [Gpu(n, f"GPU-{n}", "H200", 2**37, 2**36 if n == 3 else 0) for n in range(4)]
-    monkeypatch.setattr("src.fleet.prepare.gpus", lambda: there)
+    monkeypatch.setattr("tau2_fleet.fleet.prepare.gpus", lambda: there)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert choose_devices(ServerSettings(), "vllm") == ["0"]
     assert not caplog.messages

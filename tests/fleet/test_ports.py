@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import UserError
-from src.fleet import ports
-from src.fleet.fleet import Fleet
-from src.fleet.launch import cache_root
-from src.fleet.ports import PortBook, free_ports, holder, is_free, wait_until_free
+from tau2_fleet.errors import UserError
+from tau2_fleet.fleet import ports
+from tau2_fleet.fleet.fleet import Fleet
+from tau2_fleet.fleet.launch import cache_root
+from tau2_fleet.fleet.ports import PortBook, free_ports, holder, is_free, wait_until_free
 from tests.fleet.support import QUICK, environment_for_runs, fake_pool, fake_settings
 
 
@@ -59,7 +59,7 @@ def test_free_ports_are_different_and_free() -> None:
 
 
 def test_a_run_waits_for_the_dying_servers_of_the_one_before(tmp_path: Path) -> None:
-    """The first runner is killed; its deaf servers hold their ports until the guard has ended them."""
+    """The first runner is killed; its deaf servers hold their ports until the reaper has ended them."""
     first = subprocess.Popen(
         [sys.executable, "-m", "tests.fleet.fakes.runner", str(tmp_path), "wait"],
         stdout=subprocess.PIPE,

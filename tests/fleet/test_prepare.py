@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from src.errors import UserError
-from src.fleet import prepare
-from src.fleet.external import read_model_config
-from src.fleet.fleet import Fleet
+from tau2_fleet.errors import UserError
+from tau2_fleet.fleet import prepare
+from tau2_fleet.fleet.external import read_model_config
+from tau2_fleet.fleet.fleet import Fleet
 from tests.fleet.support import fake_pool, fake_settings, gone
 
 

@@ -10,9 +10,9 @@ from itertools import count
 
 import pytest
 
-from src.fleet.routing import PoolRouter
-from src.fleet.settings import Routing
-from src.llm.types import Endpoint, FatalModelError
+from tau2_fleet.fleet.routing import PoolRouter
+from tau2_fleet.fleet.settings import Routing
+from tau2_fleet.llm.types import Endpoint, FatalModelError
 
 
 def endpoint(number: int) -> Endpoint:

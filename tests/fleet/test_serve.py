@@ -1,4 +1,4 @@
-"""`python -m src.serve`: a fleet alone, the files it leaves, and a run's fleet that uses them."""
+"""`tau2-fleet serve`: a fleet alone, the files it leaves, and a run's fleet that uses them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from src.fleet.fleet import Fleet
-from src.fleet.pools import pool_specs
-from src.fleet.ports import free_ports, is_free
-from src.fleet.settings import ServerKind, ServerSettings
+from tau2_fleet.fleet.fleet import Fleet
+from tau2_fleet.fleet.pools import pool_specs
+from tau2_fleet.fleet.ports import free_ports, is_free
+from tau2_fleet.fleet.settings import ServerKind, ServerSettings
 from tests.fleet.support import QUICK, environment_for_runs, wait_for
 
 SMOKE = ["experiment=smoke", "server.num=2"]
@@ -24,7 +24,7 @@ SMOKE = ["experiment=smoke", "server.num=2"]
 
 def serve(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "src.serve", *arguments],
+        [sys.executable, "-m", "tau2_fleet", "serve", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -88,7 +88,7 @@ def test_ctrl_c_while_the_servers_start_ends_them(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["server.nmu=3"], "nmu"),
-        (["--multirun", "seed=1,2"], "--multirun: src.serve takes keys"),
+        (["--multirun", "seed=1,2"], "--multirun: tau2_fleet.run.serve takes keys"),
         (["server=external", "server.endpoints=[http://h:9]", "judge=none", "experts=none"], "nothing to serve"),
         (["agent.model=/no/such/checkpoint", "experts=none", "user_llm=simulated", "server.executable=true"],
          "agent.model=/no/such/checkpoint: there is no such directory"),

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.llm.factory import build
-from src.llm.http import HttpPool
-from src.llm.model import Model
-from src.llm.settings import ModelSettings, PriceSettings, Provider
-from src.llm.types import Endpoint, ToolCallText
+from tau2_fleet.llm.factory import build
+from tau2_fleet.llm.http import HttpPool
+from tau2_fleet.llm.model import Model
+from tau2_fleet.llm.settings import ModelSettings, PriceSettings, Provider
+from tau2_fleet.llm.types import Endpoint, ToolCallText
 from tests.llm.serving import Answer, Hand, OneByOne, Server, json_answer
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from src.llm.clock import Clock
-from src.llm.types import CallStats, Endpoint
+from tau2_fleet.llm.clock import Clock
+from tau2_fleet.llm.types import CallStats, Endpoint
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.llm.claude_history import Block, claude_history
-from src.llm.types import ChatMessage, ToolCallText
+from tau2_fleet.llm.claude_history import Block, claude_history
+from tau2_fleet.llm.types import ChatMessage, ToolCallText
 
 
 def text(value: str) -> Block:

@@ -15,11 +15,11 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.llm.context import Context
-from src.llm.http import HttpPool
-from src.llm.provider import Answer
-from src.llm.settings import ModelSettings
-from src.llm.types import (
+from tau2_fleet.llm.context import Context
+from tau2_fleet.llm.http import HttpPool
+from tau2_fleet.llm.provider import ProviderAnswer
+from tau2_fleet.llm.settings import ModelSettings
+from tau2_fleet.llm.types import (
     CallStats,
     ChatMessage,
     ChatRequest,
@@ -55,7 +55,7 @@ class Counting:
     counted: int = 0
     call_type: str = "vllm"
 
-    async def ask(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> Answer:
+    async def ask(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> ProviderAnswer:
         raise AssertionError
 
     async def context_tokens(self, session: str) -> int | None:

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from src.llm.factory import Limiters
-from src.llm.failures import Failure
-from src.llm.http import HttpPool
-from src.llm.model import Model
-from src.llm.openai_compatible import OpenAICompatible
-from src.llm.retry import RetryPolicy
-from src.llm.settings import ModelSettings
-from src.llm.types import (
+from tau2_fleet.llm.factory import Limiters
+from tau2_fleet.llm.failures import Failure
+from tau2_fleet.llm.http import HttpPool
+from tau2_fleet.llm.model import Model
+from tau2_fleet.llm.openai_compatible import OpenAICompatible
+from tau2_fleet.llm.retry import RetryPolicy
+from tau2_fleet.llm.settings import ModelSettings
+from tau2_fleet.llm.types import (
     CallStats,
     ChatMessage,
     ChatRequest,

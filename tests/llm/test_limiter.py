@@ -1,4 +1,4 @@
-"""429 lowers a provider's concurrency, replies raise it slowly, and a hopeless model is given up."""
+"""429 lowers a provider's concurrency, replies raise it slowly, and a fatal model is given up."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import math
 import pytest
 from aiohttp import web
 
-from src.llm.factory import Limiters
-from src.llm.failures import Cause, Failure
-from src.llm.http import HttpPool
-from src.llm.limiter import Circuit, Limiter
-from src.llm.settings import ModelSettings, PoolSettings, Provider
-from src.llm.types import ChatMessage, ChatRequest
+from tau2_fleet.llm.factory import Limiters
+from tau2_fleet.llm.failures import Cause, Failure
+from tau2_fleet.llm.http import HttpPool
+from tau2_fleet.llm.limiter import Circuit, Limiter
+from tau2_fleet.llm.settings import ModelSettings, PoolSettings, Provider
+from tau2_fleet.llm.types import ChatMessage, ChatRequest
 from tests.llm.dialects import OPENAI
 from tests.llm.serving import Hand, serving, status_answer
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import UserError
-from src.llm.http import HttpPool
-from src.llm.preflight import preflight
-from src.llm.settings import ModelSettings, Provider
+from tau2_fleet.errors import UserError
+from tau2_fleet.llm.http import HttpPool
+from tau2_fleet.llm.preflight import preflight
+from tau2_fleet.llm.settings import ModelSettings, Provider
 from tests.llm.dialects import CLAUDE, OPENAI
 from tests.llm.serving import Server, serving, status_answer
 
@@ -87,7 +87,7 @@ def test_fleets_are_not_asked() -> None:
 
 
 def test_clients_of_other_providers_are_imported_only_when_needed() -> None:
-    code = "import sys, src.llm.factory, src.llm.preflight, src.llm.openai_compatible\n" + (
+    code = "import sys, tau2_fleet.llm.factory, tau2_fleet.llm.preflight, tau2_fleet.llm.openai_compatible\n" + (
         "print([name for name in ('litellm', 'anthropic', 'openai', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -98,9 +98,9 @@ def test_litellm_reads_no_env_file_of_parent_folders(tmp_path: Path) -> None:
     folder = tmp_path / "deep"
     folder.mkdir()
     (folder.parent / ".env").write_text("STRAY_KEY=found\n")
-    code = "import os, src.llm.litellm_any\nprint(os.environ.get('STRAY_KEY'))"
+    code = "import os, tau2_fleet.llm.litellm_any\nprint(os.environ.get('STRAY_KEY'))"
     root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder, env=environment
     )

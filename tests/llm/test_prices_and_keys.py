@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import UserError
-from src.llm.keys import Key, find_key, key_name
-from src.llm.prices import Price, PriceTable
-from src.llm.settings import ModelSettings, PoolSettings, PriceSettings, Provider
-from src.llm.types import Usage
+from tau2_fleet.errors import UserError
+from tau2_fleet.llm.keys import Key, find_key, key_name
+from tau2_fleet.llm.prices import Price, PriceTable
+from tau2_fleet.llm.settings import ModelSettings, PoolSettings, PriceSettings, Provider
+from tau2_fleet.llm.types import Usage
 
 ROOT = Path(__file__).resolve().parents[2]
 

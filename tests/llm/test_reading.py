@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.llm.completion import decode_completion
-from src.llm.failures import Cause, Failure, failure_of_response, short
-from src.llm.markup import MarkupWatch, find_markup
-from src.llm.thinking import split
-from src.llm.types import ChatMessage, ToolCallText
+from tau2_fleet.llm.completion import decode_completion
+from tau2_fleet.llm.failures import Cause, Failure, failure_of_response, short
+from tau2_fleet.llm.markup import MarkupWatch, find_markup
+from tau2_fleet.llm.thinking import split
+from tau2_fleet.llm.types import ChatMessage, ToolCallText
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from src.errors import UserError
-from src.llm.claude_history import OPENING
-from src.llm.factory import build
-from src.llm.http import HttpPool
-from src.llm.settings import ModelSettings, Provider
-from src.llm.types import ChatMessage, ChatRequest, Endpoint, ModelError, ToolCallText, ToolSet
+from tau2_fleet.errors import UserError
+from tau2_fleet.llm.claude_history import OPENING
+from tau2_fleet.llm.factory import build
+from tau2_fleet.llm.http import HttpPool
+from tau2_fleet.llm.settings import ModelSettings, Provider
+from tau2_fleet.llm.types import ChatMessage, ChatRequest, Endpoint, ModelError, ToolCallText, ToolSet
 from tests.llm.dialects import ALL, CLAUDE, LITELLM, OPENAI, VLLM, ClaudeDialect, Dialect
 from tests.llm.serving import OneByOne, Seen, serving
 

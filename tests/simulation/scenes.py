@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from src.benchmark import prompts
-from src.benchmark.domains import load_domain
-from src.llm.types import CallStats, ChatRequest, ModelError, Reply, ToolCallText, Usage
-from src.simulation.conversation import Rules
-from src.simulation.experts import ExpertCard
-from src.simulation.record import Key, Record
-from src.simulation.simulate import Job, Simulation
-from src.simulation.stage import Cast, Play, Stage
+from tau2_fleet.agents.expert_handoff import ExpertCard
+from tau2_fleet.benchmark import prompts
+from tau2_fleet.benchmark.domains import load_domain
+from tau2_fleet.llm.types import CallStats, ChatRequest, ModelError, Reply, ToolCallText, Usage
+from tau2_fleet.record.line import Record, SimulationKey
+from tau2_fleet.simulation.conversation import Rules
+from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings
+from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 
 TASK = "create_task_1"
 CREATE = ("create_task", '{"user_id": "user_1", "title": "Important Meeting"}')
@@ -78,6 +78,10 @@ def simulate(
     domain = load_domain("mock")
     chosen = task or domain.tasks("base", ids=[task_id])[0]
     rules = Rules(stop_tokens=prompts.STOP_TOKENS, solo_stop=prompts.solo_stop()[1])
-    cast = Cast(agent, user, judge, experts or {})
-    stage = Stage(domain, Play("run", cast, rules, expert_cards=cards(list(experts or {})), **play))
-    return asyncio.run(Simulation(stage, chosen, Job(Key("mock", chosen.id, 0), 7, 0), lambda *_: None).run())
+    clients = ModelClients(agent, user, judge, experts or {})
+    context = DomainContext(
+        domain, SimulationSettings("run", clients, rules, expert_cards=cards(list(experts or {})), **play)
+    )
+    return asyncio.run(
+        Simulation(context, chosen, SimulationJob(SimulationKey("mock", chosen.id, 0), 7, 0), lambda *_: None).run()
+    )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from src.llm.types import CallStats, ChatRequest, Reply, ToolCallText, Usage
+from tau2_fleet.llm.types import CallStats, ChatRequest, Reply, ToolCallText, Usage
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from unittest.mock import patch
 
 import pytest
 
-from src.benchmark.domains import Domain, load_domain
-from src.simulation.conversation import Rules
-from src.simulation.record import Key
-from src.simulation.settings import AgentMode
-from src.simulation.simulate import Job, Simulation
-from src.simulation.stage import Cast, Play, Stage, playable
+from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.record.line import SimulationKey
+from tau2_fleet.simulation.conversation import Rules
+from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings, playable
+from tau2_fleet.simulation.settings import AgentMode
+from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 from tests.simulation.scripted import Line, ScriptedModel, random_lines
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -64,10 +64,12 @@ def scene(domain: Domain, task: Any, seed: int, mode: AgentMode) -> tuple[list[L
 
 def ours(domain: Domain, task: Any, agent: list[Line], user: list[Line], rules: Rules, mode: AgentMode) -> Outcome:
     agent_model, user_model = ScriptedModel(agent), ScriptedModel(user)
-    stage = Stage(domain, Play("run", Cast(agent_model, user_model), rules, mode=mode))
+    context = DomainContext(domain, SimulationSettings("run", ModelClients(agent_model, user_model), rules, mode=mode))
     steps = []
-    simulation = Simulation(stage, task, Job(Key(domain.name, task.id, 0), 7, 0), lambda digest, text: None)
-    with patch("src.simulation.conversation.emit", lambda event: steps.append(type(event).__name__)):
+    simulation = Simulation(
+        context, task, SimulationJob(SimulationKey(domain.name, task.id, 0), 7, 0), lambda digest, text: None
+    )
+    with patch("tau2_fleet.simulation.conversation.emit", lambda event: steps.append(type(event).__name__)):
         record = asyncio.run(simulation.run())
     assert record.error is None, record.error
     return Outcome(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from src.batch.store import Store
-from src.llm.types import ToolCallText
-from src.simulation.record import Key, decode_line, encode_line, read_line
-from src.simulation.translate import MOST_NESTED, NOT_A_JSON_OBJECT, parse_call
+from tau2_fleet.llm.message_views import MOST_NESTED, NOT_A_JSON_OBJECT, parse_call
+from tau2_fleet.llm.types import ToolCallText
+from tau2_fleet.record.line import SimulationKey, decode_line, encode_line, read_line
+from tau2_fleet.record.store import Store
 from tests.batch.records import make_record
 from tests.simulation.scenes import CREATE, Lines, reply, simulate
 
@@ -54,7 +54,7 @@ def test_a_line_is_written_and_read_whatever_a_record_holds(depth: int, odd: obj
     value = odd
     for _ in range(depth):
         value = {"a": [value]}
-    record = make_record(Key("mock", "1", 0))
+    record = make_record(SimulationKey("mock", "1", 0))
     record.messages[0]["raw_data"] = value
     found = read_line(encode_line(record))
     assert found is not None

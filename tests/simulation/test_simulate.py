@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from src.benchmark.domains import load_domain
-from src.llm.types import ContextOverflowError, DeadlineError, FatalModelError, ModelError, ToolCallText
-from src.simulation.settings import AgentMode
-from src.simulation.translate import NOT_A_JSON_OBJECT, parse_call
+from tau2_fleet.benchmark.domains import load_domain
+from tau2_fleet.llm.message_views import NOT_A_JSON_OBJECT, parse_call
+from tau2_fleet.llm.types import ContextOverflowError, DeadlineError, FatalModelError, ModelError, ToolCallText
+from tau2_fleet.simulation.settings import AgentMode
 from tests.simulation.scenes import CREATE, Lines, reply, simulate
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from src.telemetry.events import LLMCall, Scope, ToolCallDone, current_scope
+from tau2_fleet.telemetry.events import LLMCall, Scope, ToolCallDone, current_scope
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from src.telemetry.events import (
+from tau2_fleet.telemetry.events import (
     Event,
     LLMCall,
     ReplicaSample,
@@ -19,7 +19,7 @@ from src.telemetry.events import (
     StepComplete,
     ToolCallDone,
 )
-from src.telemetry.profile import encode
+from tau2_fleet.telemetry.profile_writer import encode
 
 STARTED = 1_766_484_900.0
 """Epoch second at which every made run begins."""

@@ -7,9 +7,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from src.telemetry.events import SimulationDone, StepComplete
-from src.telemetry.levels import INFO, PROFILE, USER_JUDGE
-from src.telemetry.lines import event_line, level_of, stamp
+from tau2_fleet.telemetry.events import SimulationDone, StepComplete
+from tau2_fleet.telemetry.levels import INFO, PROFILE, USER_JUDGE
+from tau2_fleet.telemetry.lines import event_line, level_of, stamp
 from tests.telemetry.events_of import llm_call, simulation, tool_call
 
 TELECOM_ID = "[mobile_data_issue]user_abroad_roaming_enabled_off|bad_network_preference[PERSONA:None]"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from src.telemetry import secrets
-from src.telemetry.levels import DEBUG, INFO, PROFILE, WARNING, LogLevel
-from src.telemetry.logs import setup
+from tau2_fleet.telemetry import secrets
+from tau2_fleet.telemetry.levels import DEBUG, INFO, PROFILE, WARNING, LogLevel
+from tau2_fleet.telemetry.logs import setup
 from tests.telemetry.events_of import simulation
 
 LINE = re.compile(r"\[[A-Z_]+\] \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} task=\S+ trial=\S+ thread=\S+ ")
@@ -62,7 +62,7 @@ def test_at_profile_the_lines_go_to_stdout_too_and_none_is_doubled(
 
 def test_lines_and_warnings_reach_a_pipe_once_each(tmp_path: Path) -> None:
     script = (
-        "import logging, sys\nfrom pathlib import Path\nfrom src.telemetry.logs import setup\n"
+        "import logging, sys\nfrom pathlib import Path\nfrom tau2_fleet.telemetry.logs import setup\n"
         "with setup(Path(sys.argv[1]), 15) as logs:\n"
         "    logs.line(15, '[PROFILE] type=llm_call duration_ms=10.00')\n"
         "    logging.getLogger('src.x').warning('careful')\n"
@@ -168,7 +168,7 @@ def test_a_torn_line_on_a_full_disk_does_not_keep_a_run_from_going_on(tmp_path: 
     code = f"""
 import resource
 from pathlib import Path
-from src.telemetry.logs import setup
+from tau2_fleet.telemetry.logs import setup
 resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))
 with setup(Path({str(tmp_path)!r}), 20) as logs:
     logs.line(20, "lost")

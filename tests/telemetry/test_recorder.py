@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from src.telemetry import events
-from src.telemetry.events import (
+from tau2_fleet.display.progress import Mode, Progress
+from tau2_fleet.telemetry import events
+from tau2_fleet.telemetry.events import (
     Event,
     GpuSample,
     LLMCall,
@@ -24,13 +25,12 @@ from src.telemetry.events import (
     StepComplete,
     emit,
 )
-from src.telemetry.levels import INFO, PROFILE
-from src.telemetry.logs import setup
-from src.telemetry.profile import TYPES
-from src.telemetry.progress import Mode, Progress
-from src.telemetry.recorder import Recorder
-from src.telemetry.secrets import Redactor
-from src.telemetry.trace import TraceWriter
+from tau2_fleet.telemetry.levels import INFO, PROFILE
+from tau2_fleet.telemetry.logs import setup
+from tau2_fleet.telemetry.profile_writer import TYPES
+from tau2_fleet.telemetry.recorder import Recorder
+from tau2_fleet.telemetry.secrets import Redactor
+from tau2_fleet.telemetry.trace import TraceWriter
 from tests.telemetry.events_of import llm_call, simulation, tool_call
 
 
@@ -110,8 +110,8 @@ def test_a_resumed_run_appends_to_its_profile(tmp_path: Path) -> None:
 
 def test_a_killed_run_loses_at_most_the_last_second_of_events(tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom src.telemetry.recorder import Recorder\n"
-        "from src.telemetry.events import StepComplete, emit\n"
+        "import sys, time\nfrom pathlib import Path\nfrom tau2_fleet.telemetry.recorder import Recorder\n"
+        "from tau2_fleet.telemetry.events import StepComplete, emit\n"
         "with Recorder(Path(sys.argv[1])):\n"
         "    emit(StepComplete(1.0, 'agent', 'env', 1))\n"
         "    sys.stdin.read()\n"
@@ -165,7 +165,7 @@ def test_an_event_costs_at_most_20_microseconds(tmp_path: Path, monkeypatch: pyt
     progress = Progress({"retail": 100}, mode=Mode.off)
     count = 1000
     secrets = Redactor(f"key-number-{number:04d}" for number in range(8))
-    monkeypatch.setattr("src.telemetry.files.redactor", secrets)
+    monkeypatch.setattr("tau2_fleet.telemetry.line_writer.redactor", secrets)
     trace = TraceWriter(tmp_path / "trace.json")
     with (
         setup(tmp_path, INFO) as logs,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from src.telemetry.events import (
+from tau2_fleet.telemetry.events import (
     GpuSample,
     ReplicaSample,
     ReplicaState,
@@ -18,8 +18,8 @@ from src.telemetry.events import (
     emit,
     subscribe,
 )
-from src.telemetry.recorder import Recorder
-from src.telemetry.trace import Lanes, TraceWriter
+from tau2_fleet.telemetry.recorder import Recorder
+from tau2_fleet.telemetry.trace import Lanes, TraceWriter
 from tests.telemetry.events_of import llm_call, simulation, tool_call
 
 REQUIRED = {"X": {"name", "ts", "dur", "pid", "tid"}, "C": {"name", "ts", "pid", "args"}, "M": {"name", "pid", "args"},

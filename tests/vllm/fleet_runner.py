@@ -11,10 +11,10 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from src.fleet.fleet import lease, shutdown
-from src.fleet.guard import shared_guard
-from src.fleet.plan import PoolKind, PoolSpec
-from src.fleet.settings import ServerSettings
+from tau2_fleet.fleet.fleet import lease, shutdown
+from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.reaper.reaper import shared_reaper
+from tau2_fleet.fleet.settings import ServerSettings
 
 
 async def run(executable: str, model: str, flags: list[str], folder: Path, until: str) -> None:
@@ -51,7 +51,7 @@ async def run(executable: str, model: str, flags: list[str], folder: Path, until
 
 
 def report(folder: Path, port: int | None) -> None:
-    guard = shared_guard(folder / "guard.log").pid
+    guard = shared_reaper(folder / "guard.log").pid
     pids = [one.pid for one in psutil.Process().children(recursive=True)]
     print(json.dumps({"guard": guard, "pids": pids, "port": port}), flush=True)
 

@@ -21,13 +21,13 @@ import aiohttp
 import psutil
 import pytest
 
-from src.errors import UserError
-from src.fleet.fleet import Fleet, lease, shutdown
-from src.fleet.plan import PoolKind, PoolSpec
-from src.fleet.ports import is_free
-from src.fleet.routing import PoolRouter
-from src.fleet.settings import ServerSettings
-from src.telemetry.events import Event, ReplicaSample, ReplicaState, subscribe
+from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.fleet import Fleet, lease, shutdown
+from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.ports import is_free
+from tau2_fleet.fleet.routing import PoolRouter
+from tau2_fleet.fleet.settings import ServerSettings
+from tau2_fleet.telemetry.events import Event, ReplicaSample, ReplicaState, subscribe
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 240.0

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from src.llm.factory import build
-from src.llm.http import HttpPool
-from src.llm.model import Model
-from src.llm.settings import ModelSettings, Provider
-from src.llm.types import (
+from tau2_fleet.llm.factory import build
+from tau2_fleet.llm.http import HttpPool
+from tau2_fleet.llm.model import Model
+from tau2_fleet.llm.settings import ModelSettings, Provider
+from tau2_fleet.llm.types import (
     CallStats,
     ChatMessage,
     ChatRequest,
@@ -169,7 +169,7 @@ def test_a_repeated_prompt_comes_from_the_cache(server: str) -> None:
 def test_the_context_and_the_exact_count_come_from_the_server(server: str) -> None:
     async def run() -> tuple[int | None, int | None, int]:
         async with HttpPool() as http:
-            from src.llm.openai_compatible import OpenAICompatible
+            from tau2_fleet.llm.openai_compatible import OpenAICompatible
 
             settings = ModelSettings(Provider.vllm, "tiny", max_output_tokens=16)
             backend = OpenAICompatible(settings, http, router=OneServer(server))

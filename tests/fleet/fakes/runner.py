@@ -1,4 +1,4 @@
-"""A runner for the tests of the guard: starts a fleet of fake servers, prints its pids, then does as it is told."""
+"""A runner for the tests of the reaper: starts a fleet of fake servers, prints its pids, then does as it is told."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
-from src.fleet.fleet import lease, shutdown
-from src.fleet.guard import shared_guard
+from tau2_fleet.fleet.fleet import lease, shutdown
+from tau2_fleet.fleet.reaper.reaper import shared_reaper
 from tests.fleet.support import QUICK, children_of, fake_pool, fake_settings, until
 
 
@@ -24,7 +24,7 @@ async def run(folder: Path, behaviour: str) -> None:
         kin = [pid for number in (0, 1) for pid in children_of(fleet.logs / f"agent-{number}.log")]
         if behaviour == "fork" and os.fork() == 0:
             signal.pause()  # a child that has inherited every open file and outlives its parent
-        told = {"servers": servers, "kin": kin, "guard": shared_guard(folder / "guard.log").pid}
+        told = {"servers": servers, "kin": kin, "guard": shared_reaper(folder / "reaper.log").pid}
         print(json.dumps(told | {"ports": [status.port for status in fleet.status()]}), flush=True)
         if behaviour == "raise":
             raise RuntimeError("a fault of the program")

@@ -1,1 +1,0 @@
-"""Reads finished run directories for people: trajectories for `src.show`, times and costs for `src.analyze`."""

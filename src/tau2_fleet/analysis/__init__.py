@@ -1,0 +1,1 @@
+"""Reads finished run directories for people: trajectories, rewards, times and costs."""

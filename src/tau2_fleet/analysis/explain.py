@@ -1,0 +1,168 @@
+"""Says why a simulation has the reward it has, from its record alone; `tau2-fleet show` prints it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tau2_fleet.errors import UserError
+from tau2_fleet.record.overview import Json
+
+_REGULAR = ("user_stop", "agent_stop")
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedCall:
+    """A tool call, gold or made."""
+
+    name: str
+    arguments: dict[str, Any]
+    requestor: str
+    error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GoldCheck:
+    """A gold action, whether some call matched it, and the calls of its name that did not."""
+
+    gold: ComparedCall
+    matched: bool
+    nearest: tuple[ComparedCall, ...] = ()
+
+    def differing(self, call: ComparedCall) -> list[str]:
+        """Arguments in which a call differs from the gold action: `item: "9" instead of "7"`."""
+        differences = []
+        for name in {**self.gold.arguments, **call.arguments}:
+            wanted, given = self.gold.arguments.get(name, _ABSENT), call.arguments.get(name, _ABSENT)
+            if wanted != given:
+                differences.append(f"{name}: {_shown(given)} instead of {_shown(wanted)}")
+        return differences
+
+
+class _Absent:
+    pass
+
+
+_ABSENT = _Absent()
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is _ABSENT else repr(value)
+
+
+def calls_made(record: Json) -> list[ComparedCall]:
+    """All tool calls of a trajectory in order, with whether they failed."""
+    failed = {
+        (message.get("id"), message.get("requestor")): bool(message.get("error"))
+        for message in _messages(record)
+        if message.get("role") == "tool"
+    }
+    return [
+        ComparedCall(
+            str(call.get("name")),
+            call.get("arguments") or {},
+            str(call.get("requestor", message.get("role"))),
+            failed.get((call.get("id"), call.get("requestor")), False),
+        )
+        for message in _messages(record)
+        for call in message.get("tool_calls") or ()
+    ]
+
+
+def gold_checks(record: Json) -> list[GoldCheck]:
+    """The gold actions as the reward checked them; empty when the run ended before it could."""
+    made = calls_made(record)
+    checks = []
+    for check in (record.get("reward_info") or {}).get("action_checks") or ():
+        action = check["action"]
+        gold = ComparedCall(action["name"], action.get("arguments") or {}, str(action.get("requestor", "assistant")))
+        matched = bool(check["action_match"])
+        nearest = () if matched else tuple(call for call in made if call.name == gold.name)
+        checks.append(GoldCheck(gold, matched, nearest))
+    return checks
+
+
+def gold_checks_of_task(record: Json) -> list[GoldCheck]:
+    """The same from the benchmark's task, for records whose run ended before the reward looked at the actions.
+
+    Empty where the task cannot be found: another data directory, a task file of one's own.
+    """
+    from tau2_fleet.benchmark.domains import load_domain
+
+    try:
+        domain = load_domain(record["domain"])
+        tasks = [task for name in domain.task_sets() for task in domain.tasks(name) if task.id == record["task_id"]]
+    except UserError:
+        return []
+    criteria = tasks[0].evaluation_criteria if tasks else None
+    made = calls_made(record)
+    checks = []
+    for action in (criteria.actions if criteria is not None else None) or ():
+        gold = ComparedCall(action.name, action.arguments, action.requestor)
+        wanted = action.arguments if action.compare_args is None else dict.fromkeys(action.compare_args)
+        matched = any(
+            call.name == gold.name and all(call.arguments.get(name) == gold.arguments.get(name) for name in wanted)
+            for call in made
+        )
+        nearest = () if matched else tuple(call for call in made if call.name == gold.name)
+        checks.append(GoldCheck(gold, matched, nearest))
+    return checks
+
+
+def other_calls(record: Json, gold: list[GoldCheck]) -> Counter[str]:
+    """How often tools were called that no gold action names."""
+    named = {check.gold.name for check in gold}
+    return Counter(call.name for call in calls_made(record) if call.name not in named)
+
+
+def reasons(record: Json) -> Iterator[str]:
+    """Why the reward is not 1, the decisive reason first; nothing for a reward of 1."""
+    if float(record.get("reward") or 0.0) >= 1 - 1e-6:
+        return
+    ending = str(record.get("termination_reason"))
+    if ending not in _REGULAR:
+        error = record.get("error")
+        yield f"it ended as {ending}, which is never rewarded" + (f": {error}" if error else "")
+    info = record.get("reward_info") or {}
+    basis = info.get("reward_basis") or list(record.get("sub_rewards") or {})
+    counted = "" if info.get("reward_basis") else " (would have counted)"
+    failed = [kind for kind in basis if (record.get("sub_rewards") or {}).get(kind, 1.0) < 1 - 1e-6]
+    for kind in failed:
+        yield f"{kind}{counted if ending not in _REGULAR else ''}: {_detail(kind, record, info)}"
+
+
+def _detail(kind: str, record: Json, info: Json) -> str:
+    if kind == "DB":
+        count = len(record.get("db_diff") or ())
+        return f"the database differs from the one after the gold actions in {count} field{'' if count == 1 else 's'}"
+    if kind == "ACTION":
+        missing = [check.gold.name for check in gold_checks(record) if not check.matched]
+        return "no call matches " + ", ".join(missing) if missing else "gold actions are missing"
+    if kind == "COMMUNICATE":
+        facts = [check["info"] for check in info.get("communicate_checks") or () if not check["met"]]
+        return "the agent never said " + ", ".join(repr(fact) for fact in facts) if facts else "a fact was never said"
+    if kind == "ENV_ASSERTION":
+        unmet = [_assertion(check) for check in info.get("env_assertions") or () if not check["met"]]
+        return "not so at the end: " + "; ".join(unmet) if unmet else "an assertion does not hold at the end"
+    if kind == "NL_ASSERTION":
+        unmet = [
+            f"{check['nl_assertion']!r} ({check.get('justification')})"
+            for check in info.get("nl_assertions") or ()
+            if not check["met"]
+        ]
+        return "the judge denies " + "; ".join(unmet)
+    return "is 0"
+
+
+def _assertion(check: Json) -> str:
+    wanted = check.get("env_assertion") or {}
+    arguments = ", ".join(f"{key}={value!r}" for key, value in (wanted.get("arguments") or {}).items())
+    expected = "" if wanted.get("assert_value", True) else " is False"
+    return f"{wanted.get('func_name')}({arguments}){expected}"
+
+
+def _messages(record: Json) -> list[Json]:
+    messages: list[Json] = record.get("messages") or []
+    return messages

@@ -1,0 +1,292 @@
+"""Scores finished simulations again: `tau2-fleet rescore FILE_OR_DIR [--output FILE]`.
+
+Takes any file in the benchmark's results schema, of this program or another one, and this program's own run
+directories. A trajectory whose recorded tool outputs are not those of a replay is refused, as the benchmark does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from tau2_fleet.display.console import complain, neutralise, out
+from tau2_fleet.errors import UserError
+from tau2_fleet.evaluation.recorded import read_records, read_results, recorded_verdicts
+from tau2_fleet.record.atomic import replaced, write_json
+from tau2_fleet.record.store import RECORD_FILE
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+    from tau2_fleet.benchmark.domains import Domain
+    from tau2_fleet.benchmark.package import Message, Task
+    from tau2_fleet.evaluation.reward import Evaluation
+
+
+class Refused(Exception):
+    """A simulation that cannot be scored; the message says where and why."""
+
+
+@dataclass(slots=True)
+class Scored:
+    """One simulation before and after."""
+
+    name: str
+    """`task trial n`."""
+    old: float | None
+    new: float | None = None
+    """None when refused."""
+    detail: str = ""
+    """Why it was refused, or which sub-rewards are below 1."""
+
+    @property
+    def changed(self) -> bool:
+        return self.new is not None and (self.old is None or abs(self.new - self.old) > 1e-6)
+
+
+@dataclass(slots=True)
+class RescoreReport:
+    """One file."""
+
+    path: Path
+    domains: list[str]
+    simulations: list[Scored] = field(default_factory=list)
+
+    @property
+    def refused(self) -> list[Scored]:
+        return [scored for scored in self.simulations if scored.new is None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 1 when anything was refused or cannot be read."""
+    parser = argparse.ArgumentParser(prog="tau2-fleet rescore", description=__doc__.split("\n\n")[1])
+    parser.add_argument("source", type=Path, metavar="FILE_OR_DIR", help="results file, record file or run directory")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write the new rewards here (a directory, when several files)"
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="other benchmark data, as domain.X.data_dir")
+    options = parser.parse_args(argv)
+    try:
+        reports = asyncio.run(rescore(options.source, options.output, options.data_dir))
+    except UserError as error:
+        complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    _show(reports)
+    return 1 if any(report.refused for report in reports) else 0
+
+
+async def rescore(source: Path, output: Path | None = None, data_dir: Path | None = None) -> list[RescoreReport]:
+    """Score every simulation of a file, or of the files of a directory, and write them to `output`.
+
+    Raises:
+        UserError: nothing to score there, or a file is not of a form that can be read.
+    """
+    paths = _files(source)
+    several = source.is_dir()
+    if output is not None and several:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+    reports = []
+    for path in paths:
+        target = output
+        if output is not None and (several or output.is_dir()):
+            target = output / path.name
+        if path.suffix == ".jsonl":
+            reports.append(await _rescore_records(path, target, data_dir))
+        else:
+            reports.append(await _rescore_results(path, target, data_dir))
+    return reports
+
+
+def _files(source: Path) -> list[Path]:
+    """The files to score: of a run directory one per domain, or the record where it is ahead of them."""
+    from tau2_fleet.benchmark.domains import DOMAINS
+
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise UserError(f"{source}: no such file or directory")
+    found = [path for name in DOMAINS if (path := source / f"{name}.json").is_file()]
+    record = source / RECORD_FILE
+    if record.is_file() and all(path.stat().st_mtime < record.stat().st_mtime for path in found):
+        found = [record]
+    if not found:
+        found = [path for path in sorted(source.glob("*.json")) if _is_results(path)]
+    if not found:
+        raise UserError(f"{source}: holds no results; wanted {{domain}}.json, {RECORD_FILE} or a results file")
+    return found
+
+
+def _is_results(path: Path) -> bool:
+    try:
+        read_results(path)
+    except UserError:
+        return False
+    return True
+
+
+async def _rescore_results(path: Path, target: Path | None, data_dir: Path | None) -> RescoreReport:
+    from tau2_fleet.benchmark.domains import load_domain
+
+    results = read_results(path)
+    domain = load_domain(results.domain, data_dir)
+    report = RescoreReport(path, [domain.name])
+    for simulation in results.simulations:
+        report.simulations.append(await _rescore_one(domain, results.tasks, simulation, solo=results.solo))
+    if target is not None:
+        write_json(target, results.raw)
+    return report
+
+
+async def _rescore_records(path: Path, target: Path | None, data_dir: Path | None) -> RescoreReport:
+    """The record of a run: the last line of a (domain, task, trial) counts, the others stay as they are."""
+    from tau2_fleet.benchmark.domains import load_domain
+
+    records = list(read_records(path))
+    last = {(record["domain"], record["task_id"], record["trial"]): record for record in records}
+    domains: dict[str, tuple[Domain, dict[str, Task]]] = {}
+    for name in dict.fromkeys(str(record["domain"]) for record in records):
+        domain = load_domain(name, data_dir)
+        domains[name] = (domain, domain.find(key[1] for key in last if key[0] == name))
+    report = RescoreReport(path, list(domains))
+    for record in last.values():
+        domain, tasks = domains[record["domain"]]
+        # Only an agent that works alone can end a simulation itself.
+        solo = record["termination_reason"] == "agent_stop"
+        report.simulations.append(await _rescore_one(domain, tasks, record, solo=solo, record=True))
+    if target is not None:
+        with replaced(target) as file:
+            for record in records:
+                file.write(json.dumps(record).encode() + b"\n")
+    return report
+
+
+async def _rescore_one(
+    domain: Domain, tasks: dict[str, Task], simulation: dict[str, Any], *, solo: bool, record: bool = False
+) -> Scored:
+    """Score a simulation and put the result into it; a refused one stays as it is."""
+    old_info = simulation.get("reward_info")
+    old_info = old_info if isinstance(old_info, dict) else {}
+    old = simulation.get("reward") if record else old_info.get("reward")
+    scored = Scored(
+        f"{simulation.get('task_id')} trial {simulation.get('trial') or 0}",
+        float(old) if isinstance(old, int | float) else None,
+    )
+    try:
+        evaluation = await _evaluate(domain, tasks, simulation, old_info, solo)
+    except Refused as error:
+        scored.detail = str(error)
+        return scored
+    scored.new = evaluation.reward
+    scored.detail = ", ".join(f"{kind} {value:g}" for kind, value in evaluation.sub_rewards.items() if value < 1)
+    reward_info = evaluation.reward_info
+    old_note = (old_info.get("info") or {}).get("note") if isinstance(old_info.get("info"), dict) else None
+    if old_note is not None and reward_info["reward_basis"] is None:
+        # The true reason of an ending that the schema does not know stands there.
+        reward_info = {**reward_info, "info": {"note": old_note}}
+    simulation["reward_info"] = reward_info
+    if record:
+        simulation["reward"] = evaluation.reward
+        simulation["sub_rewards"] = evaluation.sub_rewards
+        simulation["db_diff"] = evaluation.db_diff
+    return scored
+
+
+async def _evaluate(
+    domain: Domain, tasks: dict[str, Task], simulation: dict[str, Any], old_info: dict[str, Any], solo: bool
+) -> Evaluation:
+    """Replay and score.
+
+    Raises:
+        Refused: the trajectory does not fit the environment, or the judge's verdicts are missing.
+    """
+    from pydantic import ValidationError
+
+    from tau2_fleet.benchmark.calculator import ToolDeadline
+    from tau2_fleet.benchmark.environment import replayed
+    from tau2_fleet.benchmark.transcript import TranscriptError
+    from tau2_fleet.evaluation.reward import evaluate
+
+    task = tasks.get(str(simulation.get("task_id")))
+    if task is None:
+        raise Refused("its task is not in the file" if tasks else "its task is not known")
+    try:
+        messages = _message_list().validate_python(simulation.get("messages"))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise Refused(f"messages.{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+    reason = str(simulation.get("termination_reason"))
+    state = None
+    if reason in ("user_stop", "agent_stop") and task.evaluation_criteria is not None:
+        try:
+            environment = await replayed(domain.prepare(task), messages, solo=solo)
+            state = await environment.final_state()
+        except (TranscriptError, ToolDeadline, UserError) as error:
+            raise Refused(str(error)) from error
+    try:
+        return evaluate(task, messages, reason, state, recorded_verdicts(old_info))
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
+@cache
+def _message_list() -> TypeAdapter[list[Message]]:
+    from pydantic import TypeAdapter
+
+    from tau2_fleet.benchmark.package import Message
+
+    return TypeAdapter(list[Message])
+
+
+def _show(reports: Sequence[RescoreReport]) -> None:
+    """What changed and what was refused, then a line for each file."""
+    for report in reports:
+        told = [item for item in report.simulations if item.changed or item.new is None]
+        if told:
+            table = Table(box=None, pad_edge=False, title=escape(report.path.name), title_justify="left")
+            for heading in ("simulation", "old", "new", ""):
+                table.add_column(heading, overflow="fold")
+            for item in told:
+                table.add_row(
+                    escape(neutralise(item.name)),
+                    _number(item.old),
+                    "[red]refused[/]" if item.new is None else _number(item.new),
+                    escape(neutralise(item.detail)),
+                )
+            out.print(table)
+            out.print()
+    table = Table(box=None, pad_edge=False)
+    for heading in ("file", "domain", "simulations", "old reward", "new reward", "changed", "refused"):
+        table.add_column(heading, justify="left" if heading in ("file", "domain") else "right")
+    for report in reports:
+        scored = [item for item in report.simulations if item.new is not None]
+        old = [item.old for item in scored if item.old is not None]
+        new = [item.new for item in scored if item.new is not None]
+        table.add_row(
+            escape(report.path.name),
+            ", ".join(report.domains),
+            str(len(report.simulations)),
+            f"{fmean(old):.3f}" if old else "-",
+            f"{fmean(new):.3f}" if new else "-",
+            str(sum(item.changed for item in scored)),
+            str(len(report.refused)),
+        )
+    out.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"

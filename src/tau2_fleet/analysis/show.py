@@ -1,0 +1,93 @@
+"""`tau2-fleet show DIR`: trajectories of a finished run in the terminal, and why a reward is 0.
+
+Without further arguments it lists the simulations; `--task` shows one in full, `--failed` why each failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from tau2_fleet.analysis.explain import gold_checks, gold_checks_of_task
+from tau2_fleet.analysis.turns import overview_table, simulation
+from tau2_fleet.display.console import complain, neutralise, out, tell, wide
+from tau2_fleet.errors import UserError
+from tau2_fleet.record.overview import PROMPT_FILE, Overview, choose, overviews, read_prompts, read_record
+
+_PIPED = 160
+"""Columns where no terminal says how many there are."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        _show(options)
+    except UserError as error:
+        complain(str(error))
+        return 1
+    return 0
+
+
+def _show(options: argparse.Namespace) -> None:
+    directory: Path = options.directory
+    everything = overviews(directory)
+    chosen = choose(everything, options.task, options.trial, options.failed)
+    if not chosen:
+        out.print(f"all {len(everything)} simulations have reward 1" if options.failed else "no simulation yet")
+        return
+    in_full = options.task is not None or options.prompts
+    if not in_full and not options.failed:
+        wide.print(overview_table(chosen))
+        passed = sum(not one.failed for one in chosen)
+        out.print(
+            f"\n{passed} of {len(chosen)} with reward 1; --task {_example(directory)} shows one, --failed why",
+            markup=False,
+        )
+        return
+    for index, one in enumerate(chosen):
+        if index:
+            out.print()
+        out.print(_told(directory, one, options, in_full), soft_wrap=False, width=None if out.is_terminal else _PIPED)
+
+
+def _told(directory: Path, one: Overview, options: argparse.Namespace, in_full: bool) -> RenderableType:
+    """A simulation, as far as its record can be read."""
+    record = read_record(directory, one)
+    try:
+        prompts = read_prompts(directory, record) if options.prompts else {}
+        if options.prompts and not prompts:
+            tell(
+                f"{directory / PROMPT_FILE} is missing, or holds none of this simulation's prompts", "note: ", "yellow"
+            )
+        gold = gold_checks(record) or (gold_checks_of_task(record) if in_full else [])
+        return simulation(record, one, gold, turns=in_full, full=options.full, prompts=prompts)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return Text(
+            neutralise(f"{one.name} trial {one.trial}: the record is damaged ({type(error).__name__}: {error})")
+        )
+
+
+def _example(directory: Path) -> str:
+    """A task to name in the hint: the first failed one, else the first."""
+    everything = overviews(directory)
+    one = next((one for one in everything if one.failed), everything[0])
+    name = one.name if len(one.name) < 40 else one.domain + "/…"
+    return name if name.isprintable() else "domain/id"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tau2-fleet show", description="Show simulations of a run: turns, tool calls, why a reward is 0."
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR", help="a run directory")
+    parser.add_argument("--task", metavar="ID", help="retail/5, 5, or a part of a long id")
+    parser.add_argument("--trial", type=int, metavar="N", help="only this repetition, from 0")
+    parser.add_argument("--failed", action="store_true", help="only simulations with a reward below 1, and why")
+    parser.add_argument("--prompts", action="store_true", help="also the system prompts as they were sent")
+    parser.add_argument("--full", action="store_true", help="tool results and arguments at full length")
+    return parser

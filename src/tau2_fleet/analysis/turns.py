@@ -1,0 +1,214 @@
+"""Draws a simulation in the terminal: its turns, then what its reward is made of; `tau2-fleet show` calls it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from tau2_fleet.analysis.explain import ComparedCall, GoldCheck, other_calls, reasons
+from tau2_fleet.display.console import neutralise
+from tau2_fleet.record.overview import Json, Overview
+
+_STYLES = {"assistant": "cyan", "user": "green", "tool": "dim"}
+_NAMES = {"assistant": "agent", "user": "user"}
+_RESULT_LENGTH = 300
+_ARGUMENTS_LENGTH = 400
+_DIFFERENCES = 20
+_NEAREST = 2
+_NAME_LENGTH = 60
+
+
+def overview_table(chosen: list[Overview]) -> Table:
+    """One line per simulation."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("simulation", "trial", "reward", "ended", "sub-rewards", "time", "cost"):
+        right = title in ("trial", "reward", "time", "cost")
+        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+    for one in chosen:
+        table.add_row(
+            Text(_shorten(neutralise(one.name), _NAME_LENGTH)),
+            str(one.trial),
+            Text(f"{one.reward:g}", "red" if one.failed else "green"),
+            Text(one.termination_reason),
+            _sub_rewards(one),
+            f"{one.duration_s:.1f} s",
+            f"${one.cost_usd:.4f}",
+        )
+    return table
+
+
+def _sub_rewards(one: Overview) -> Text:
+    """Those that count, then the others in brackets."""
+    text = Text()
+    for kind, value in sorted(one.sub_rewards.items(), key=lambda item: item[0] not in one.basis):
+        counts = not one.basis or kind in one.basis
+        shown = f"{kind} {value:g}" if counts else f"({kind} {value:g})"
+        style = ("red" if value < 1 else "green") if counts else "dim"
+        text.append(("  " if text else "") + shown, style)
+    return text
+
+
+def simulation(
+    record: Json, one: Overview, gold: list[GoldCheck], *, turns: bool, full: bool, prompts: dict[str, str]
+) -> RenderableType:
+    """A simulation from its heading to its verdict.
+
+    Args:
+        gold: what became of the gold actions.
+        turns: False: only the heading and the verdict.
+        full: True: tool results and arguments at full length.
+        prompts: system prompts by role, shown before the turns.
+    """
+    parts: list[RenderableType] = [_heading(record, one)]
+    for role, prompt in prompts.items():
+        parts.append(Rule(Text(f"system prompt of the {role}", "bold"), align="left", style="dim"))
+        parts.append(Text(neutralise(prompt, keep_lines=True)))
+    if turns:
+        parts.append(Rule(style="dim"))
+        parts.extend(_turns(record, full))
+        parts.append(Rule(style="dim"))
+    parts.extend(_verdict(record, one, gold))
+    return Group(*parts)
+
+
+def _heading(record: Json, one: Overview) -> Text:
+    usage = record.get("usage_by_role") or {}
+    cost = record.get("cost_by_role") or {}
+    roles = ", ".join(
+        f"{role} {used.get('input_tokens', 0):,} in {used.get('output_tokens', 0):,} out"
+        + (f" ${cost[role]:.4f}" if cost.get(role) else "")
+        for role, used in usage.items()
+    )
+    return Text.assemble(
+        (f"{neutralise(one.name)} trial {one.trial}", "bold"),
+        f"  seed {record.get('seed')}  {one.duration_s:.1f} s  {one.messages} messages",
+        (f"\n{roles}" if roles else "", "dim"),
+    )
+
+
+def _turns(record: Json, full: bool) -> Iterator[RenderableType]:
+    messages = record.get("messages") or []
+    begun = _time(messages[0]) if messages else None
+    for message in messages:
+        if message.get("role") == "tool":
+            yield _result(message, full)
+            continue
+        yield _turn_heading(message, begun)
+        content = message.get("content")
+        if content:
+            yield Padding(Text(neutralise(content, keep_lines=True)), (0, 0, 0, 4), expand=False)
+        for call in message.get("tool_calls") or ():
+            shown = call_text(ComparedCall(str(call.get("name")), call.get("arguments") or {}, ""), full)
+            yield Padding(Text(f"→ {shown}", "yellow"), (0, 0, 0, 4), expand=False)
+
+
+def _turn_heading(message: Json, begun: datetime | None) -> Text:
+    role = str(message.get("role"))
+    author = (message.get("raw_data") or {}).get("author") if isinstance(message.get("raw_data"), dict) else None
+    name = _NAMES.get(role, role) + (
+        f" (written by {neutralise(str(author))})" if author not in (None, "agent") else ""
+    )
+    now = _time(message)
+    offset = f" +{(now - begun).total_seconds():.1f} s" if now is not None and begun is not None else ""
+    return Text.assemble(
+        (f"{message.get('turn_idx', '')!s:>3} ", "dim"), (name, f"bold {_STYLES.get(role, '')}"), (offset, "dim")
+    )
+
+
+def _result(message: Json, full: bool) -> RenderableType:
+    content = str(message.get("content") or "")
+    text = neutralise(content, keep_lines=full)
+    if not full:
+        text = _cut(text, _RESULT_LENGTH)
+    style = "red" if message.get("error") else "dim"
+    return Padding(Text(f"← {text}", style), (0, 0, 0, 6), expand=False)
+
+
+def call_text(call: ComparedCall, full: bool = False) -> str:
+    """`name(key="value", …)` in one line."""
+    arguments = ", ".join(f"{key}={_json(value)}" for key, value in call.arguments.items())
+    text = neutralise(f"{call.name}({arguments})")
+    return text if full else _cut(text, _ARGUMENTS_LENGTH)
+
+
+def _verdict(record: Json, one: Overview, gold: list[GoldCheck]) -> Iterator[RenderableType]:
+    yield Text.assemble(
+        ("reward ", "bold"),
+        (f"{one.reward:g}", "bold red" if one.failed else "bold green"),
+        f"  ended as {one.termination_reason}  ",
+        _sub_rewards(one),
+    )
+    for reason in reasons(record):
+        yield Padding(Text(f"because {neutralise(reason)}", "red"), (0, 0, 0, 2), expand=False)
+    differences = record.get("db_diff") or []
+    if differences:
+        yield Text("database differences (is, instead of what the gold actions leave):", "bold")
+        for difference in differences[:_DIFFERENCES]:
+            yield Padding(_difference(difference), (0, 0, 0, 2), expand=False)
+        if len(differences) > _DIFFERENCES:
+            yield Padding(Text(f"and {len(differences) - _DIFFERENCES} more", "dim"), (0, 0, 0, 2), expand=False)
+    if gold:
+        yield Text("gold actions against the calls made:", "bold")
+        for check in gold:
+            yield Padding(_gold(check), (0, 0, 0, 2), expand=False)
+    others = other_calls(record, gold)
+    if others:
+        shown = ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in others.most_common())
+        yield Text(f"other calls: {neutralise(shown)}", "dim")
+    for kind, note in (record.get("notes") or {}).items():
+        yield Text(neutralise(f"note: {kind}: {note}"), "dim")
+
+
+def _difference(difference: Json) -> Text:
+    place = f"{difference.get('table')}/{difference.get('key')}"
+    field = difference.get("field")
+    return Text.assemble(
+        neutralise(f"{difference.get('side')} {place}{f' {field}' if field else ''}: "),
+        (neutralise(str(difference.get("actual"))), "red"),
+        " instead of ",
+        (neutralise(str(difference.get("expected"))), "green"),
+    )
+
+
+def _gold(check: GoldCheck) -> Text:
+    who = "" if check.gold.requestor == "assistant" else f" by the {check.gold.requestor}"
+    text = Text.assemble(("✓ ", "green") if check.matched else ("✗ ", "red"), call_text(check.gold), (who, "dim"))
+    if check.matched:
+        return text
+    if not check.nearest:
+        text.append("\n    never called", "red")
+    closest = sorted(check.nearest, key=lambda call: len(check.differing(call)))
+    for call in closest[:_NEAREST]:
+        differences = "; ".join(check.differing(call)) or "the same arguments, compared otherwise"
+        failed = " (the call failed)" if call.error else ""
+        text.append(f"\n    called with {neutralise(differences)}{failed}", "red")
+    if len(check.nearest) > _NEAREST:
+        text.append(f"\n    and {len(check.nearest) - _NEAREST} more calls of it", "dim")
+    return text
+
+
+def _time(message: Json) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(message.get("timestamp")))
+    except ValueError:
+        return None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters)"
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length // 2]}…{text[-(length - length // 2 - 1) :]}"

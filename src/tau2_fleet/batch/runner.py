@@ -1,0 +1,196 @@
+"""Runs a schedule: many simulations at once, each stored as it ends, stopped in an orderly way.
+
+`experiment.py` calls `Runner.run`; signals, budgets and fatal providers end it by `stop`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from tau2_fleet.batch.schedule import Schedule
+from tau2_fleet.errors import UserError
+from tau2_fleet.record.line import Record
+from tau2_fleet.record.store import Store
+from tau2_fleet.simulation.simulate import SimulationJob
+
+log = logging.getLogger(__name__)
+
+_BEGUN_TOGETHER = 8
+"""Simulations begun in one turn of the event loop, so that a thousand of them do not hold up the network's answers."""
+
+
+class RunEnd(StrEnum):
+    """Why a run ended before its schedule was through."""
+
+    INTERRUPTED = "interrupted"
+    """Ctrl-C or SIGTERM."""
+    BUDGET = "budget"
+    """`limits.max_cost_usd` was reached."""
+    TIMEOUT = "timeout"
+    """`limits.run_timeout_s` was over."""
+    FATAL = "fatal"
+    """A model refuses every call for the same reason."""
+
+
+class Watcher(Protocol):
+    """Who is told of every simulation (the progress display)."""
+
+    def started(self, domain: str, task_id: str, trial: int) -> None: ...
+    def finished(
+        self, domain: str, task_id: str, trial: int, reward: float | None, reason: str, cost_usd: float
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a run ends by itself."""
+
+    max_cost_usd: float | None = None
+    run_timeout_s: float | None = None
+    grace_s: float = 30.0
+    """How long simulations in flight may go on once the run is told to stop."""
+    began_s: float = field(default_factory=time.monotonic)
+    """When the run began, on the event loop's clock: the start of its servers is part of it."""
+
+    @property
+    def deadline_s(self) -> float | None:
+        return None if self.run_timeout_s is None else self.began_s + self.run_timeout_s
+
+    @property
+    def out_of_time(self) -> str:
+        """What to say of a run that came to its deadline."""
+        return f"longer than limits.run_timeout_s={self.run_timeout_s:g}"
+
+
+class Runner:
+    """The simulations of a run, at most `max_concurrency` of them at once over all domains."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        simulate: Callable[[SimulationJob], Awaitable[Record]],
+        store: Store,
+        watcher: Watcher,
+        *,
+        max_concurrency: int,
+        limits: Limits = Limits(),
+    ) -> None:
+        self.schedule = schedule
+        self.simulate = simulate
+        self.store = store
+        self.watcher = watcher
+        self.max_concurrency = max_concurrency
+        self.limits = limits
+        self.stop_reason: RunEnd | None = None
+        self.stop_detail: str | None = None
+        self._queue: Iterator[SimulationJob] = iter(schedule.jobs)
+        self._workers: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None
+        self.over = False
+        """True once `run` has returned: there is nothing left to stop."""
+
+    async def run(self) -> None:
+        """Work through the schedule, or up to a stop.
+
+        Raises:
+            UserError: a record or a prompt could not be stored.
+            Exception: what came out of a simulation, which should record its own failures.
+        """
+        count = min(self.max_concurrency, len(self.schedule.jobs))
+        gates = [asyncio.Event() for _ in range(0, count, _BEGUN_TOGETHER)]
+        self._workers = [
+            asyncio.create_task(self._work(gates[index // _BEGUN_TOGETHER]), name=f"simulations {index}")
+            for index in range(count)
+        ]
+        for worker in self._workers:
+            worker.add_done_callback(self._look_at_end)
+        others = [asyncio.create_task(self._watch_clock()), asyncio.create_task(_open_in_turn(gates))]
+        try:
+            await self._wait_for_workers()
+        finally:
+            for task in (*others, *self._workers):
+                task.cancel()
+            await asyncio.gather(*others, *self._workers, return_exceptions=True)
+            self.over = True
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self, reason: RunEnd, detail: str | None = None) -> None:
+        """Begin nothing new; give what is in flight `grace_s` to end. The first reason stands."""
+        if self.stop_reason is None:
+            self.stop_reason, self.stop_detail = reason, detail
+        self._stopping.set()
+
+    def abort(self) -> None:
+        """End at once: what is in flight is given up, and will be run again by a resumed run."""
+        for worker in self._workers:
+            worker.cancel()
+
+    def keep_prompt(self, digest: str, text: str) -> None:
+        """Store a prompt for a simulation; that it cannot be stored ends the run, not this simulation alone."""
+        try:
+            self.store.keep_prompt(digest, text)
+        except UserError as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End at once; `run` raises the first error."""
+        self._failure = self._failure or error
+        self.stop(RunEnd.FATAL, str(error))
+        self.abort()
+
+    def _look_at_end(self, worker: asyncio.Task[None]) -> None:
+        """Whatever a worker raised: the store's failure, or a simulation's that it could not put in its record."""
+        error = None if worker.cancelled() else worker.exception()
+        if error is not None:
+            self._fail(error)
+
+    async def _wait_for_workers(self) -> None:
+        """Return when all workers are done, or `grace_s` after a stop."""
+        if not self._workers:
+            return
+        everyone = asyncio.create_task(self._all_workers())
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((everyone, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not everyone.done():
+                await asyncio.wait((everyone,), timeout=self.limits.grace_s)
+        finally:
+            everyone.cancel()
+            stopping.cancel()
+
+    async def _all_workers(self) -> None:
+        await asyncio.wait(self._workers)
+
+    async def _work(self, gate: asyncio.Event) -> None:
+        await gate.wait()
+        while not self._is_to_stop() and (job := next(self._queue, None)) is not None:
+            self.watcher.started(*job.key)
+            entry = self.store.append(await self.simulate(job))
+            self.watcher.finished(*entry.key, entry.reward, entry.termination_reason, entry.cost_usd)
+
+    def _is_to_stop(self) -> bool:
+        """Looked at before every simulation, so that a run resumed beyond its budget begins none."""
+        spent, limit = self.store.cost_usd, self.limits.max_cost_usd
+        if limit is not None and spent >= limit:
+            self.stop(RunEnd.BUDGET, f"spent ${spent:.2f} of limits.max_cost_usd={limit:g}")
+        return self._stopping.is_set()
+
+    async def _watch_clock(self) -> None:
+        deadline_s = self.limits.deadline_s
+        if deadline_s is not None:
+            await asyncio.sleep(deadline_s - time.monotonic())
+            self.stop(RunEnd.TIMEOUT, self.limits.out_of_time)
+
+
+async def _open_in_turn(gates: Sequence[asyncio.Event]) -> None:
+    for gate in gates:
+        gate.set()
+        await asyncio.sleep(0)

@@ -1,0 +1,81 @@
+"""What there is to run: every (domain, task, trial) with its seed, in an order that is fair to all domains."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tau2_fleet.record.line import SimulationKey
+from tau2_fleet.simulation.simulate import SimulationJob
+
+if TYPE_CHECKING:
+    from tau2.data_model.tasks import Task
+
+
+def trial_seeds(seed: int, num_trials: int) -> list[int]:
+    """One seed per trial, the same for all tasks, drawn as the benchmark draws them (spec 5).
+
+    >>> trial_seeds(300, 4)
+    [626729, 373753, 361454, 1567]
+    """
+    generator = random.Random(seed)
+    return [generator.randint(0, 1_000_000) for _ in range(num_trials)]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """All simulations of a run. `jobs` are those still to be done, in order."""
+
+    jobs: Sequence[SimulationJob]
+    tasks: Mapping[tuple[str, str], Task]
+    """(domain, task id) to task."""
+    totals: Mapping[str, int]
+    """Simulations per domain, finished ones included."""
+    num_trials: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.totals.values())
+
+    def includes(self, key: SimulationKey) -> bool:
+        """Whether this run wants the simulation; a resumed directory may hold others too."""
+        return (key.domain, key.task_id) in self.tasks and key.trial < self.num_trials
+
+
+def make_schedule(
+    tasks: Mapping[str, Sequence[Task]], *, seed: int, num_trials: int, finished: Collection[SimulationKey] = ()
+) -> Schedule:
+    """Interleave the domains in proportion to their sizes, trial after trial.
+
+    So every domain advances from the first minute on, all end at about the same time, and no slow
+    domain holds back another.
+    """
+    seeds = trial_seeds(seed, num_trials)
+    queues = {
+        domain: [SimulationKey(domain, task.id, trial) for trial in range(num_trials) for task in domain_tasks]
+        for domain, domain_tasks in tasks.items()
+    }
+    jobs = [
+        SimulationJob(key, seeds[key.trial], thread)
+        for thread, key in enumerate(_interleave(list(queues.values())))
+        if key not in finished
+    ]
+    return Schedule(
+        jobs=jobs,
+        tasks={(domain, task.id): task for domain, domain_tasks in tasks.items() for task in domain_tasks},
+        totals={domain: len(queue) for domain, queue in queues.items()},
+        num_trials=num_trials,
+    )
+
+
+def _interleave(queues: Sequence[Sequence[SimulationKey]]) -> Iterator[SimulationKey]:
+    """Merge by position within each queue: the k-th of n stands at (k + 1/2) / n of the whole."""
+    placed = [
+        ((index + 0.5) / len(queue), order, key)
+        for order, queue in enumerate(queues)
+        for index, key in enumerate(queue)
+    ]
+    placed.sort(key=lambda entry: entry[:2])
+    return (key for _, _, key in placed)

@@ -1,0 +1,304 @@
+"""The benchmark's domains: policies, tools, task sets and environments, read from the installed package.
+
+`load_domain` is the way in, for `experiment` and the tools; everything it reads is read once per process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from tau2_fleet.benchmark.environment import Environment
+from tau2_fleet.benchmark.environment_template import EnvironmentTemplate
+from tau2_fleet.benchmark.package import DATA_DIR, Task
+from tau2_fleet.benchmark.prepared import PreparedTask
+from tau2_fleet.errors import UserError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from tau2.environment.environment import Environment as PackageEnvironment
+
+DOMAINS = ("mock", "retail", "airline", "telecom", "telecom-workflow")
+
+_OPTIONS: dict[str, dict[str, Any]] = {"telecom-workflow": {"policy_type": "workflow"}}
+"""Arguments of the package's `get_environment` beside its defaults."""
+
+_WITHOUT_TASKS = (
+    "bank", "basketball", "ecommerce", "medicine", "movie", "railway", "restaurant", "school", "travel", "weather",
+)  # fmt: skip
+"""Domains of the scripts that this program replaces, for which nobody has published tasks."""
+
+_DATA_FOLDER = Path("tau2", "domains")
+BASE = "base"
+"""The task set that is meant when none is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What a domain's data come to."""
+
+    policy: str
+    solo_policy: str | None
+    agent_tools: list[dict[str, Any]]
+    user_tools: list[dict[str, Any]]
+    template: EnvironmentTemplate
+
+
+class Domain:
+    """A service template: one policy, one set of tools, one database, many tasks. Made by `load_domain`."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.folder = folder
+        """Holds the database, the policy and the tasks."""
+        self._loaded: dict[str, list[Task]] = {}
+        self._prepared: dict[int, PreparedTask] = {}
+
+    @cached_property
+    def _contents(self) -> _Contents:
+        """What the package makes of the data; read when it is first needed, tasks can be had without."""
+        module = importlib.import_module(f"tau2.domains.{_base_name(self.name)}.environment")
+        options = _OPTIONS.get(self.name, {})
+        with _reading_from(module, self.folder):
+            try:
+                template: PackageEnvironment = module.get_environment(**options)
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"domain {self.name}: its data in {self.folder} cannot be read: {_first_lines(error)}"
+                ) from error
+            try:
+                solo_policy: str | None = module.get_environment(solo_mode=True, **options).get_policy()
+            except (OSError, ValueError):
+                solo_policy = None
+        user_tools = template.get_user_tools() if template.user_tools is not None else []
+        return _Contents(
+            policy=template.get_policy(),
+            solo_policy=solo_policy,
+            agent_tools=[tool.openai_schema for tool in template.get_tools()],
+            user_tools=[tool.openai_schema for tool in user_tools],
+            template=EnvironmentTemplate(template),
+        )
+
+    def load(self) -> None:
+        """Read policy, tools and database now, which takes some tenths of a second; safe in a thread.
+
+        Raises:
+            UserError: the data cannot be read. Every use of them raises it too.
+        """
+        _ = self._contents
+
+    @property
+    def policy(self) -> str:
+        return self._contents.policy
+
+    @property
+    def solo_policy(self) -> str | None:
+        """What an agent that works alone reads; None where the domain has no such mode."""
+        return self._contents.solo_policy
+
+    @property
+    def agent_tools(self) -> list[dict[str, Any]]:
+        """OpenAI schemas, as those of the user's tools."""
+        return self._contents.agent_tools
+
+    @property
+    def user_tools(self) -> list[dict[str, Any]]:
+        return self._contents.user_tools
+
+    @property
+    def template(self) -> EnvironmentTemplate:
+        return self._contents.template
+
+    @property
+    def supports_solo(self) -> bool:
+        """Whether the agent can work alone, from a ticket."""
+        return self.solo_policy is not None
+
+    def task_sets(self) -> dict[str, int]:
+        """The named task sets and how many tasks each has."""
+        return {name: len(ids) for name, ids in self._splits.items()}
+
+    def tasks(self, task_set: str = BASE, ids: Sequence[str] | None = None, limit: int | None = None) -> list[Task]:
+        """Tasks of a named set, or of a JSON file, in the order of their file.
+
+        `ids` keeps these alone, `limit` the first so many of what is left.
+
+        Raises:
+            UserError: there is no such set, file or task.
+        """
+        if task_set not in self._loaded:
+            self._loaded[task_set] = self._load(task_set)
+        tasks = self._loaded[task_set]
+        if ids is not None:
+            wanted = {str(task_id) for task_id in ids}
+            known = [task.id for task in tasks]
+            for task_id in wanted.difference(known):
+                raise UserError(
+                    f"domain {self.name}: the task set {task_set} has no task {task_id!r}{_nearest(task_id, known)}"
+                )
+            tasks = [task for task in tasks if task.id in wanted]
+        return list(tasks if limit is None else tasks[:limit])
+
+    def find(self, ids: Iterable[str]) -> dict[str, Task]:
+        """Tasks of the domain's own file by their ids, of whatever set; those that it does not have are left out."""
+        wanted = set(ids)
+        return {task.id: task for task in self._read_tasks(self.folder / "tasks.json", wanted)}
+
+    def prepare(self, task: Task) -> PreparedTask:
+        """What the simulations of a task share; made on the first call.
+
+        Raises:
+            UserError: the task's initial state cannot be set up.
+        """
+        prepared = self._prepared.get(id(task))
+        if prepared is None:
+            # The prepared task holds the task, so its id stays its own.
+            prepared = self._prepared[id(task)] = PreparedTask(self.template, task)
+        return prepared
+
+    def environment(self, task: Task, solo: bool = False) -> Environment:
+        """A new environment in the task's initial state; costs some microseconds and a few kilobytes.
+
+        Raises:
+            UserError: the task's initial state cannot be set up, or the domain has no solo mode.
+        """
+        if solo and not self.supports_solo:
+            raise UserError(f"domain {self.name} does not support agent.mode=solo")
+        prepared = self.prepare(task)
+        return Environment(prepared, prepared.opened, solo=solo)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of what a result depends on: policy, tool schemas, and each data file by its name."""
+        digests = {
+            "policy": _sha256(self.policy.encode()),
+            "tools": _sha256(json.dumps([self.agent_tools, self.user_tools], sort_keys=True).encode()),
+        }
+        for path in sorted(self.folder.iterdir()):
+            if path.suffix in (".json", ".toml") and not path.stem.startswith(("tasks_", "split_tasks_")):
+                digests[path.name] = _sha256(path.read_bytes())
+        return digests
+
+    @cached_property
+    def _splits(self) -> dict[str, list[str]]:
+        path = self.folder / "split_tasks.json"
+        if not path.is_file():
+            return {BASE: [str(task["id"]) for task in self._raw_tasks(self.folder / "tasks.json")]}
+        return {name: [str(task_id) for task_id in ids] for name, ids in _read_json(path).items()}
+
+    def _load(self, task_set: str) -> list[Task]:
+        splits = self._splits
+        if task_set in splits:
+            return self._read_tasks(self.folder / "tasks.json", set(splits[task_set]))
+        path = Path(task_set).expanduser()
+        if not path.is_file():
+            sets = ", ".join(f"{name} ({len(ids)})" for name, ids in splits.items())
+            raise UserError(
+                f"domain {self.name}: no task set or file {task_set!r}{_nearest(task_set, splits)}; it has {sets}"
+            )
+        return self._read_tasks(path, None)
+
+    def _read_tasks(self, path: Path, wanted: set[str] | None) -> list[Task]:
+        # Selected before they are validated: telecom has 2285 tasks, of which the base set takes 114.
+        raw_tasks = [raw for raw in self._raw_tasks(path) if wanted is None or str(raw["id"]) in wanted]
+        try:
+            return [Task.model_validate(raw) for raw in raw_tasks]
+        except ValidationError as error:
+            raise UserError(f"{path}: not a task of the benchmark's form: {_first_lines(error)}") from error
+
+    def _raw_tasks(self, path: Path) -> list[dict[str, Any]]:
+        raw = _read_json(path)
+        if isinstance(raw, dict):
+            raw = raw.get("tasks")
+        if not isinstance(raw, list) or not all(isinstance(task, dict) and "id" in task for task in raw):
+            raise UserError(f"{path}: not a list of tasks")
+        return raw
+
+
+def load_domain(name: str, data_dir: Path | None = None) -> Domain:
+    """A domain, once per process.
+
+    `data_dir` (else the environment variable TAU2_DATA_DIR, else the package's own data) is a folder that holds
+    `tau2/domains/<name>`, or is itself such a domain's folder.
+
+    Raises:
+        UserError: there is no such domain, or no data for it in that folder.
+    """
+    if name not in DOMAINS:
+        if name in _WITHOUT_TASKS:
+            raise UserError(
+                f"domain {name}: the benchmark's package has no tasks for it; domains are {', '.join(DOMAINS)}"
+            )
+        raise UserError(f"no domain {name!r}{_nearest(name, DOMAINS)}; domains are {', '.join(DOMAINS)}")
+    origin = ""
+    if data_dir is None and os.environ.get("TAU2_DATA_DIR"):
+        data_dir, origin = Path(os.environ["TAU2_DATA_DIR"]), " (TAU2_DATA_DIR)"
+    return _load_domain(name, _folder(name, data_dir, origin))
+
+
+@cache
+def _load_domain(name: str, folder: Path) -> Domain:
+    return Domain(name, folder)
+
+
+def _folder(name: str, data_dir: Path | None, origin: str) -> Path:
+    below = _DATA_FOLDER / _base_name(name)
+    if data_dir is None:
+        return Path(DATA_DIR) / below
+    data_dir = data_dir.expanduser().resolve()
+    for folder in (data_dir / below, data_dir):
+        if (folder / "tasks.json").is_file():
+            return folder
+    raise UserError(f"domain {name}: no data in {data_dir}{origin}: {below / 'tasks.json'} is missing")
+
+
+def _base_name(name: str) -> str:
+    """The package's folder of a domain: `telecom-workflow` is telecom with another policy."""
+    return name.partition("-")[0]
+
+
+@contextmanager
+def _reading_from(module: ModuleType, folder: Path) -> Iterator[None]:
+    """While it lasts, a domain's module reads its files from another folder than the package's."""
+    paths = {name: value for name, value in vars(module).items() if name.endswith("_PATH") and isinstance(value, Path)}
+    for name, path in paths.items():
+        setattr(module, name, folder / path.name)
+    try:
+        yield
+    finally:
+        for name, path in paths.items():
+            setattr(module, name, path)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON: {error}") from error
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    found = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean {found[0]!r}?" if found else ""
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(str(error).splitlines()[:3])
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

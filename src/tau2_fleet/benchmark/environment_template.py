@@ -1,0 +1,100 @@
+"""One domain's environments as the package builds them: a template made once, and states to open new ones from.
+
+A `DatabaseState` is what an environment consists of, frozen: the databases and the toolkits' other attributes.
+`EnvironmentTemplate.open` gives a package environment that shares the state and writes only to copies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from tau2_fleet.benchmark.databases import Memo, Snapshot, copy_value
+
+if TYPE_CHECKING:
+    from tau2.environment.environment import Environment as PackageEnvironment
+    from tau2.environment.toolkit import ToolKitBase
+
+
+@dataclass(frozen=True, slots=True)
+class ToolkitState:
+    """A toolkit's database and its other attributes."""
+
+    database: Snapshot
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseState:
+    """An environment, frozen: many can be opened from it, none changes it."""
+
+    agent: ToolkitState
+    user: ToolkitState | None
+
+
+class EnvironmentTemplate:
+    """The template of one domain's environments, and the state in which they begin."""
+
+    def __init__(self, template: PackageEnvironment) -> None:
+        """`template` is an environment that the package made and nobody has used."""
+        self._template = template
+        self.agent_tools = frozenset(template.tools._func_tools)
+        self.user_tools = frozenset(template.user_tools._func_tools) if template.user_tools is not None else frozenset()
+        self.pristine = DatabaseState(
+            _frozen(template.tools, _class_mutables(type(template.tools))),
+            None
+            if template.user_tools is None
+            else _frozen(template.user_tools, _class_mutables(type(template.user_tools))),
+        )
+
+    @property
+    def has_user_tools(self) -> bool:
+        return self._template.user_tools is not None
+
+    def open(self, state: DatabaseState, *, solo: bool = False) -> PackageEnvironment:
+        """An environment of one's own in this state."""
+        template = self._template
+        environment: PackageEnvironment = object.__new__(type(template))
+        environment.__dict__.update(template.__dict__)
+        memo: Memo = {}
+        environment.tools = _opened(template.tools, state.agent, memo)
+        if state.user is not None and template.user_tools is not None:
+            environment.user_tools = _opened(template.user_tools, state.user, memo)
+        environment.solo_mode = solo
+        return environment
+
+    def freeze(self, environment: PackageEnvironment) -> DatabaseState:
+        """The state an environment is in; its owner gives it up."""
+        return DatabaseState(
+            _frozen(environment.tools, {}),
+            None if environment.user_tools is None else _frozen(environment.user_tools, {}),
+        )
+
+
+def _opened(template: ToolKitBase, state: ToolkitState, memo: Memo) -> ToolKitBase:
+    toolkit: ToolKitBase = object.__new__(type(template))
+    for name, value in state.attributes.items():
+        toolkit.__dict__[name] = copy_value(value, memo)
+    toolkit.db = state.database.open(memo)
+    return toolkit
+
+
+def _frozen(toolkit: ToolKitBase, defaults: dict[str, Any]) -> ToolkitState:
+    attributes = {name: value for name, value in vars(toolkit).items() if name != "db"}
+    return ToolkitState(Snapshot(toolkit.db), {**defaults, **attributes})
+
+
+def _class_mutables(kind: type) -> dict[str, Any]:
+    """Copies of the mutable values that a toolkit class holds for all its instances.
+
+    Telecom's user tools keep VPN details there and a break action writes to them: in the package, one simulation
+    sees what another did. Every environment gets its own.
+    """
+    values: dict[str, Any] = {}
+    for ancestor in reversed(kind.__mro__):
+        for name, value in vars(ancestor).items():
+            if not name.startswith("__") and isinstance(value, BaseModel | dict | list | set):
+                values[name] = copy_value(value)
+    return values

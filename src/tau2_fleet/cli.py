@@ -1,0 +1,91 @@
+"""The command line `tau2-fleet COMMAND …`: finds the command and hands the rest of the line to it.
+
+Each command lives in its own module with `main(arguments) -> exit status`, imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from tau2_fleet.run.gc_policy import collect_seldom
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of `tau2-fleet`."""
+
+    module: str
+    """The module whose `main` runs it."""
+    summary: str
+    """What it does, in half a line."""
+
+
+COMMANDS = {
+    "run": Command("tau2_fleet.run.command", "run simulations, or a sweep of runs: group=choice key=value ..."),
+    "doctor": Command("tau2_fleet.health.doctor", "what a configuration needs, and whether it is there"),
+    "serve": Command("tau2_fleet.run.serve", "start a configuration's servers alone"),
+    "show": Command("tau2_fleet.analysis.show", "simulations of a run in the terminal, and why a reward is 0"),
+    "analyze": Command("tau2_fleet.analysis.analyze", "where time and money went: tables, CSV files, plots"),
+    "rescore": Command("tau2_fleet.analysis.rescore", "score results files or run directories again"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status (`tau2_fleet.exit_status`)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    collect_seldom()
+    if not given or given[0] in ("-h", "--help"):
+        sys.stdout.write(_usage())
+        return 0
+    if given[0] == "--version":
+        from tau2_fleet import __version__
+
+        sys.stdout.write(f"tau2-fleet {__version__}\n")
+        return 0
+    name, *rest = given
+    command = COMMANDS.get(name)
+    if command is None:
+        sys.stderr.write(f"error: {_unknown(name)}\n")
+        return 1
+    try:
+        return int(import_module(command.module).main(rest))
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as error:  # argparse: 2 for a wrong command line
+        return 0 if error.code in (None, 0) else 1
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """What `python -m src.main` does: the command `run`, or another one that is named first."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return main(given if given and given[0] in COMMANDS else ["run", *given])
+
+
+def _usage() -> str:
+    lines = [f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: tau2-fleet COMMAND ...",
+            "",
+            "Runs τ²-bench, the benchmark of customer-service agents, against a fleet of vLLM servers of your own.",
+            "",
+            *lines,
+            "",
+            "First of all: tau2-fleet run experiment=smoke (no GPU, no key, no network).",
+            "tau2-fleet COMMAND --help says more of a command.",
+            "",
+        ]
+    )
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    if "=" in name or name.startswith("-"):
+        return f"{name}: a command comes first; tau2-fleet run {name} ... runs simulations"
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{name}: no such command{hint} (commands: {', '.join(COMMANDS)})"

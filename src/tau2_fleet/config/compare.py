@@ -1,0 +1,136 @@
+"""Two configurations side by side: may this one go on with that one's results, and how far is it from a reference."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tau2_fleet.config.compose import compose
+from tau2_fleet.config.schema import Config, flat
+from tau2_fleet.config.tasks import task_ids_of
+from tau2_fleet.config.validation import read
+from tau2_fleet.fleet.settings import ServerKind
+
+Difference = tuple[Any, Any]
+"""The first configuration's value of a key and the second's."""
+
+REFERENCES = ("official", "leaderboard")
+"""The experiments that a run is compared with; the first is preferred where both are as near."""
+
+_RESULT_PARTS = ("agent", "user_llm", "judge", "experts", "max_steps", "max_errors", "validate_communication", "seed")
+_WITHOUT_EFFECT = re.compile(
+    r"(^agent|^user_llm|^judge|\.llm)\.(price(\..*)?|api_key_env|max_tokens_key|pool(\.(?!model$).*)?)$|\.fallback(\..*)?$"
+)
+_MORE_TASKS = ("num_trials", "num_tasks", "task_ids")
+
+
+def result_keys(config: Config) -> dict[str, Any]:
+    """The keys on which the outcome of one simulation depends, and their values; not which simulations there are.
+
+    Of `server` only whether it is simulated. Experts' fallbacks do not count: once the choice is made it is in `llm`.
+    """
+    keys = {
+        key: value
+        for part in _RESULT_PARTS
+        for key, value in flat(getattr(config, part), f"{part}.").items()
+        if not _WITHOUT_EFFECT.search(key)
+    }
+    for slot in ("experts.expert_1", "experts.expert_2", "experts.expert_3"):
+        keys[slot] = keys.pop(f"{slot}.llm.model", None)
+    if not config.experts.members():
+        del keys["experts.hide_transfer_tool"], keys["experts.policy_edit"]
+    if not config.judge.enabled:
+        keys = {key: value for key, value in keys.items() if not key.startswith("judge.") or key == "judge.enabled"}
+    keys["server.kind"] = "simulated" if config.server.kind is ServerKind.simulated else "real"
+    return keys
+
+
+def result_digest(config: Config) -> str:
+    """SHA-256 (hex) of the keys on which outcomes depend: equal where one run may go on with the other's results.
+
+    Domains, tasks and trials can be added to a run and are not part of it.
+    """
+    text = json.dumps(result_keys(config), sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differing_keys(saved: Config, new: Config) -> dict[str, Difference]:
+    """Why `new` cannot go on with the results of `saved`: the keys and both values; empty when it can.
+
+    Domains, trials and tasks may be more than before, not fewer; log level, concurrency, limits, servers and
+    W&B may be others.
+
+    Raises:
+        UserError: another task set is named, and the tasks of one of the two cannot be found.
+    """
+    differences = _differences(result_keys(saved), result_keys(new))
+    for name, before in saved.domain.items():
+        after = new.domain.get(name)
+        if after is None:
+            differences["domain"] = (list(saved.domain), list(new.domain))
+            continue
+        if before.data_dir != after.data_dir:
+            differences[f"domain.{name}.data_dir"] = (before.data_dir, after.data_dir)
+        # Sets of one domain share its tasks; a file may give the same id to another task.
+        from_file = before.tasks.endswith(".json") or after.tasks.endswith(".json")
+        if before.tasks != after.tasks and (from_file or not _chosen_ids(saved, name) <= _chosen_ids(new, name)):
+            differences[f"domain.{name}.tasks"] = (before.tasks, after.tasks)
+    if new.num_trials < saved.num_trials:
+        differences["num_trials"] = (saved.num_trials, new.num_trials)
+    if new.num_tasks is not None and (saved.num_tasks is None or new.num_tasks < saved.num_tasks):
+        differences["num_tasks"] = (saved.num_tasks, new.num_tasks)
+    if new.task_ids is not None and (saved.task_ids is None or not set(saved.task_ids) <= set(new.task_ids)):
+        differences["task_ids"] = (saved.task_ids, new.task_ids)
+    return differences
+
+
+def _chosen_ids(config: Config, name: str) -> set[str]:
+    from tau2_fleet.benchmark.domains import (
+        load_domain,  # the benchmark takes a second to import, and is seldom asked here
+    )
+
+    chosen = config.domain[name]
+    domain = load_domain(name, None if chosen.data_dir is None else Path(chosen.data_dir))
+    return {task.id for task in domain.tasks(chosen.tasks, task_ids_of(config, name), config.num_tasks)}
+
+
+def departures(config: Config) -> tuple[str, dict[str, Difference]]:
+    """The reference experiment of a run, and every key in which the run departs from it: (expected, actual).
+
+    The reference is the one that the run started from by name, else the one with fewer departures. The model under
+    test is what is measured, not a departure.
+    """
+    own = _compared(config)
+    found = {name: _differences(_compared(_reference(name)), own) for name in REFERENCES}
+    if config.experiment_name in found:
+        return config.experiment_name, found[config.experiment_name]
+    nearest = min(REFERENCES, key=lambda name: _distance(found[name]))
+    return nearest, found[nearest]
+
+
+@cache
+def _reference(name: str) -> Config:
+    return read(compose([f"experiment={name}"]))
+
+
+def _compared(config: Config) -> dict[str, Any]:
+    keys = result_keys(config) | {key: getattr(config, key) for key in _MORE_TASKS}
+    keys["domain"] = sorted(config.domain)
+    keys |= {f"domain.{name}.tasks": domain.tasks for name, domain in config.domain.items()}
+    keys |= {f"domain.{name}.data_dir": domain.data_dir for name, domain in config.domain.items()}
+    del keys["agent.model"]
+    return keys
+
+
+def _differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Difference]:
+    """The keys that both have with different values; where only one has a key, another key says why."""
+    return {key: (first[key], second[key]) for key in first if key in second and first[key] != second[key]}
+
+
+def _distance(differences: dict[str, Difference]) -> int:
+    """Differences, those within one expert or one domain together."""
+    return len({tuple(key.split(".")[:2]) for key in differences})

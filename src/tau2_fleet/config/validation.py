@@ -1,0 +1,254 @@
+"""From Hydra's composed tree to a `Config` that can be run: unknown keys, ranges, rules between keys."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tau2_fleet.config.compose import NO_TASKS, explain
+from tau2_fleet.config.names import choices, did_you_mean, key_types, nearest, nearest_keys
+from tau2_fleet.config.ranges import out_of_range
+from tau2_fleet.config.roles import AGENT_POOL, model_settings
+from tau2_fleet.config.schema import Config, flat
+from tau2_fleet.config.tasks import split_task_id
+from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.settings import ServerKind, SimulatedSettings
+from tau2_fleet.llm.settings import ModelSettings, Provider
+from tau2_fleet.simserver.latency import load_profile
+from tau2_fleet.simserver.options import contradictions
+from tau2_fleet.simulation.settings import AgentMode
+from tau2_fleet.telemetry.secrets import redact
+
+NO_SOLO = frozenset({"retail", "airline"})
+"""Domains whose tasks carry no ticket to work from."""
+
+
+def load(tree: DictConfig) -> Config:
+    """The run that a composed configuration describes.
+
+    Raises:
+        UserError: a key is unknown, a value is out of range, or keys contradict each other.
+    """
+    config = read(tree)
+    validate(config)
+    return config
+
+
+def read(tree: DictConfig) -> Config:
+    """The same without the rules on values: for references and saved configurations.
+
+    Raises:
+        UserError: a key is unknown or of the wrong type.
+    """
+    _refuse_unknown_keys(OmegaConf.to_container(tree, resolve=False), "")
+    try:
+        config = OmegaConf.to_object(_without_unset_prices(tree))
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
+    assert isinstance(config, Config)
+    _tidy(config)
+    return config
+
+
+def validate(config: Config) -> None:
+    """Raises UserError naming what cannot be: the first three problems, each in a line or two."""
+    problems = list(_problems(config))
+    if problems:
+        more = f"\n({len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise UserError("\n".join(problems[:3]) + more)
+
+
+def _refuse_unknown_keys(tree: Any, prefix: str) -> None:
+    """Hydra itself lets `+key=value` add keys that no one reads."""
+    if not isinstance(tree, dict):
+        return
+    known = key_types()
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if prefix == "domain." and name not in choices("domain"):
+            near = did_you_mean(nearest(str(name), choices("domain")))
+            raise UserError(f"domain={name}: there is no such domain.{near} {NO_TASKS}")
+        if key in known or key.endswith(".extra_body"):
+            continue
+        if not any(other.startswith(key + ".") for other in known) and key != "domain":
+            raise UserError(f"{key}: there is no such key.{did_you_mean(nearest_keys(key))} All keys: --help")
+        _refuse_unknown_keys(value, key + ".")
+
+
+def _without_unset_prices(tree: DictConfig) -> DictConfig:
+    """A price of which nothing is set is no price (see `schema.register`)."""
+    tree = copy.deepcopy(tree)
+    for part in ("agent", "user_llm", "judge"):
+        price = OmegaConf.select(tree, f"{part}.price")
+        unset = [] if price is None else [name for name in price if OmegaConf.is_missing(price, name)]
+        if len(unset) == 2 and price.cached_input is None:
+            OmegaConf.update(tree, f"{part}.price", None)
+        elif unset:
+            raise UserError(f"{part}.price.{unset[0]} is not set: a price has input and output")
+    return tree
+
+
+def _tidy(config: Config) -> None:
+    """An empty variable is no value; `~` is the home directory."""
+    config.agent.model = _path(config.agent.model)
+    for domain in config.domain.values():
+        domain.data_dir = _path(domain.data_dir)
+        domain.tasks = _path(domain.tasks) or "base"
+
+
+def _path(text: str | None) -> str | None:
+    return str(Path(text).expanduser()) if text and text.startswith("~") else text or None
+
+
+def _problems(config: Config) -> Iterator[str]:
+    values = flat(config)
+    yield from out_of_range(values)
+    for key, value in values.items():
+        for text in _texts(value):
+            if redact(text) != text:
+                yield f"{key} holds the value of an API key: name its variable instead, with api_key_env"
+    yield from _agent_problems(config)
+    yield from _domain_problems(config)
+    yield from _server_problems(config)
+    for key, model in model_settings(config).items():
+        yield from _model_problems(key, model)
+    yield from _pool_problems(config)
+    if config.resume_force and config.resume is None:
+        yield "resume_force=true: only with resume=DIR"
+    if not config.wandb.project:
+        yield "wandb.project: must not be empty"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from (str(name), *_texts(part))
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+
+
+def _agent_problems(config: Config) -> Iterator[str]:
+    agent, kind = config.agent, config.server.kind
+    if agent.model is None and kind is ServerKind.vllm:
+        yield (
+            "agent.model is not set: give a local path or a hub id (agent.model=Qwen/Qwen3-8B), or set CKPT_DIR.\n"
+            "Without a model: experiment=smoke runs on simulated ones."
+        )
+    local = agent.model is not None and agent.model.startswith(("/", "."))
+    if local and kind is ServerKind.vllm and not Path(str(agent.model)).is_dir():
+        yield f"agent.model={agent.model}: there is no such directory"
+    if agent.mode is AgentMode.solo:
+        for name in config.domain:
+            if name in NO_SOLO:
+                yield f"agent.mode=solo: {name} has no solo mode; choose among mock, telecom, telecom-workflow"
+    yield from _context_problems("agent", agent.max_output_tokens, agent.max_context_tokens)
+
+
+def _context_problems(key: str, output: int | None, context: int | None) -> Iterator[str]:
+    if output is not None and context is not None and output >= context:
+        yield f"{key}.max_output_tokens={output}: leaves nothing of {key}.max_context_tokens={context} for the input"
+
+
+def _domain_problems(config: Config) -> Iterator[str]:
+    if not config.domain:
+        yield f"domain: select at least one of {', '.join(choices('domain'))}"
+    for name, domain in config.domain.items():
+        if domain.tasks.endswith(".json") and not Path(domain.tasks).is_file():
+            yield f"domain.{name}.tasks={domain.tasks}: there is no such file"
+        if domain.data_dir is not None and not Path(domain.data_dir).is_dir():
+            yield f"domain.{name}.data_dir={domain.data_dir}: there is no such directory"
+    if config.task_ids is not None and not config.task_ids:
+        yield "task_ids=[]: name at least one task, or leave it null for all"
+    for text in config.task_ids or []:
+        named, task = split_task_id(text)
+        if named is not None and named not in config.domain:
+            yield f"task_ids: {text} is of the domain {named}, which is not selected (domain={_listed(config)})"
+        elif named is None and len(config.domain) > 1:
+            example = f"{next(iter(config.domain))}/{task}"
+            yield f"task_ids: {text} could be of any of {_listed(config)}; write for example {example}"
+
+
+def _listed(config: Config) -> str:
+    return f"[{','.join(config.domain)}]"
+
+
+def _server_problems(config: Config) -> Iterator[str]:
+    server = config.server
+    if server.kind is ServerKind.external:
+        if not server.endpoints and server.model_config is None:
+            yield "server=external: where? Give 'server.endpoints=[http://HOST:PORT]' or server.model_config=FILE"
+        elif server.endpoints and server.model_config is not None:
+            yield "server.endpoints and server.model_config: give one of the two"
+    elif server.endpoints or server.model_config is not None:
+        yield f"server.endpoints and server.model_config are read with server=external only, not {server.kind.value}"
+    if server.model_config is not None and not Path(server.model_config).is_file():
+        yield f"server.model_config={server.model_config}: there is no such file"
+    if server.chat_template is not None and server.kind is ServerKind.vllm and not Path(server.chat_template).is_file():
+        yield f"server.chat_template={server.chat_template}: there is no such file"
+    if server.min_ready > server.num and server.kind is not ServerKind.external:
+        yield f"server.min_ready={server.min_ready}: more than server.num={server.num}"
+    if 0 < server.start_port <= 65535 < server.start_port + server.num - 1:
+        yield f"server.start_port={server.start_port}: {server.num} replicas from there pass port 65535"
+    ids = server.gpu_ids
+    if ids is not None and (not ids or min(ids) < 0 or len(set(ids)) < len(ids)):
+        yield f"server.gpu_ids={ids}: wants different numbers from 0, or null for all visible"
+    yield from _url_problems("server.endpoints", server.endpoints)
+    yield from _simulated_problems(server.simulated)
+
+
+def _simulated_problems(simulated: SimulatedSettings) -> Iterator[str]:
+    for problem in contradictions(simulated):
+        yield f"server.simulated.{problem}"
+    if simulated.latency:
+        try:
+            load_profile(simulated.latency)
+        except UserError as error:
+            yield f"server.simulated.latency={simulated.latency}: {error}"
+
+
+def _url_problems(key: str, urls: list[str]) -> Iterator[str]:
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            yield f"{key}: {url} is not a URL; write http://{url}"
+
+
+def _model_problems(key: str, model: ModelSettings) -> Iterator[str]:
+    pool = model.pool
+    if model.provider.is_pool:
+        group = key.partition(".")[0]
+        if pool is None:
+            yield f"{key}.provider={model.provider.value}: needs a pool; start from {group}=vllm or {group}=simulated"
+        elif not (model.model or pool.model or pool.endpoints or pool.name == AGENT_POOL):
+            yield f"{key}.model is not set: which model is to be served (or {key}.pool.name={AGENT_POOL})?"
+    elif not model.model:
+        yield f"{key}.model is not set: give the name that {model.provider.value} knows the model by"
+    if model.max_tokens_key not in ("max_tokens", "max_completion_tokens"):
+        yield f"{key}.max_tokens_key={model.max_tokens_key}: must be max_tokens or max_completion_tokens"
+    if model.base_url is not None:
+        yield from _url_problems(f"{key}.base_url", [model.base_url])
+    if pool is not None:
+        yield from _url_problems(f"{key}.pool.endpoints", pool.endpoints)
+    yield from _context_problems(key, model.max_output_tokens, model.max_context_tokens)
+
+
+def _pool_problems(config: Config) -> Iterator[str]:
+    """The same name is the same servers, so it must stand for the same model."""
+    simulated = config.server.kind is ServerKind.simulated
+    seen: dict[str, tuple[str, bool, str | None]] = {AGENT_POOL: ("agent", simulated, config.agent.model)}
+    for key, model in model_settings(config).items():
+        if model.pool is None or not model.provider.is_pool:
+            continue
+        is_simulated, served = model.provider is Provider.simulated, model.pool.model or model.model
+        first, first_simulated, first_served = seen.setdefault(model.pool.name, (key, is_simulated, served))
+        if is_simulated is not first_simulated:
+            yield f"{key}.pool.name={model.pool.name}: the pool of {first}, where only one of the two is simulated"
+        elif not is_simulated and served and first_served and served != first_served:
+            yield f"{key}.pool.name={model.pool.name}: the pool of {first}, which serves {first_served}, not {served}"

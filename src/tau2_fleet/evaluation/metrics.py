@@ -1,0 +1,144 @@
+"""Statistics over simulations: average reward, pass^k, 95% intervals, endings. Pure functions on plain results.
+
+An infrastructure error counts as a failure in the headline figures; the same figures without them stand beside.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import comb, sqrt
+from statistics import NormalDist, fmean
+from typing import Any
+
+from tau2_fleet.evaluation.termination import OURS
+
+CONFIDENCE = 0.95
+_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+_TOLERANCE = 1e-6
+"""The benchmark's: a reward this near to 1 is a success."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the statistics need of one simulation."""
+
+    task: str
+    """`domain/id`: trials of one task have the same."""
+    reward: float
+    termination_reason: str
+    duration_s: float = 0.0
+    cost_usd: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def success(self) -> bool:
+        return abs(self.reward - 1.0) <= _TOLERANCE
+
+    @property
+    def infrastructure_error(self) -> bool:
+        return self.termination_reason in OURS
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean with its 95% confidence interval; no interval where there is only one task."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Figures of some simulations, of one domain or of all."""
+
+    simulations: int
+    tasks: int
+    average_reward: Estimate
+    pass_hat: dict[int, Estimate]
+    """pass^k by k, from 1 to the smallest number of trials that a task has."""
+    infrastructure_errors: int
+    average_reward_excluding_infrastructure: Estimate | None
+    """None when nothing is left."""
+    pass_hat_excluding_infrastructure: dict[int, Estimate]
+    endings: dict[str, int]
+    """Simulations by termination reason, the most frequent first."""
+    cost_usd: float
+    """Of all simulations together."""
+    input_tokens: int
+    output_tokens: int
+    duration_s: float
+    """Mean of a simulation."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        figures = asdict(self)
+        for name in ("pass_hat", "pass_hat_excluding_infrastructure"):
+            figures[name] = {str(k): estimate for k, estimate in figures[name].items()}
+        return figures
+
+
+def measure(results: Sequence[Result]) -> Metrics | None:
+    """All figures of some simulations; None when there are none."""
+    if not results:
+        return None
+    sound = [result for result in results if not result.infrastructure_error]
+    return Metrics(
+        simulations=len(results),
+        tasks=len({result.task for result in results}),
+        average_reward=average_reward(results),
+        pass_hat=pass_hat(results),
+        infrastructure_errors=len(results) - len(sound),
+        average_reward_excluding_infrastructure=average_reward(sound) if sound else None,
+        pass_hat_excluding_infrastructure=pass_hat(sound) if sound else {},
+        endings=dict(Counter(result.termination_reason for result in results).most_common()),
+        cost_usd=sum(result.cost_usd for result in results),
+        input_tokens=sum(result.input_tokens for result in results),
+        output_tokens=sum(result.output_tokens for result in results),
+        duration_s=fmean(result.duration_s for result in results),
+    )
+
+
+def average_reward(results: Sequence[Result]) -> Estimate:
+    """Mean reward over simulations, its interval clustered by task."""
+    rewards: dict[str, list[float]] = {}
+    for result in results:
+        rewards.setdefault(result.task, []).append(result.reward)
+    return clustered_mean(rewards)
+
+
+def pass_hat(results: Sequence[Result]) -> dict[int, Estimate]:
+    """pass^k for every k that each task has trials for: the chance that k trials of a task all succeed.
+
+    For a task with s successes in n trials it is estimated without bias by C(s, k) / C(n, k), and averaged over
+    tasks (Yao et al. 2024, τ-bench, arXiv:2406.12045).
+    """
+    successes: dict[str, list[bool]] = {}
+    for result in results:
+        successes.setdefault(result.task, []).append(result.success)
+    most = min((len(trials) for trials in successes.values()), default=0)
+    return {
+        k: clustered_mean({task: [comb(sum(trials), k) / comb(len(trials), k)] for task, trials in successes.items()})
+        for k in range(1, most + 1)
+    }
+
+
+def clustered_mean(values: Mapping[str, Iterable[float]]) -> Estimate:
+    """Mean of values in [0, 1] that come in clusters, with a normal 95% interval cut to [0, 1].
+
+    The standard error is cluster-robust, as for the trials of one task, which resemble each other: the root of the
+    summed squares of each cluster's summed deviations, over the number of values (Miller 2024, "Adding Error Bars
+    to Evals", arXiv:2411.00640), with the usual factor G / (G - 1) for G clusters; with one value in
+    each cluster it is the ordinary standard error of a mean.
+    """
+    clusters = [list(cluster) for cluster in values.values()]
+    count = sum(map(len, clusters))
+    mean = fmean(value for cluster in clusters for value in cluster)
+    if len(clusters) < 2:
+        return Estimate(mean)
+    squares = sum(sum(value - mean for value in cluster) ** 2 for cluster in clusters)
+    half_width = _Z * sqrt(squares * len(clusters) / (len(clusters) - 1)) / count
+    return Estimate(mean, max(0.0, mean - half_width), min(1.0, mean + half_width))

@@ -1,0 +1,295 @@
+"""The fleet of a run, from outside: start, routers, status, stop; `lease` keeps one for the jobs of a sweep."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import hashlib
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import aiohttp
+
+from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.external import MODEL_CONFIG_FILE, ExternalServers, write_model_config
+from tau2_fleet.fleet.fleet_report import FleetReport
+from tau2_fleet.fleet.launch import ServerProcess, end_servers
+from tau2_fleet.fleet.launcher import Launcher
+from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.pool_check import preflight
+from tau2_fleet.fleet.prepare import prepare
+from tau2_fleet.fleet.probe import http_session
+from tau2_fleet.fleet.reaper.reaper import close_shared_reaper
+from tau2_fleet.fleet.replica import Phase, Replica, ReplicaStatus
+from tau2_fleet.fleet.routing import PoolRouter
+from tau2_fleet.fleet.sampler import sample_forever, sample_replicas
+from tau2_fleet.fleet.settings import ServerSettings
+from tau2_fleet.fleet.supervisor import Supervisor
+from tau2_fleet.fleet.watch import WatchSettings
+from tau2_fleet.llm.types import Endpoint
+from tau2_fleet.telemetry.secrets import protect
+
+log = logging.getLogger(__name__)
+
+_LAST_SAMPLE_S = 5.0
+
+
+class Fleet:
+    """All servers of a run.
+
+    Processes, ports and the key belong to this process; watching, routing and sampling belong to the event loop
+    that `start` or `attach` was called in, until `detach`.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[PoolSpec],
+        server: ServerSettings,
+        directory: Path,
+        tasks_file: Path | None = None,
+        watch: WatchSettings | None = None,
+    ) -> None:
+        """Logs go to `directory/servers`; `tasks_file` is what simulated servers play."""
+        self.pools = tuple(pools)
+        self.server = server
+        self.signature = fleet_signature(pools, server, tasks_file)
+        self.logs = directory.absolute() / "servers"
+        self._tasks_file = tasks_file.absolute() if tasks_file is not None else None
+        self._watch = watch or WatchSettings()
+        self._key = secrets.token_urlsafe(32)
+        protect(self._key, *(spec.api_key for spec in pools))
+        self._replicas: tuple[Replica, ...] = ()
+        self._launcher: Launcher | None = None
+        self._uses_gpus = False
+        self._prepared = False
+        self._checked = False
+        self._ended = False
+        self._routers: dict[str, PoolRouter] = {}
+        self._supervisor: Supervisor | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Launch what does not run yet; returns when every pool has `min_ready` ready replicas.
+
+        The others go on starting in the background. May be called again in another event loop.
+
+        Raises:
+            UserError: the plan does not fit, a port is taken, a model is missing, servers do not start, or the
+                preflight found an unfit parser. Nothing keeps running then.
+        """
+        try:
+            if not self._prepared:
+                found = await prepare(self.pools, self.server, self.logs, self._key, self._tasks_file)
+                self._replicas, self._launcher, self._uses_gpus = found.replicas, found.launcher, found.uses_gpus
+                self._prepared = True
+                if self._launcher is not None:
+                    write_model_config(self.logs / MODEL_CONFIG_FILE, self.served())
+            await self.attach()
+            assert self._supervisor is not None
+            assert self._http is not None
+            await self._supervisor.enough_ready(self.pools)
+            if self.server.preflight and not self._checked:
+                await self._check_pools(self._http)
+                self._checked = True
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def attach(self) -> None:
+        """Watch, route and sample in the running event loop."""
+        if self._supervisor is not None:
+            return
+        if self._ended:
+            raise RuntimeError("the fleet has been stopped")
+        self._http = http_session()
+        self._routers = {spec.name: PoolRouter(spec.name, self.server.routing, self._hint) for spec in self.pools}
+        launcher = self._launcher
+        self._supervisor = Supervisor(
+            self._replicas,
+            self._routers,
+            launcher.start if launcher is not None else _never,
+            self._http,
+            self._watch,
+            self.server.ready_timeout_s,
+            self.server.stagger_s,
+        )
+        self._supervisor.run()
+        self._tasks = [asyncio.create_task(sample_forever(self._http, lambda: self._replicas, self._uses_gpus))]
+        if launcher is not None:
+            self._tasks.append(asyncio.create_task(launcher.keep_reaper()))
+
+    async def detach(self) -> None:
+        """Take a last sample and leave the processes running, unwatched, for the next job."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        if self._http is not None:
+            try:
+                async with asyncio.timeout(_LAST_SAMPLE_S):
+                    await sample_replicas(self._http, self._replicas)
+            except TimeoutError:
+                log.debug("the last sample was not had in time")
+        if self._supervisor is not None:
+            await self._supervisor.close()
+            self._supervisor = None
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    async def stop(self) -> None:
+        """End every server of this fleet and what belongs to it."""
+        self._ended = True
+        try:
+            await self.detach()
+        finally:
+            running = self._running()
+            await asyncio.to_thread(end_servers, [process for _, process in running], self._watch.grace_s)
+            self._note_stopped(running)
+
+    def end(self) -> None:
+        """The same without an event loop; blocks for a few seconds at most."""
+        self._ended = True
+        running = self._running()
+        end_servers([process for _, process in running], self._watch.grace_s)
+        self._note_stopped(running)
+
+    def _running(self) -> list[tuple[Replica, ServerProcess]]:
+        return [(replica, replica.process) for replica in self._replicas if replica.process is not None]
+
+    def _note_stopped(self, running: Sequence[tuple[Replica, ServerProcess]]) -> None:
+        for replica, _ in running:
+            replica.enter(Phase.stopped)
+            replica.process = None
+
+    def router(self, pool: str) -> PoolRouter:
+        """The router of a pool; belongs to the event loop of the last `start` or `attach`.
+
+        Raises:
+            KeyError: no such pool.
+        """
+        return self._routers[pool]
+
+    def endpoints(self, pool: str | None = None) -> list[Endpoint]:
+        """The replicas in the routing now, of one pool or all."""
+        ready = (replica for replica in self._replicas if pool in (None, replica.pool))
+        return [replica.endpoint for replica in ready if replica.endpoint is not None]
+
+    def served(self) -> list[ExternalServers]:
+        """The URLs of the servers launched here, by the model they serve; ready or not.
+
+        Of several pools that serve one model only the first, the agent's, stands for it: the others have other flags.
+        """
+        found: dict[str, ExternalServers] = {}
+        for spec in self.pools:
+            own = [replica for replica in self._replicas if replica.pool == spec.name and not replica.external]
+            if own:
+                model = own[0].expected_model or ""
+                found.setdefault(model, ExternalServers(model, tuple(replica.base_url for replica in own)))
+        return list(found.values())
+
+    @property
+    def key(self) -> str:
+        """The key that the servers launched here ask for."""
+        return self._key
+
+    def context_limit(self, pool: str) -> int | None:
+        """Tokens that the pool's servers take, from /v1/models; None when they do not say."""
+        limits = [replica.context_limit for replica in self._replicas if replica.pool == pool]
+        known = [limit for limit in limits if limit is not None]
+        return min(known) if known else None
+
+    def status(self) -> list[ReplicaStatus]:
+        """Every replica as it stands, in the order of ports."""
+        return [ReplicaStatus.of(replica) for replica in self._replicas]
+
+    @property
+    def restarts(self) -> int:
+        """How often servers had to be started again during this job."""
+        return sum(replica.restarts for replica in self._replicas)
+
+    def report(self) -> FleetReport:
+        """What became of the fleet during this job."""
+        return FleetReport(tuple(self.status()), self.restarts, sum(one.moved for one in self._routers.values()))
+
+    @property
+    def usable(self) -> bool:
+        """Whether another job can use it: not stopped, and no pool given up."""
+        lost = {spec.name for spec in self.pools} - {
+            replica.pool for replica in self._replicas if replica.phase is not Phase.failed
+        }
+        return self._prepared and not self._ended and not lost
+
+    async def _check_pools(self, http: aiohttp.ClientSession) -> None:
+        first = {endpoint.name: endpoint for endpoint in self.endpoints()}
+        by_pool = {replica.pool: first[replica.name] for replica in self._replicas if replica.name in first}
+        checks = [preflight(http, spec, by_pool[spec.name]) for spec in self.pools if spec.name in by_pool]
+        for outcome in await asyncio.gather(*checks, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def _hint(self, endpoint: Endpoint) -> None:
+        if self._supervisor is not None:
+            self._supervisor.hint(endpoint)
+
+
+_held: Fleet | None = None
+_held_by = 0
+
+
+async def lease(
+    pools: Sequence[PoolSpec],
+    server: ServerSettings,
+    directory: Path,
+    tasks_file: Path | None = None,
+    watch: WatchSettings | None = None,
+) -> Fleet:
+    """A started fleet for this job: the running one if it is the same, else a new one in its place.
+
+    Call `Fleet.detach` at the job's end and `shutdown` after the last.
+
+    Raises:
+        UserError: as `Fleet.start`.
+    """
+    global _held, _held_by
+    held = _held if _held_by == os.getpid() else None
+    if held is not None:
+        if held.usable and held.signature == fleet_signature(pools, server, tasks_file):
+            held.server = server
+            await held.start()
+            return held
+        await held.stop()
+    fleet = Fleet(pools, server, directory, tasks_file, watch)
+    if _held_by != os.getpid():
+        atexit.register(shutdown)
+    _held, _held_by = fleet, os.getpid()
+    await fleet.start()
+    return fleet
+
+
+def shutdown() -> None:
+    """End the leased fleet and the reaper; for the end of the process, no event loop needed."""
+    global _held
+    if _held is not None and _held_by == os.getpid():
+        _held.end()
+        _held = None
+        close_shared_reaper()
+
+
+def fleet_signature(pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> str:
+    """Equal for two jobs that can share one running fleet."""
+    settings = {key: value for key, value in asdict(server).items() if key not in ("routing", "preflight", "strict")}
+    played = b""
+    if tasks_file is not None and any(spec.kind is PoolKind.simulated for spec in pools):
+        played = hashlib.sha256(tasks_file.read_bytes()).digest()
+    keys = [spec.api_key for spec in pools]
+    return hashlib.sha256(repr((sorted(settings.items()), list(pools), keys, played)).encode()).hexdigest()
+
+
+async def _never(replica: Replica) -> None:
+    raise UserError(f"server {replica.name} is not one that this fleet starts")

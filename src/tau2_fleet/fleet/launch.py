@@ -1,0 +1,192 @@
+"""Starting one server process: its session, environment, log, TMPDIR and caches. The supervisor calls it.
+
+A server is started behind a gate: it runs only after the reaper has heard of it, and not at all if the runner
+dies in between.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tau2_fleet.fleet.reaper.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify
+from tau2_fleet.fleet.reaper.reaper import Reaper
+from tau2_fleet.telemetry.secrets import without_secrets
+
+_GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
+_ALLOWED_ENVIRONMENT = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TERM|LD_LIBRARY_PATH|LD_PRELOAD|LIBRARY_PATH|CPATH|CC|CXX|MAX_JOBS"
+    r"|VIRTUAL_ENV|CONDA_PREFIX|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
+    r"|(HTTP|HTTPS|NO|ALL)_PROXY|(http|https|no|all)_proxy"
+    r"|(LC|NVIDIA|NCCL|VLLM|HF|TRANSFORMERS|TOKENIZERS|SAFETENSORS|PYTORCH|TRITON|XDG|OMP|MKL|KMP|OPENBLAS|GLOO|UCX"
+    r"|RAY|FLASHINFER|HIP|ROCR|ROCM|TIKTOKEN|HUGGING_?FACE(_HUB)?)_\w+|(CUDA|TORCH)\w*"
+)
+_SECRET_OF_OURS = "VLLM_API_KEY"
+_OF_THE_HUB = ("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_DISABLE_IMPLICIT_TOKEN")
+"""What a download from the hub proves itself by, though it is named like a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """What to start and how."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    """Beside the allow-listed part of this process's own environment."""
+    log: Path
+    cwd: Path
+    cache: Path | None = None
+    """Where compile caches are kept across runs; None: the server has none."""
+    key: str | None = None
+    needs_hub: bool = False
+    """It gets the hub's token, where there is one."""
+
+    def shown(self) -> str:
+        """The command as one could type it, the key masked."""
+        words = [f"{name}={shlex.quote(value)}" for name, value in sorted(self.environment.items())]
+        if self.key:
+            words.append(f"{_SECRET_OF_OURS}=***")
+        return " ".join([*words, shlex.join(self.command)])
+
+
+class ServerProcess:
+    """A server that was started here; belongs to the process, not to an event loop."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], group: Group, reaper: Reaper, log: Path, log_start: int) -> None:
+        self._popen = popen
+        self._reaper = reaper
+        self._log = log
+        self._log_start = log_start
+        self.group = group
+        self.launched = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def status(self) -> int | None:
+        """The exit status (negative: the signal); None while it lives."""
+        return self._popen.poll()
+
+    def wait(self, limit_s: float | None = None) -> int:
+        """Block until it has ended; its exit status.
+
+        Raises:
+            TimeoutError: it goes on beyond the limit.
+        """
+        try:
+            return self._popen.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"not ended within {limit_s:g} s") from None
+
+    def log_text(self, limit: int = 400_000) -> str:
+        """What this process (not an earlier one) has written; of a long log the beginning and the end."""
+        try:
+            with self._log.open("rb") as file:
+                file.seek(self._log_start)
+                data = file.read(limit // 2)
+                file.seek(0, os.SEEK_END)
+                size = file.tell()
+                file.seek(max(self._log_start + len(data), size - limit // 2))
+                data += file.read()
+        except OSError:
+            return ""
+        return data.decode("utf-8", "replace")
+
+    def forget(self) -> None:
+        """After its group has ended: reap it and tell the reaper."""
+        self._popen.wait(5)
+        self._reaper.drop(self.group)
+
+
+def launch(spec: LaunchSpec, reaper: Reaper) -> ServerProcess:
+    """Start a server; it leads a session and process group of its own, known to the reaper before it runs.
+
+    Raises:
+        OSError: the process could not be made, or the log not be written.
+    """
+    mark = secrets.token_hex(16)
+    scratch = tempfile.mkdtemp(prefix=SCRATCH_PREFIX)
+    environment = _environment(spec, mark, scratch)
+    with spec.log.open("ab") as log:
+        apart = "\n" if log.tell() else ""  # also from a line that was torn when an earlier attempt was killed
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        log.write(f"{apart}--- {now} for process {os.getpid()}: {spec.shown()}\n".encode())
+        log.flush()
+        log_start = log.tell()
+        popen = subprocess.Popen(
+            [*_GATE, *spec.command],
+            cwd=spec.cwd,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    leader = identify(popen.pid) or ProcessId(popen.pid, 0)
+    group = Group(leader, mark, scratch)
+    reaper.add(group)
+    assert popen.stdin is not None
+    try:
+        popen.stdin.write(b"go\n")
+        popen.stdin.close()
+    except OSError:
+        pass  # it has ended already; its status tells
+    return ServerProcess(popen, group, reaper, spec.log, log_start)
+
+
+def end_servers(servers: Sequence[ServerProcess], grace_s: float) -> None:
+    """End servers with all that belongs to them; blocks, a little over `grace_s` seconds at most."""
+    end([server.group for server in servers], grace_s)
+    for server in servers:
+        try:
+            server.forget()
+        except subprocess.TimeoutExpired:
+            continue  # in uninterruptible sleep; the reaper keeps it on its list
+
+
+def _environment(spec: LaunchSpec, mark: str, scratch: str) -> dict[str, str]:
+    kept = {name: value for name, value in without_secrets().items() if _ALLOWED_ENVIRONMENT.fullmatch(name)}
+    if spec.needs_hub:
+        kept |= {name: os.environ[name] for name in _OF_THE_HUB if name in os.environ}
+    caches: dict[str, str] = {}
+    if spec.cache is not None:
+        spec.cache.mkdir(parents=True, exist_ok=True)
+        caches = {
+            "VLLM_CACHE_ROOT": str(spec.cache / "vllm"),
+            "TORCHINDUCTOR_CACHE_DIR": str(spec.cache / "inductor"),
+            "TRITON_CACHE_DIR": str(spec.cache / "triton"),
+        }
+    key = {_SECRET_OF_OURS: spec.key} if spec.key else {}
+    own = {"TMPDIR": scratch, MARK: mark, "PYTHONUNBUFFERED": "1"}
+    return {**kept, **caches, **spec.environment, **key, **own}
+
+
+def cache_root() -> Path:
+    """Where this program keeps what outlives a run: compile caches, what a vLLM understands, who held a port."""
+    chosen = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    root = Path(chosen) / "tau2-fleet"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if os.access(root, os.W_OK):
+            return root
+    except OSError:
+        pass
+    root = Path(tempfile.gettempdir()) / f"tau2-fleet-cache-{os.getuid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    return root
+
+
+def find_executable(name: str) -> str | None:
+    """Absolute path of a program, by name or path; None when it is not there."""
+    found = shutil.which(os.path.expanduser(name))
+    return os.path.abspath(found) if found else None

@@ -1,0 +1,1 @@
+"""Ends every server when the run is gone; standard library only."""

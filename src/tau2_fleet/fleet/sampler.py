@@ -1,0 +1,98 @@
+"""Every few seconds, the metrics of each ready replica and the use of each GPU, handed to telemetry as events."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import aiohttp
+
+from tau2_fleet.fleet.gpus import readings
+from tau2_fleet.fleet.probe import ProbeError, metrics_text
+from tau2_fleet.fleet.replica import Replica
+from tau2_fleet.telemetry.events import GpuSample, ReplicaSample, emit
+
+PERIOD_S = 5.0
+_TIMEOUT_S = 4.0
+
+_LINE = re.compile(r"^(vllm:[a-z_]+)(?:\{[^}]*\})? ([-+0-9.eEInfNa]+)", re.MULTILINE)
+_NAMES = {
+    "running": ("vllm:num_requests_running",),
+    "waiting": ("vllm:num_requests_waiting",),
+    "kv_use": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+    "prefix_queries": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
+    "prefix_hits": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
+    "prompt_tokens": ("vllm:prompt_tokens_total",),
+    "generation_tokens": ("vllm:generation_tokens_total",),
+}
+"""Newest name first; 0.9 and 0.10 had `gpu_` in some."""
+_SHARES = {"kv_use"}
+"""Averaged over a server's engines; the others are summed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaMetrics:
+    """What a replica's /metrics said; 0 for what it does not know."""
+
+    running: float = 0.0
+    waiting: float = 0.0
+    kv_use: float = 0.0
+    """Share of the KV cache, 0 to 1."""
+    prefix_queries: float = 0.0
+    """Tokens looked up in the prefix cache since the server's start; `prefix_hits` of them found."""
+    prefix_hits: float = 0.0
+    prompt_tokens: float = 0.0
+    generation_tokens: float = 0.0
+
+
+def parse_metrics(text: str) -> ReplicaMetrics:
+    """Read vLLM's metrics, of any version since 0.9.2, from the Prometheus text form."""
+    values: dict[str, list[float]] = {}
+    for name, number in _LINE.findall(text):
+        values.setdefault(name, []).append(float(number))
+    found: dict[str, float] = {}
+    for field_name, names in _NAMES.items():
+        series = next((values[name] for name in names if name in values), [])
+        if series:
+            found[field_name] = sum(series) / (len(series) if field_name in _SHARES else 1)
+    return ReplicaMetrics(**found)
+
+
+async def sample_replicas(http: aiohttp.ClientSession, replicas: Iterable[Replica]) -> None:
+    """Read the metrics of those in the routing once and emit them."""
+    await asyncio.gather(*(_sample(http, replica) for replica in replicas if replica.endpoint is not None))
+
+
+async def sample_forever(http: aiohttp.ClientSession, replicas: Callable[[], Iterable[Replica]], gpus: bool) -> None:
+    """Sample every `PERIOD_S` seconds until cancelled."""
+    loop = asyncio.get_running_loop()
+    next_time = loop.time()
+    while True:
+        await sample_replicas(http, replicas())
+        if gpus:
+            for reading in await asyncio.to_thread(readings):
+                emit(GpuSample(reading.index, reading.utilisation, reading.memory_used, reading.memory_total))
+        next_time = max(next_time + PERIOD_S, loop.time())
+        await asyncio.sleep(next_time - loop.time())
+
+
+async def _sample(http: aiohttp.ClientSession, replica: Replica) -> None:
+    try:
+        text = await metrics_text(http, replica.base_url, replica.key, _TIMEOUT_S)
+    except ProbeError:
+        return
+    found = parse_metrics(text)
+    emit(
+        ReplicaSample(
+            replica=replica.name,
+            running=found.running,
+            waiting=found.waiting,
+            kv_use=found.kv_use,
+            prefix_queries=found.prefix_queries,
+            prefix_hits=found.prefix_hits,
+            prompt_tokens=found.prompt_tokens,
+            generation_tokens=found.generation_tokens,
+        )
+    )

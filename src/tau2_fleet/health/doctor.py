@@ -1,0 +1,188 @@
+"""`tau2-fleet doctor [key=value ...]`: what a configuration needs, and whether it is there, a line per check.
+
+Takes the same settings as `src.main`. Exit status 1 when the chosen configuration could not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from tau2_fleet.benchmark.domains import Domain
+    from tau2_fleet.config import Config
+    from tau2_fleet.fleet.plan import PoolSpec
+    from tau2_fleet.health.finding import Finding
+    from tau2_fleet.health.findings import FindingsReport
+    from tau2_fleet.run.selection import Selection
+    from tau2_fleet.simulation.model_clients import Roles
+
+_USAGE = """usage: tau2-fleet doctor [--no-calls] [key=value ...]
+
+Says what the configuration needs and whether it is there; the settings are those of python -m src.main.
+  --no-calls   do not ask remote models (each is asked once otherwise, for a fraction of a cent)"""
+
+_NO_CALLS = "--no-calls"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        from tau2_fleet.display.console import out
+        from tau2_fleet.health.findings import FindingsReport
+    except ModuleNotFoundError as error:
+        # Before the first `make install` there is not even what draws a line.
+        sys.stderr.write(f"error: the package {error.name} is not installed here; run: make install\n")
+        return 1
+    if any(argument in ("-h", "--help") for argument in given):
+        out.print(_USAGE, markup=False)
+        return 0
+    overrides = [argument for argument in given if argument != _NO_CALLS]
+    report = FindingsReport()
+    asyncio.run(_examine(report, overrides, calls=_NO_CALLS not in given))
+    return report.conclude()
+
+
+async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool) -> None:
+    from tau2_fleet.config.expert_choice import choose_experts
+    from tau2_fleet.config.validation import read
+    from tau2_fleet.health import machine
+    from tau2_fleet.health.finding import note, ok
+    from tau2_fleet.paths import CHECKOUT
+
+    report.run("python", machine.check_python)
+    report.run("packages", machine.check_packages)
+    report.run("benchmark", machine.check_benchmark)
+    composed = report.value("configuration", lambda: _composed(overrides))
+    if composed is None:
+        return
+    tree, run_dir = composed
+    for line in report.value("experts", lambda: choose_experts(tree)) or ():
+        report.add(note("experts", line))
+    config = report.value("configuration", lambda: read(tree))
+    if config is None:
+        return
+    from tau2_fleet.health.model_checks import check_keys, check_remote, check_wandb
+    from tau2_fleet.health.servers import check_external, check_gpus, check_models, check_plan
+    from tau2_fleet.health.vllm import check_vllm
+
+    valid = report.value("configuration", lambda: _checked(tree, run_dir)) is not None
+    if valid:
+        report.add(ok("configuration", " ".join(overrides) or "the plain defaults"))
+    places = {"the run": run_dir, "temporary files": Path(tempfile.gettempdir())}
+    report.run("open files", lambda: machine.check_open_files(config.max_concurrency))
+    report.run("disk", lambda: machine.check_disk(places))
+    domains = report.value("tasks", lambda: _domains(config))
+    roles = report.value("tasks", lambda: _roles(config, domains)) if domains is not None else None
+    if domains is None or roles is None:
+        return
+    report.run("tasks", lambda: _tasks(config, domains))
+    models = roles.by_name()
+    # Where the configuration is not valid, what is wrong with its pools has been said.
+    specs = report.value("fleet", lambda: _pools(config, roles)) if valid else None
+    launches = [spec for spec in specs or () if spec.kind == "vllm"]
+    needs_vllm = bool(launches) if specs is not None else config.server.kind == "vllm"
+    report.run("GPUs", lambda: check_gpus(needs_vllm and config.server.device != "cpu"))
+    report.run("vllm", lambda: check_vllm(config.server, needs_vllm, CHECKOUT))
+    report.run("model", lambda: check_models(launches))
+    if specs is not None:
+        report.run("fleet", lambda: check_plan(specs, config.server))
+        await report.run_async("servers", lambda: check_external(specs))
+    report.run("keys", lambda: check_keys(models))
+    await report.run_async("model", lambda: check_remote(models, calls))
+    await report.run_async("W&B", lambda: check_wandb(config.wandb))
+
+
+def _composed(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
+    """What `src.main` would run with these arguments, and where it would write."""
+    from tau2_fleet.config import compose
+    from tau2_fleet.config.command_line import in_order, read_dotenv
+    from tau2_fleet.errors import UserError
+    from tau2_fleet.run.directory import planned_run_dir
+    from tau2_fleet.run.resume import resumed_arguments
+
+    read_dotenv()
+    arguments = resumed_arguments(in_order(overrides))
+    flag = next((argument for argument in arguments if argument.startswith("-")), None)
+    if flag in ("-m", "--multirun"):
+        raise UserError(
+            "a sweep is examined job by job: leave out --multirun, and give one value per key (or resume one job)"
+        )
+    if flag is not None:
+        raise UserError(f"{flag}: the doctor takes settings (key=value) and {_NO_CALLS}")
+    return compose(arguments), planned_run_dir(arguments)
+
+
+def _checked(tree: DictConfig, run_dir: Path) -> Config:
+    from tau2_fleet.config.validation import load
+    from tau2_fleet.run.resume import check_resumable
+
+    config = load(tree)
+    check_resumable(config, run_dir)
+    return config
+
+
+def _domains(config: Config) -> dict[str, Domain]:
+    from tau2_fleet.benchmark.domains import load_domain
+
+    return {
+        name: load_domain(name, Path(chosen.data_dir) if chosen.data_dir else None)
+        for name, chosen in config.domain.items()
+    }
+
+
+def _tasks(config: Config, domains: dict[str, Domain]) -> Iterator[Finding]:
+    from tau2_fleet.health.finding import ok
+    from tau2_fleet.health.machine import describe_data
+
+    counts = ", ".join(f"{name} {len(tasks)}" for name, tasks in _selection(config, domains).tasks.items())
+    yield ok("tasks", f"{counts}, {config.num_trials} trial{'s' if config.num_trials > 1 else ''} each")
+    package = Path(sys.prefix).resolve()
+    foreign = {name: domain for name, domain in domains.items() if not domain.folder.resolve().is_relative_to(package)}
+    yield from describe_data(
+        {name: dict(domain.digests) for name, domain in foreign.items()},
+        {name: str(domain.folder) for name, domain in foreign.items()},
+    )
+
+
+def _selection(config: Config, domains: dict[str, Domain]) -> Selection:
+    from tau2_fleet.config import task_ids_of
+    from tau2_fleet.run.selection import select_tasks
+
+    return select_tasks(
+        domains,
+        {name: domain.tasks for name, domain in config.domain.items()},
+        task_ids={name: task_ids_of(config, name) for name in domains},
+        num_tasks=config.num_tasks,
+        mode=config.agent.mode,
+    )
+
+
+def _roles(config: Config, domains: dict[str, Domain]) -> Roles:
+    from tau2_fleet.config import agent_model
+    from tau2_fleet.errors import UserError
+    from tau2_fleet.simulation.model_clients import choose_roles
+
+    selection = _selection(config, domains)
+    needing = selection.needing_judge(always=False)
+    if needing and not config.judge.enabled:
+        raise UserError(f"judge=none, but the reward of {needing[0]} needs a judge; choose one, such as judge=gpt-5")
+    judged = bool(selection.needing_judge(config.judge.always))
+    return choose_roles(
+        agent_model(config), config.agent.mode, config.user_llm, config.judge, config.experts, judged=judged
+    )
+
+
+def _pools(config: Config, roles: Roles) -> list[PoolSpec]:
+    from tau2_fleet.fleet.pools import local_models, pool_specs
+    from tau2_fleet.llm.settings import Provider
+
+    simulated = roles.agent.provider is Provider.simulated
+    return pool_specs(config.server, config.agent.model, simulated, local_models(roles.by_name()))

@@ -1,0 +1,167 @@
+"""The way to Claude, through the `anthropic` client; `llm.factory` imports this only when a model needs it."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from typing import Any
+
+import anthropic
+import orjson
+
+from tau2_fleet.llm.claude_history import claude_history, claude_tools, marked_for_cache
+from tau2_fleet.llm.completion import count, decode_json
+from tau2_fleet.llm.failures import Cause, Failure, failure_of_response, short
+from tau2_fleet.llm.keys import find_key
+from tau2_fleet.llm.provider import ProviderAnswer
+from tau2_fleet.llm.settings import ModelSettings
+from tau2_fleet.llm.types import CallStats, ChatRequest, Endpoint, ToolCallText, ToolSet, Usage
+
+_LONGEST_ANSWER = 32 * 1024 * 1024
+_OUTPUT_TOKENS = 8192
+"""`max_tokens`, which this API must be told, where the settings say nothing."""
+_THOUGHTS = 20_000
+"""Replies whose thinking blocks are remembered."""
+
+
+class AnthropicClaude:
+    """Messages API of Anthropic, or of another server that speaks it (`base_url`)."""
+
+    call_type = "claude"
+
+    def __init__(self, settings: ModelSettings) -> None:
+        key = find_key(settings)
+        self._client = anthropic.AsyncAnthropic(
+            api_key=key.value if key else "none",
+            base_url=settings.base_url,
+            max_retries=0,
+            timeout=anthropic.Timeout(None, connect=30.0),
+        )
+        self._model = settings.model or ""
+        self._max_tokens = settings.max_output_tokens or _OUTPUT_TOKENS
+        self._extra = _sampling(settings)
+        self._tools: tuple[ToolSet, list[dict[str, Any]]] | None = None
+        self._thoughts: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
+        """Thinking blocks by the first tool call behind them: the API wants them back with the call's results."""
+
+    async def ask(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> ProviderAnswer:
+        system, messages = claude_history(request.messages, self._thoughts)
+        body: dict[str, Any] = {"messages": marked_for_cache(messages)}
+        if system:
+            body["system"] = marked_for_cache(system)
+        if request.tools is not None:
+            body["tools"] = self._claude_tools(request.tools)
+            body["tool_choice"] = {
+                "type": "any" if request.tool_choice == "required" else request.tool_choice or "auto"
+            }
+        pieces: list[bytes] = []
+        try:
+            async with self._client.messages.with_streaming_response.create(
+                model=self._model,
+                max_tokens=self._max_tokens,
+                extra_headers={"X-Session-ID": request.session},
+                extra_body=self._extra,
+                **body,
+            ) as response:
+                length = 0
+                async for piece in response.iter_bytes():
+                    pieces.append(piece)
+                    length += len(piece)
+                    if length > _LONGEST_ANSWER:
+                        raise Failure(Cause.unusable, f"the answer is longer than {_LONGEST_ANSWER} bytes")
+        except Failure:
+            raise
+        except anthropic.APIStatusError as error:
+            raise failure_of_response(error.status_code, error.response.headers, _told(error)) from error
+        except Exception as error:  # the client lets exceptions of three libraries through
+            told = short(str(error.__cause__ or error)) or type(error).__name__
+            raise Failure(Cause.connection, f"no answer from {self._client.base_url.host}: {told}") from error
+        return self._read(decode_json(b"".join(pieces)))
+
+    def _claude_tools(self, tools: ToolSet) -> list[dict[str, Any]]:
+        if self._tools is None or self._tools[0] is not tools:
+            self._tools = (tools, marked_for_cache(claude_tools(tools)))
+        return self._tools[1]
+
+    def _read(self, message: Any) -> ProviderAnswer:
+        """The answer in a decoded message; raises a `Failure` when it is none."""
+        usage, written = _usage(message)
+        try:
+            texts, thoughts, blocks, calls = [], [], [], []
+            for block in message["content"]:
+                match block["type"]:
+                    case "text":
+                        texts.append(block["text"])
+                    case "thinking":
+                        thoughts.append(block["thinking"])
+                        blocks.append(block)
+                    case "redacted_thinking":
+                        blocks.append(block)
+                    case "tool_use":
+                        calls.append(_call(block))
+            text, thinking = "".join(texts), "\n".join(thoughts)
+            reason = message.get("stop_reason")
+        except (AttributeError, KeyError, TypeError) as error:
+            raise Failure(
+                Cause.unusable, f"the answer is not a message: {short(str(message)[:2000])}", usage=usage
+            ) from error
+        if blocks and calls:
+            self._thoughts[calls[0].id] = blocks
+            if len(self._thoughts) > _THOUGHTS:
+                self._thoughts.popitem(last=False)
+        return ProviderAnswer(
+            text=text or None,
+            tool_calls=tuple(calls),
+            thinking=thinking or None,
+            usage=usage,
+            cache_write_tokens=written,
+            finish_reason=reason if isinstance(reason, str) else None,
+        )
+
+    async def context_tokens(self, session: str) -> int | None:
+        return None
+
+    async def count_tokens(self, request: ChatRequest) -> int | None:
+        return None
+
+    def end_session(self, session: str) -> None:
+        """Requests stand alone here; nothing is kept for a session."""
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def _sampling(settings: ModelSettings) -> dict[str, Any]:
+    keys = {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "output_config": {"effort": settings.reasoning_effort} if settings.reasoning_effort else None,
+    }
+    return {key: value for key, value in keys.items() if value is not None} | settings.extra_body
+
+
+def _told(error: anthropic.APIStatusError) -> bytes:
+    return orjson.dumps(error.body, default=str) if error.body is not None else b""
+
+
+def _call(block: Any) -> ToolCallText:
+    name, given, call_id = block["name"], block["input"], block.get("id")
+    arguments = given if isinstance(given, str) else orjson.dumps(given).decode()
+    if not isinstance(name, str):
+        raise TypeError("name")
+    return ToolCallText(
+        call_id if isinstance(call_id, str) and call_id else f"toolu_{uuid.uuid4().hex}", name, arguments
+    )
+
+
+def _usage(message: Any) -> tuple[Usage, int]:
+    """Tokens, and the part of the input that was put into the cache. The API counts cached input apart."""
+    usage = message.get("usage") if isinstance(message, dict) else None
+    if not isinstance(usage, dict):
+        return Usage(), 0
+    cached, written = count(usage.get("cache_read_input_tokens")), count(usage.get("cache_creation_input_tokens"))
+    return Usage(
+        input_tokens=count(usage.get("input_tokens")) + cached + written,
+        output_tokens=count(usage.get("output_tokens")),
+        cached_tokens=cached,
+    ), written

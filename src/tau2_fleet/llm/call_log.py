@@ -1,0 +1,86 @@
+"""The log of one simulation's model calls: kept for its record, and told to telemetry as it grows."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from tau2_fleet.llm.types import CallStats, Reply, Usage
+from tau2_fleet.telemetry.events import LLMCall, emit
+
+_EVENT_TYPE = {"agent": "llm_call", "user": "user_sim", "judge": "evaluator"}
+_STATS = tuple(entry.name for entry in dataclasses.fields(CallStats))
+_USAGE = tuple(entry.name for entry in dataclasses.fields(Usage))
+
+
+def as_dict(usage: Usage) -> dict[str, int]:
+    """Tokens by their names, for records; once per call, where `dataclasses.asdict` would cost more than all else."""
+    return {name: getattr(usage, name) for name in _USAGE}
+
+
+@dataclass(slots=True)
+class CallLog:
+    """Every model call of a simulation in order, with tokens and cost by role.
+
+    Roles are `agent`, `user`, `judge` and `expert-N`, the last part of a session id (spec 7).
+    """
+
+    step: int = 0
+    """The step the next call belongs to; the conversation counts it up."""
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    usage_by_role: dict[str, Usage] = field(default_factory=dict)
+    cost_by_role: dict[str, float] = field(default_factory=dict)
+
+    def add(
+        self,
+        role: str,
+        stats: CallStats,
+        reply: Reply | None = None,
+        markup: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Note a call that is over.
+
+        Args:
+            reply: None for one that failed.
+            markup: what its text holds of a tool call that the server did not parse.
+            seed: the request's; kept of empty replies, which are asked for again with another.
+        """
+        self.usage_by_role.setdefault(role, Usage()).add(stats.usage)
+        self.cost_by_role[role] = self.cost_by_role.get(role, 0.0) + stats.cost_usd
+        entry: dict[str, Any] = {"role": role, "step": self.step}
+        for name in _STATS:
+            entry[name] = getattr(stats, name)
+        entry["usage"] = as_dict(stats.usage)
+        if reply is not None and reply.thinking:
+            entry["thinking"] = reply.thinking
+        if markup is not None:
+            entry["markup"] = markup
+        if reply is not None and reply.empty:
+            entry |= {"empty": True, "seed": seed}
+        self.calls.append(entry)
+        emit(
+            LLMCall(
+                type=_EVENT_TYPE.get(role, "expert_call"),
+                model=stats.model,
+                call_type=stats.call_type,
+                duration_ms=stats.duration_ms,
+                queue_ms=stats.queue_ms,
+                input_tokens=stats.usage.input_tokens,
+                output_tokens=stats.usage.output_tokens,
+                cached_tokens=stats.usage.cached_tokens,
+                cost_usd=stats.cost_usd,
+                attempts=stats.attempts,
+                has_tool_calls=reply is not None and bool(reply.tool_calls),
+                step=self.step,
+                replica=stats.replica,
+                expert=role if role.startswith("expert-") else None,
+                error=stats.error,
+                connect_ms=stats.connect_ms or None,
+            )
+        )
+
+    @property
+    def cost_usd(self) -> float:
+        return sum(self.cost_by_role.values())

@@ -1,0 +1,97 @@
+"""Builds the models of a run from their settings; a provider's client is imported only when a model needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tau2_fleet.errors import UserError
+from tau2_fleet.llm.clock import Clock
+from tau2_fleet.llm.context import Context
+from tau2_fleet.llm.http import HttpPool
+from tau2_fleet.llm.keys import key_name
+from tau2_fleet.llm.limiter import Limiter
+from tau2_fleet.llm.markup import MarkupWatch
+from tau2_fleet.llm.model import Model
+from tau2_fleet.llm.prices import PriceTable, own_price
+from tau2_fleet.llm.provider import Backend
+from tau2_fleet.llm.retry import RetryPolicy
+from tau2_fleet.llm.settings import ModelSettings, Provider
+from tau2_fleet.llm.types import Router
+
+
+@dataclass(slots=True)
+class Limiters:
+    """The limits on requests in flight, one for each provider, URL and key, or pool; the models of a run share them."""
+
+    clock: Clock = field(default_factory=Clock)
+    by_provider: dict[tuple[str | None, ...], Limiter] = field(default_factory=dict)
+
+    def of(self, settings: ModelSettings) -> Limiter:
+        where = settings.pool.name if settings.provider.is_pool and settings.pool else settings.base_url
+        prefix = (settings.model or "").partition("/")[0] if settings.provider is Provider.litellm else None
+        key = (settings.provider.value, where, key_name(settings), prefix)
+        return self.by_provider.setdefault(key, Limiter(self.clock))
+
+
+def build(
+    settings: ModelSettings,
+    *,
+    name: str,
+    http: HttpPool,
+    router: Router | None = None,
+    prices: PriceTable | None = None,
+    limiters: Limiters | None = None,
+    call_timeout_s: float | None = 600.0,
+    retry: RetryPolicy | None = None,
+    clock: Clock | None = None,
+    parser_key: str = "the pool's tool_call_parser",
+) -> Model:
+    """A model that can be asked.
+
+    `name` is what records and logs call it. `router` is the pool's (providers `vllm` and `simulated`).
+    `limiters` is shared by all models of a run. Without `prices` only the settings' own price counts.
+    `parser_key` is the key of the configuration that sets the pool's tool-call parser.
+
+    Raises:
+        UserError: the settings cannot be: no model, no pool, no room for an answer.
+    """
+    clock = clock or Clock()
+    _check(settings, name, router)
+    backend = _backend(settings, http, router, clock)
+    return Model(
+        name,
+        backend,
+        limiter=(limiters or Limiters(clock)).of(settings),
+        context=Context(name, settings),
+        markup=MarkupWatch(name, parser_key),
+        clock=clock,
+        retry=retry or RetryPolicy(),
+        price=own_price(settings) if prices is None else prices.price_of(settings),
+        call_timeout_s=call_timeout_s,
+        asked_as=settings.model,
+        key_env=key_name(settings),
+    )
+
+
+def _backend(settings: ModelSettings, http: HttpPool, router: Router | None, clock: Clock) -> Backend:
+    if settings.provider is Provider.anthropic:
+        from tau2_fleet.llm.anthropic_claude import AnthropicClaude
+
+        return AnthropicClaude(settings)
+    if settings.provider is Provider.litellm:
+        from tau2_fleet.llm.litellm_any import LiteLLMAny
+
+        return LiteLLMAny(settings)
+    from tau2_fleet.llm.openai_compatible import OpenAICompatible
+
+    return OpenAICompatible(settings, http, router=router, clock=clock)
+
+
+def _check(settings: ModelSettings, name: str, router: Router | None) -> None:
+    if settings.provider.is_pool and router is None:
+        raise UserError(f"{name}: provider {settings.provider} needs a pool of the fleet, and there is none")
+    if not settings.provider.is_pool and not settings.model:
+        raise UserError(f"{name}: provider {settings.provider} needs the key `model`, the name that it knows")
+    longest, answer = settings.max_context_tokens, settings.max_output_tokens
+    if longest is not None and longest <= (answer or 0):
+        raise UserError(f"{name}: max_output_tokens ({answer}) leaves no room in max_context_tokens ({longest})")

@@ -1,0 +1,1 @@
+"""The run directory: append to the record, lock it, read it."""

@@ -1,0 +1,140 @@
+"""Finds simulations in a run's `simulations.jsonl` without keeping their conversations in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tau2_fleet.errors import UserError
+from tau2_fleet.record.line import Record, SimulationKey, decode_line, read_line
+
+RECORD_FILE = "simulations.jsonl"
+PROMPT_FILE = "prompts.jsonl"
+_RUNS_NAMED = 8
+
+Json = dict[str, Any]
+"""A stored record or a part of one, as it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """One simulation in a line, and where its record stands."""
+
+    domain: str
+    task_id: str
+    trial: int
+    reward: float
+    termination_reason: str
+    sub_rewards: Mapping[str, float]
+    basis: tuple[str, ...]
+    """Kinds of sub-reward that count; empty where the record does not say."""
+    duration_s: float
+    cost_usd: float
+    messages: int
+    error: str | None
+    offset: int
+    length: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.domain}/{self.task_id}"
+
+    @property
+    def failed(self) -> bool:
+        return self.reward < 1 - 1e-6
+
+
+def overviews(directory: Path) -> list[Overview]:
+    """The simulations of a run in the order of their lines; the last line of each counts, torn lines are passed over.
+
+    Raises:
+        UserError: the directory holds no record; one that holds runs (a sweep's) is told so.
+    """
+    path = directory / RECORD_FILE
+    if not path.is_file():
+        runs = sorted(str(run.parent) for depth in ("*", "*/*") for run in directory.glob(f"{depth}/{RECORD_FILE}"))
+        if runs:
+            more = f" and {len(runs) - _RUNS_NAMED} more" if len(runs) > _RUNS_NAMED else ""
+            named = ", ".join(runs[-_RUNS_NAMED:])
+            raise UserError(f"{directory} holds {len(runs)} runs; choose one: {named}{more}")
+        raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
+    latest: dict[SimulationKey, Overview] = {}
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            record = read_line(line)
+            if record is not None:
+                latest.pop(record.key, None)
+                latest[record.key] = _overview(record, offset, len(line))
+            offset += len(line)
+    return list(latest.values())
+
+
+def read_record(directory: Path, overview: Overview) -> Json:
+    """The whole record of a simulation."""
+    with (directory / RECORD_FILE).open("rb") as file:
+        file.seek(overview.offset)
+        record: Json = decode_line(file.read(overview.length))
+        return record
+
+
+def read_prompts(directory: Path, record: Json) -> dict[str, str]:
+    """The system prompts of a simulation by role, as they were sent; a role whose text is not stored is left out."""
+    wanted = {digest: role for role, digest in (record.get("prompts") or {}).items()}
+    texts: dict[str, str] = {}
+    path = directory / PROMPT_FILE
+    if wanted and path.is_file():
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    prompt = decode_line(line)
+                    texts[prompt["digest"]] = prompt["text"]
+                except (ValueError, KeyError, TypeError):
+                    continue
+    return {role: texts[digest] for role, digest in (record.get("prompts") or {}).items() if digest in texts}
+
+
+def choose(all_of_them: list[Overview], task: str | None, trial: int | None, failed: bool) -> list[Overview]:
+    """Those that are asked for.
+
+    Args:
+        task: `retail/5`, `5` in any domain, or a part of a longer id that no task has exactly.
+        trial: None: all.
+        failed: only those with a reward below 1.
+
+    Raises:
+        UserError: nothing is left, with what there is.
+    """
+    chosen = [one for one in all_of_them if trial is None or one.trial == trial]
+    if task is not None:
+        exact = [one for one in chosen if task in (one.name, one.task_id)]
+        part = task.lower()
+        chosen = exact or [one for one in chosen if part in one.name.lower()]
+        if not chosen:
+            known = sorted({one.name for one in all_of_them})
+            shown = ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
+            raise UserError(f"no simulation of {task}{'' if trial is None else f' trial {trial}'}; there are {shown}")
+    if failed:
+        chosen = [one for one in chosen if one.failed]
+    return chosen
+
+
+def _overview(record: Record, offset: int, length: int) -> Overview:
+    basis = record.reward_info.get("reward_basis")
+    return Overview(
+        domain=record.domain,
+        task_id=record.task_id,
+        trial=record.trial,
+        reward=record.reward,
+        termination_reason=record.termination_reason,
+        sub_rewards=record.sub_rewards,
+        basis=tuple(map(str, basis)) if isinstance(basis, list) else (),
+        duration_s=record.duration_s,
+        cost_usd=sum(record.cost_by_role.values()),
+        messages=len(record.messages),
+        error=record.error,
+        offset=offset,
+        length=length,
+    )

@@ -1,0 +1,231 @@
+"""Where a run writes: names that never collide, and the `.hydra` folder with what was composed.
+
+Hydra asks for the names through the two resolvers; `src.main` writes `.hydra` once the configuration is valid.
+The doctor asks where a run would write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from tau2_fleet.config.compose import compose, explain
+from tau2_fleet.config.schema import Config, schema
+from tau2_fleet.config.validation import read
+from tau2_fleet.errors import UserError, writing
+from tau2_fleet.paths import CHECKOUT
+
+COMPOSITION_DIR = ".hydra"
+_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
+_LONGEST_NAME = 80
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+    OmegaConfBaseException,
+    YAMLError,
+)
+"""What OmegaConf raises for files that hold something else than a configuration."""
+
+
+def register_resolvers(arguments: Sequence[str]) -> Path:
+    """Give Hydra `run_stamp` and `job_dir`; `arguments` are the command line's, as Hydra will see them.
+
+    Returns where a sweep of this process is written if nothing else is said.
+    """
+    now = datetime.now()
+    stamp = f"{now:%Y-%m-%d}/{now:%H-%M-%S}-{secrets.token_hex(3)}"
+    jobs = JobDirectories(swept_keys(arguments))
+    OmegaConf.register_new_resolver("run_stamp", lambda: stamp, replace=True)
+    OmegaConf.register_new_resolver("job_dir", jobs.current, replace=True)
+    return Path("multirun", stamp)
+
+
+def planned_run_dir(arguments: Sequence[str]) -> Path:
+    """Where one run with these arguments would write; nothing is made there.
+
+    Raises:
+        UserError: they cannot be composed, or name a place where no run may write.
+    """
+    register_resolvers(arguments)
+    tree = compose(arguments, with_hydra=True)
+    HydraConfig.instance().set_config(tree)  # for `${hydra:...}` in the name
+    try:
+        run_dir = Path(tree.hydra.run.dir).absolute()
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
+    refuse_checkout(run_dir)
+    return run_dir
+
+
+def refuse_checkout(run_dir: Path) -> None:
+    """Raises UserError for a run that would write among the files of this program."""
+    if run_dir.resolve() == CHECKOUT:
+        raise UserError("hydra.run.dir is the checkout itself: give a directory for the run, or leave the key out")
+
+
+def swept_keys(arguments: Sequence[str]) -> list[str]:
+    """The keys to which a sweep gives several values; none where an argument is not understood."""
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except Exception:  # Hydra parses them again and says what is wrong
+        return []
+    return [override.get_key_element().lstrip("+") for override in parsed if override.is_sweep_override()]
+
+
+class JobDirectories:
+    """Names the directories of a sweep's jobs: `<number>_<what is swept>`, and finds them again on resume."""
+
+    def __init__(self, swept: Sequence[str]) -> None:
+        self._swept = frozenset(swept)
+        self._names: dict[int, str] = {}
+
+    def current(self, number: int) -> str:
+        """The name for the job that Hydra is about to start."""
+        hydra = HydraConfig.get()
+        return self.name(number, list(hydra.overrides.task), Path(hydra.sweep.dir))
+
+    def name(self, number: int, overrides: Sequence[str], sweep_dir: Path) -> str:
+        """The directory of this sweep with these values, whatever its number was; a new name if there is none yet."""
+        if number not in self._names:
+            own = [override for override in overrides if override.lstrip("+").partition("=")[0] in self._swept]
+            title = plain_name(",".join(own))
+            ending = f"_{title}" if title else ""
+            there = sorted(
+                path.name for path in sweep_dir.glob("*") if re.fullmatch(rf"\d+{re.escape(ending)}", path.name)
+            )
+            free = [name for name in there if name not in self._names.values()]
+            self._names[number] = free[0] if free else f"{number}{ending}"
+        return self._names[number]
+
+
+def plain_name(text: str) -> str:
+    """The text as a file name of at most 80 plain characters; a digest keeps altered ones apart."""
+    plain = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", text)
+    if plain == text and len(text) <= _LONGEST_NAME:
+        return text
+    return f"{plain[: _LONGEST_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def save_composition(tree: DictConfig, hydra: Any, run_dir: Path) -> list[str]:
+    """Write `.hydra/`: the configuration with all references resolved, Hydra's own, and the overrides.
+
+    What an earlier attempt left there is kept as `.hydra/attempt-N/`. Each file appears whole or not at all.
+    The overrides are returned: those given, and what was found in the environment, so that a resume needs no
+    environment.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    folder = run_dir / COMPOSITION_DIR
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "overrides.yaml").exists():
+            _keep(folder)
+    given = cast(list[str], OmegaConf.to_container(hydra.hydra.overrides.task, resolve=False))
+    overrides = [*given, *_from_environment(tree)]
+    contents = {
+        "config.yaml": OmegaConf.to_yaml(tree, resolve=True),
+        "hydra.yaml": OmegaConf.to_yaml(hydra),
+        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(overrides)),
+    }
+    for name, text in contents.items():
+        write_whole(folder / name, text)
+    return overrides
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+
+
+def _from_environment(tree: DictConfig) -> list[str]:
+    keys = ["agent.model", *(f"domain.{name}.data_dir" for name in tree.domain)]
+    found = {key: OmegaConf.select(tree, key) for key in keys if _is_reference(tree, key)}
+    return [f"{key}={quoted(value)}" for key, value in found.items() if value]
+
+
+def _is_reference(tree: DictConfig, key: str) -> bool:
+    part, _, name = key.rpartition(".")
+    return OmegaConf.is_interpolation(OmegaConf.select(tree, part), name)
+
+
+def quoted(text: str) -> str:
+    """Text as a quoted value of Hydra's override grammar, where a backslash before a quote is one too."""
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), text)
+    return "'" + re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", escaped) + "'"
+
+
+def _keep(folder: Path) -> None:
+    number = 1 + sum(1 for path in folder.glob("attempt-*") if path.is_dir())
+    attempt = folder / f"attempt-{number}"
+    attempt.mkdir()
+    for name in _FILES:
+        if (folder / name).exists():
+            shutil.copy2(folder / name, attempt / name)
+
+
+def load_saved(run_dir: Path) -> Config:
+    """The configuration with which a run was last started.
+
+    Raises:
+        UserError: there is none, or not one of this program.
+    """
+    path = run_dir / COMPOSITION_DIR / "config.yaml"
+    try:
+        tree = OmegaConf.load(path)
+        return read(DictConfig(OmegaConf.merge(OmegaConf.structured(schema()), tree)))
+    except FileNotFoundError:
+        raise UserError(f"{run_dir}: not a run directory (there is no {path.relative_to(run_dir)})") from None
+    except (UserError, *_UNREADABLE) as error:
+        raise UserError(f"{path}: cannot be read as a configuration: {' '.join(str(error).split())}") from error
+
+
+def saved_overrides(path: Path) -> list[str]:
+    """The overrides that a file holds.
+
+    Raises:
+        UserError: it is missing or holds something else.
+    """
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise UserError(f"{path}: wanted a list of overrides")
+    return [str(item) for item in found]
+
+
+def remove_unused(folder: Path) -> None:
+    """Take away the directory of a run or sweep that never began, and the day's when it was the first."""
+    with contextlib.suppress(OSError):
+        if [path.name for path in folder.iterdir()] == ["multirun.yaml"]:
+            (folder / "multirun.yaml").unlink()
+        folder.rmdir()
+        folder.parent.rmdir()

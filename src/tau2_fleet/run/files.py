@@ -1,0 +1,104 @@
+"""What a run leaves beside its record, and can be made from it again: the results of each domain, the summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tau2_fleet.batch.schedule import Schedule
+from tau2_fleet.benchmark import prompts
+from tau2_fleet.benchmark.domains import Domain
+from tau2_fleet.config import Config, departures, result_digest
+from tau2_fleet.fleet.fleet_report import FleetReport
+from tau2_fleet.llm.settings import ModelSettings
+from tau2_fleet.record.results import ResultsInfo, RoleInfo, write_results
+from tau2_fleet.record.store import Store
+from tau2_fleet.run.outcome import SUMMARY_FILE, Outcome, write_summary
+from tau2_fleet.run.selection import Selection
+from tau2_fleet.run.versions import digests, git_commit, versions
+from tau2_fleet.simulation.model_clients import Roles
+from tau2_fleet.simulation.settings import AgentMode
+
+_IMPLEMENTATIONS = {
+    AgentMode.llm: "llm_agent",
+    AgentMode.solo: "llm_agent_solo",
+    AgentMode.ground_truth: "llm_agent_gt",
+}
+"""The benchmark's names of its agents, for its results schema."""
+_SAMPLING = ("temperature", "top_p", "max_output_tokens", "max_context_tokens", "reasoning_effort")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """The derived files of one run directory."""
+
+    config: Config
+    run_dir: Path
+    store: Store
+    domains: Mapping[str, Domain]
+    selection: Selection
+    schedule: Schedule
+    roles: Roles
+
+    def write(self, outcome: Outcome, fleet: FleetReport, about: dict[str, Any]) -> dict[str, Any]:
+        """Write `{domain}.json` and `summary.json`; the summary is returned.
+
+        Args:
+            fleet: of this attempt; those of the attempts before are in the summary that there is.
+            about: what the summary begins with.
+        """
+        for name, tasks in self.selection.tasks.items():
+            info = self._results_info(self.domains[name])
+            write_results(self.run_dir / f"{name}.json", info, tasks, self.store.records(name, self.schedule.includes))
+        reference, departed = departures(self.config)
+        more = {
+            "reference": {"name": reference, "departures": departed},
+            "result_digest": result_digest(self.config),
+            "models": {role: _described(settings) for role, settings in self.roles.by_name().items()},
+            "fleet": fleet.added_to(_saved_summary(self.run_dir).get("fleet")),
+            "left_out": list(self.selection.left_out),
+            "versions": versions(),
+            "digests": digests(self.domains),
+        }
+        return write_summary(self.run_dir / SUMMARY_FILE, outcome, {**about, **more})
+
+    def _results_info(self, domain: Domain) -> ResultsInfo:
+        config, user = self.config, self.roles.user
+        solo_policy = domain.solo_policy if config.agent.mode is AgentMode.solo else None
+        return ResultsInfo(
+            git_commit=git_commit(),
+            num_trials=config.num_trials,
+            max_steps=config.max_steps,
+            max_errors=config.max_errors,
+            seed=config.seed,
+            agent=RoleInfo(_IMPLEMENTATIONS[config.agent.mode], self.roles.agent.model, _sampling(self.roles.agent)),
+            user=RoleInfo(
+                "dummy_user" if user is None else "user_simulator",
+                None if user is None else user.model,
+                {} if user is None else _sampling(user),
+                None if user is None else prompts.user_guidelines(bool(domain.user_tools)),
+            ),
+            domain_name=domain.name,
+            policy=solo_policy or domain.policy,
+        )
+
+
+def _saved_summary(run_dir: Path) -> dict[str, Any]:
+    """The summary of the attempts before; empty when there is none that can be read."""
+    try:
+        found = json.loads((run_dir / SUMMARY_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _described(settings: ModelSettings) -> dict[str, Any]:
+    return {"provider": str(settings.provider), "model": settings.model, **_sampling(settings)}
+
+
+def _sampling(settings: ModelSettings) -> dict[str, Any]:
+    found = {key: getattr(settings, key) for key in _SAMPLING}
+    return {key: value for key, value in found.items() if value is not None} | dict(settings.extra_body)

@@ -1,0 +1,191 @@
+"""What a run came to: inventory, metrics, exit status; written as `summary.json` and shown as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tau2_fleet.batch.runner import RunEnd
+from tau2_fleet.batch.schedule import Schedule
+from tau2_fleet.display.console import neutralise
+from tau2_fleet.evaluation.metrics import Estimate, Metrics, Result, measure
+from tau2_fleet.evaluation.spending import Spending, as_tree, total
+from tau2_fleet.record.atomic import write_json
+from tau2_fleet.record.store import Entry, Store
+
+SUMMARY_FILE = "summary.json"
+
+
+class ExitStatus(IntEnum):
+    """What the process tells the shell."""
+
+    FINISHED = 0
+    """Every scheduled simulation finished."""
+    FAILED = 1
+    """The configuration is wrong, or the run could not start."""
+    INCOMPLETE = 3
+    """Some simulations ended in an infrastructure error, or were not run."""
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Where the scheduled simulations are."""
+
+    scheduled: int
+    finished: int
+    infrastructure_errors: int
+    not_run: int
+
+    @property
+    def complete(self) -> bool:
+        return self.finished == self.scheduled
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A run's result, by domain and over all."""
+
+    exit_status: ExitStatus
+    inventory: dict[str, Inventory]
+    """By domain, and `overall`."""
+    metrics: dict[str, Metrics]
+    """By domain, and `overall`; without those of which no simulation is over."""
+    stopped: str | None = None
+    """Why it ended early, for people."""
+    user_turns_as_agent: int = 0
+    trimmed_calls: int = 0
+    spending: tuple[Spending, ...] = ()
+    """Of each model in each of its roles."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The part of `summary.json` that is about results."""
+        return {
+            "exit_status": int(self.exit_status),
+            "stopped": self.stopped,
+            "inventory": {name: asdict(inventory) for name, inventory in self.inventory.items()},
+            "metrics": {name: metrics.as_dict() for name, metrics in self.metrics.items()},
+            "user_turns_as_agent": self.user_turns_as_agent,
+            "calls_with_cut_history": self.trimmed_calls,
+            "replies_with_markup": sum(part.replies_with_markup for part in self.spending),
+            "spending": as_tree(self.spending),
+        }
+
+
+def judge_outcome(
+    schedule: Schedule, store: Store, stop_reason: RunEnd | None = None, stop_detail: str | None = None
+) -> Outcome:
+    """Take stock of a run: the stored records of what this run schedules, nothing else that is in the directory."""
+    entries = [entry for key, entry in store.entries.items() if schedule.includes(key)]
+    by_domain = {name: [entry for entry in entries if entry.key.domain == name] for name in schedule.totals}
+    inventory = {name: _inventory(schedule.totals[name], found) for name, found in by_domain.items()}
+    metrics = {name: measured for name, found in by_domain.items() if (measured := measure(_results(found)))}
+    overall = measure(_results(entries))
+    if overall is not None:
+        metrics["overall"] = overall
+    inventory["overall"] = _inventory(schedule.total, entries)
+    status = ExitStatus.FINISHED if inventory["overall"].complete else ExitStatus.INCOMPLETE
+    if stop_reason is RunEnd.INTERRUPTED and not inventory["overall"].complete:
+        status = ExitStatus.INTERRUPTED
+    return Outcome(
+        exit_status=status,
+        inventory=inventory,
+        metrics=metrics,
+        stopped=None if stop_reason is None else stop_detail or str(stop_reason),
+        user_turns_as_agent=sum(entry.user_turns_as_agent for entry in entries),
+        trimmed_calls=sum(entry.trimmed_calls for entry in entries),
+        spending=total(part for entry in entries for part in entry.spending),
+    )
+
+
+def write_summary(path: Path, outcome: Outcome, about: dict[str, Any]) -> dict[str, Any]:
+    """Write `summary.json`: what the run was, then what it came to; the written value."""
+    summary = {**about, **outcome.as_dict()}
+    write_json(path, summary)
+    return summary
+
+
+def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
+    """The closing table: one row a domain, and what to type next."""
+    most = max((max(metrics.pass_hat, default=1) for metrics in outcome.metrics.values()), default=1)
+    exponents = sorted({1, most} | ({2} if most > 2 else set()))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("domain", no_wrap=True)
+    for heading in ("done", "errors", "reward", *(f"pass^{k}" for k in exponents), "cost", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, inventory in outcome.inventory.items():
+        if name == "overall" and len(outcome.inventory) == 2:
+            continue
+        cells = [name, f"{inventory.finished}/{inventory.scheduled}", str(inventory.infrastructure_errors)]
+        table.add_row(*cells, *_figures(outcome.metrics.get(name), exponents))
+    console.print()
+    console.print(table)
+    console.print()
+    overall = outcome.inventory["overall"]
+    if outcome.stopped is not None:
+        console.print(f"[yellow]stopped early[/]: {escape(neutralise(outcome.stopped))}")
+    if overall.infrastructure_errors:
+        excluded = outcome.metrics["overall"].average_reward_excluding_infrastructure
+        without = "" if excluded is None else f" (reward without them {excluded.value:.3f})"
+        console.print(f"{overall.infrastructure_errors} infrastructure errors, counted as failures{without}")
+    if overall.not_run:
+        console.print(f"{overall.not_run} not run")
+    if not overall.complete:
+        console.print(f"go on:  python -m src.main resume={escape(_quoted(run_dir))}")
+    console.print(f"files:  {escape(short_path(run_dir))}")
+    failures = any(metrics.average_reward.value < 1 for metrics in outcome.metrics.values())
+    what = "--failed" if failures else ""
+    console.print(f"look:   tau2-fleet show {escape(_quoted(run_dir))} {what}".rstrip())
+
+
+def short_path(path: Path) -> str:
+    """The path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _quoted(path: Path) -> str:
+    text = short_path(path)
+    return f"'{text}'" if any(letter in text for letter in " ()[]{},=$&;") else text
+
+
+def _figures(metrics: Metrics | None, exponents: Sequence[int]) -> list[str]:
+    if metrics is None:
+        return ["-"] * (3 + len(exponents))
+    shown = [f"{metrics.average_reward.value:.3f}"]
+    shown += [_estimate(metrics.pass_hat.get(k), with_interval=k == 1) for k in exponents]
+    return [*shown, f"${metrics.cost_usd:.2f}", f"{metrics.duration_s:.1f} s"]
+
+
+def _estimate(estimate: Estimate | None, with_interval: bool) -> str:
+    if estimate is None:
+        return "-"
+    if not with_interval or estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _inventory(scheduled: int, entries: Sequence[Entry]) -> Inventory:
+    finished = sum(entry.finished for entry in entries)
+    return Inventory(scheduled, finished, len(entries) - finished, scheduled - len(entries))
+
+
+def _results(entries: Iterable[Entry]) -> list[Result]:
+    return [
+        Result(
+            task=f"{entry.key.domain}/{entry.key.task_id}",
+            reward=entry.reward,
+            termination_reason=entry.termination_reason,
+            duration_s=entry.duration_s,
+            cost_usd=entry.cost_usd,
+            input_tokens=entry.input_tokens,
+            output_tokens=entry.output_tokens,
+        )
+        for entry in entries
+    ]

@@ -1,0 +1,92 @@
+"""`resume=DIR`: how the command line of the first attempt is brought back, and whether this one may go on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from tau2_fleet.config.command_line import in_order
+from tau2_fleet.config.compare import differing_keys
+from tau2_fleet.config.schema import Config
+from tau2_fleet.errors import UserError
+from tau2_fleet.run.directory import COMPOSITION_DIR, load_saved, quoted, saved_overrides, write_whole
+
+_NOT_TAKEN_OVER = ("resume", "resume_force")
+_SHOWN = 8
+_SWEEP_FILE = Path(COMPOSITION_DIR, "sweep.yaml")
+
+
+def resumed_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments for Hydra: with `resume=DIR` among them, DIR's own come first and all is written into DIR.
+
+    Raises:
+        UserError: DIR is neither a run nor a sweep of this program.
+    """
+    found = [argument for argument in arguments if _key(argument) == "resume"]
+    text = _unquoted(found[-1].partition("=")[2]) if found else "null"
+    if text == "null":
+        return list(arguments)
+    folder = Path(text).expanduser()
+    if (folder / _SWEEP_FILE).is_file():
+        saved = saved_overrides(folder / _SWEEP_FILE)
+        place = ["--multirun", f"hydra.sweep.dir={quoted(str(folder.absolute()))}"]
+    elif (folder / COMPOSITION_DIR / "overrides.yaml").is_file():
+        saved = saved_overrides(folder / COMPOSITION_DIR / "overrides.yaml")
+        place = [f"hydra.run.dir={quoted(str(folder.absolute()))}"]
+    else:
+        what = "there is no such directory" if not folder.is_dir() else "neither a run's directory nor a sweep's"
+        raise UserError(f"resume={text}: {what}. A run says at its start where it writes: outputs/DATE/TIME-...")
+    sweeps = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    if sweeps and "--multirun" not in place:
+        raise UserError(f"resume={text} is one run: leave out {sweeps[0]}, or begin a new sweep")
+    new = [argument for argument in arguments if _key(argument) != "resume" and argument not in sweeps]
+    given = {_key(argument) for argument in new}
+    earlier = [override for override in saved if _is_own(override) and _key(override) not in given]
+    return in_order([*earlier, *new, f"resume={quoted(text)}", *place])
+
+
+def check_resumable(config: Config, run_dir: Path) -> None:
+    """Raises UserError naming the keys that differ from the attempt in `run_dir`, unless `resume_force`."""
+    if config.resume_force or not (run_dir / COMPOSITION_DIR / "config.yaml").exists():
+        return
+    differences = differing_keys(load_saved(run_dir), config)
+    if differences:
+        shown = [f"{key} ({_short(was)} then, {_short(now)} now)" for key, (was, now) in differences.items()]
+        more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+        raise UserError(
+            f"{run_dir} was begun with another configuration: {', '.join(shown[:_SHOWN])}{more}.\n"
+            "Resume it as it was begun, begin a new run, or go on all the same with resume_force=true."
+        )
+
+
+def save_sweep(arguments: Sequence[str], job_overrides: Sequence[str], sweep_dir: Path) -> None:
+    """Keep a sweep's own arguments for its resume, once its first job has been accepted.
+
+    Hydra's `multirun.yaml` would not do: a refused resume overwrites it. What the first job found in the environment
+    (`job_overrides` has it) holds for all.
+    """
+    own = [argument for argument in arguments if _is_own(argument)]
+    given = {_key(argument) for argument in own}
+    found = [override for override in job_overrides if _key(override) == "agent.model" and "agent.model" not in given]
+    write_whole(sweep_dir / _SWEEP_FILE, OmegaConf.to_yaml(OmegaConf.create([*found, *own])))
+
+
+def _is_own(override: str) -> bool:
+    """Whether a saved override is about the run: not a flag, not Hydra's, not about an earlier resume."""
+    key = _key(override)
+    return bool(key) and not key.startswith("hydra") and key not in _NOT_TAKEN_OVER
+
+
+def _short(value: object) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _key(argument: str) -> str:
+    return argument.partition("=")[0].lstrip("+~") if not argument.startswith("-") else ""
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text

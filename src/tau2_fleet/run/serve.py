@@ -1,0 +1,193 @@
+"""`tau2-fleet serve key=value ...`: the fleet of a configuration alone, until Ctrl-C.
+
+It takes what `src.main` takes, prints the endpoints, and leaves in its directory a `model_config_local.json` and
+the key (mode 0600); another run uses them with `server=external`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tau2_fleet.errors import UserError
+
+if TYPE_CHECKING:
+    from tau2_fleet.config import Config
+    from tau2_fleet.fleet.fleet import Fleet
+    from tau2_fleet.fleet.plan import PoolSpec
+    from tau2_fleet.telemetry.events import Event
+
+KEY_FILE = "api_key"
+_RUN_DIR = "hydra.run.dir="
+_HELP = """tau2-fleet serve key=value ...
+
+Starts the servers that `python -m src.main` with the same arguments would start, prints their endpoints and keeps
+them running until Ctrl-C. Their directory (hydra.run.dir=...) gets model_config_local.json and the key; for a run:
+  python -m src.main server=external server.model_config=DIR/model_config_local.json server.api_key_file=DIR/api_key"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status: 0 ended by Ctrl-C or SIGTERM, 1 the fleet could not be had."""
+    from tau2_fleet.display.console import complain, out
+
+    if any(argument in ("-h", "--help") for argument in arguments):
+        out.print(_HELP, markup=False)
+        return 0
+    from tau2_fleet.fleet.fleet import shutdown
+
+    try:
+        _serve(arguments)
+    except UserError as error:
+        complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        shutdown()
+    return 0
+
+
+def _serve(arguments: Sequence[str]) -> None:
+    from tau2_fleet.config import load
+    from tau2_fleet.config.command_line import read_dotenv
+    from tau2_fleet.config.compose import compose
+    from tau2_fleet.run.directory import register_resolvers
+    from tau2_fleet.telemetry.logs import setup as logs_of_run
+
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise UserError(f"{argument}: tau2_fleet.run.serve takes keys (key=value) and --help only")
+    read_dotenv()
+    stamp = register_resolvers(arguments).relative_to("multirun")
+    given = [argument.removeprefix(_RUN_DIR) for argument in arguments if argument.startswith(_RUN_DIR)]
+    directory = Path(given[-1] if given else Path("outputs") / stamp).absolute()
+    config = load(compose([argument for argument in arguments if not argument.startswith(_RUN_DIR)]))
+    directory.mkdir(parents=True, exist_ok=True)
+    with logs_of_run(directory, config.log_level.number):
+        asyncio.run(_Service(config, directory).run())
+
+
+class _Service:
+    """One fleet from its start to the signal that ends it."""
+
+    def __init__(self, config: Config, directory: Path) -> None:
+        self._config = config
+        self._directory = directory
+        self._over = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        from tau2_fleet.display.console import err
+        from tau2_fleet.fleet.fleet import lease
+        from tau2_fleet.fleet.limits import raise_open_files
+        from tau2_fleet.run.interrupts import on_interrupt
+        from tau2_fleet.telemetry.events import subscribe
+
+        specs = self._specs()
+        raise_open_files(self._config.max_concurrency)
+        self._task = asyncio.current_task()
+        silence = subscribe(_show_state)
+        try:
+            with on_interrupt(self._over.set, self._abort):
+                starting = asyncio.create_task(
+                    lease(specs, self._config.server, self._directory, self._tasks_file(specs))
+                )
+                ended = asyncio.create_task(self._over.wait())
+                await asyncio.wait({starting, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if not starting.done():
+                    starting.cancel()
+                    await asyncio.gather(starting, return_exceptions=True)
+                    return
+                fleet = starting.result()
+                self._announce(fleet, specs)
+                await ended
+                err.print("stopping the servers")
+                await fleet.stop()
+        finally:
+            silence()
+
+    def _abort(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _specs(self) -> list[PoolSpec]:
+        """The pools that the configuration has servers launched for."""
+        from tau2_fleet.config import agent_model
+        from tau2_fleet.fleet.plan import PoolKind
+        from tau2_fleet.fleet.pools import local_models, pool_specs
+        from tau2_fleet.llm.settings import Provider
+        from tau2_fleet.simulation.model_clients import choose_roles
+
+        config = self._config
+        agent = agent_model(config)
+        roles = choose_roles(
+            agent, config.agent.mode, config.user_llm, config.judge, config.experts, judged=config.judge.enabled
+        )
+        simulated = agent.provider is Provider.simulated
+        specs = pool_specs(config.server, config.agent.model, simulated, local_models(roles.by_name()))
+        launched = [spec for spec in specs if spec.kind is not PoolKind.external]
+        if not launched:
+            raise UserError("nothing to serve: with server=external and no local models there is nothing to launch")
+        return launched
+
+    def _tasks_file(self, specs: Sequence[PoolSpec]) -> Path | None:
+        """What simulated servers play: all tasks of the domains' task sets."""
+        from tau2_fleet.fleet.plan import PoolKind
+
+        if all(spec.kind is not PoolKind.simulated for spec in specs):
+            return None
+        from tau2_fleet.benchmark.domains import load_domain
+        from tau2_fleet.simserver.scripts import write_script_file
+
+        path = self._directory / "servers" / "tasks.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        chosen = {
+            name: load_domain(name, Path(domain.data_dir) if domain.data_dir else None).tasks(domain.tasks)
+            for name, domain in self._config.domain.items()
+        }
+        write_script_file(path, chosen)
+        return path
+
+    def _announce(self, fleet: Fleet, specs: Sequence[PoolSpec]) -> None:
+        """Write the two files and print how to use them."""
+        from tau2_fleet.display.console import out
+        from tau2_fleet.fleet.command import served_name
+        from tau2_fleet.fleet.external import MODEL_CONFIG_FILE, write_model_config
+        from tau2_fleet.fleet.plan import PoolKind
+        from tau2_fleet.fleet.pools import AGENT_POOL
+
+        config_file, key_file = self._directory / MODEL_CONFIG_FILE, self._directory / KEY_FILE
+        write_model_config(config_file, fleet.served())
+        key_file.unlink(missing_ok=True)
+        with os.fdopen(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(fleet.key + "\n")
+        statuses = fleet.status()
+        for spec in specs:
+            own = [status for status in statuses if status.pool == spec.name]
+            out.print(f"pool {spec.name} ({spec.kind}): {spec.model}", markup=False)
+            for status in own:
+                out.print(f"  {status.url}  {status.phase}", markup=False)
+        words = ["python -m src.main"]
+        for spec in specs:
+            if spec.name == AGENT_POOL:
+                model = f" agent.model={served_name(spec)}" if len(fleet.served()) > 1 else ""
+                words.append(f"server=external server.model_config={config_file} server.api_key_file={key_file}{model}")
+            elif spec.kind is PoolKind.vllm:  # simulated models always get servers of their run's own
+                key = spec.num_key.removesuffix(".num")
+                urls = ",".join(status.url for status in statuses if status.pool == spec.name)
+                words.append(f"{key}.endpoints=[{urls}] {key}.api_key_file={key_file}")
+        if len(words) > 1:
+            out.print("\nFor a run (Ctrl-C here ends the servers):\n  " + " \\\n    ".join(words), markup=False)
+
+
+def _show_state(event: Event) -> None:
+    """One line for each change of a server."""
+    from tau2_fleet.display.console import tell
+    from tau2_fleet.telemetry.events import ReplicaState
+
+    if isinstance(event, ReplicaState):
+        detail = f": {event.detail}" if event.detail else ""
+        tell(f"{event.replica} {event.state}{detail}")

@@ -1,0 +1,141 @@
+"""What all simulations of one domain share: tools and prompts, made and encoded once per run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tau2_fleet.agents.expert_handoff import ExpertCard, call_expert_schema
+from tau2_fleet.agents.policy_edit import edit_policy
+from tau2_fleet.benchmark import prompts
+from tau2_fleet.errors import UserError
+from tau2_fleet.llm.types import ChatMessage, ChatModel, ToolSet
+from tau2_fleet.simulation.conversation import Rules
+from tau2_fleet.simulation.settings import AgentMode
+
+if TYPE_CHECKING:
+    from tau2.data_model.tasks import Task
+
+    from tau2_fleet.benchmark.domains import Domain
+
+TRANSFER_TOOL = "transfer_to_human_agents"
+
+FORMAT_INSTRUCTION = (
+    "Think inside <think></think> first. Then write what the customer should read inside <message></message>, "
+    "or make your tool calls."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelClients:
+    """The models behind the roles; None where a role is not played."""
+
+    agent: ChatModel
+    user: ChatModel | None = None
+    judge: ChatModel | None = None
+    experts: Mapping[str, ChatModel] = field(default_factory=dict)
+
+    async def close(self) -> None:
+        """Let go of what the models hold."""
+        models = [self.agent, self.user, self.judge, *self.experts.values()]
+        for model in {id(model): model for model in models if model is not None}.values():
+            await model.close()
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationSettings:
+    """How every simulation of a run is played."""
+
+    run_id: str
+    """Eight characters that begin every session id of the run."""
+    clients: ModelClients
+    rules: Rules = field(default_factory=Rules)
+    mode: AgentMode = AgentMode.llm
+    expert_cards: Sequence[ExpertCard] = ()
+    hide_transfer_tool: bool = False
+    policy_edit: str = "off"
+    strip_message_tags: bool = False
+    format_instruction: bool = False
+    judge_always: bool = False
+    simulation_timeout_s: float | None = None
+    attempt: int = 0
+
+
+class DomainContext:
+    """One domain, ready for its simulations."""
+
+    def __init__(self, domain: Domain, settings: SimulationSettings) -> None:
+        self.domain = domain
+        self.settings = settings
+        self.solo = settings.mode is AgentMode.solo
+        if self.solo and not domain.supports_solo:
+            raise UserError(f"agent.mode=solo: the domain {domain.name} has no solo mode; mock and telecom have")
+        own_tools = list(domain.agent_tools)
+        if self.solo:
+            own_tools += [*domain.user_tools, prompts.done_tool_schema()]
+        self.expert_tools = ToolSet.of(own_tools)
+        self.agent_tools = ToolSet.of(self._offered(own_tools))
+        self.user_tools = None if self.solo else ToolSet.of(domain.user_tools)
+        self.policy: str = (domain.solo_policy if self.solo else None) or domain.policy
+        self.agent_policy = edit_policy(self.policy, settings.policy_edit if settings.clients.experts else "off")
+        self.greeting = prompts.greeting()
+        self._shared: dict[str, ChatMessage] = {}
+
+    def _offered(self, own_tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The agent's tools: with experts it gains `call_expert`, and may lose the transfer tool."""
+        if not self.settings.clients.experts:
+            return own_tools
+        hidden = {TRANSFER_TOOL} if self.settings.hide_transfer_tool else set()
+        kept = [schema for schema in own_tools if schema["function"]["name"] not in hidden]
+        return [*kept, call_expert_schema(self.settings.expert_cards)]
+
+    def agent_prompt(self, task: Task) -> ChatMessage:
+        """The agent's system message, with the policy as edited for runs with experts."""
+        return self._system(self._agent_text(task, self.agent_policy, self.settings.format_instruction))
+
+    def expert_prompt(self, task: Task) -> ChatMessage:
+        """An expert's system message: the same with the unedited policy."""
+        return self._system(self._agent_text(task, self.policy, format_instruction=False))
+
+    def user_prompt(self, task: Task) -> ChatMessage:
+        """The user simulator's system message."""
+        return ChatMessage("system", prompts.user_system_prompt(task.user_scenario, self.user_tools is not None))
+
+    def _agent_text(self, task: Task, policy: str, format_instruction: bool) -> str:
+        if self.settings.mode is AgentMode.ground_truth:
+            text = prompts.ground_truth_system_prompt(policy, task)
+        elif self.solo:
+            text = prompts.solo_system_prompt(policy, task)
+        else:
+            text = prompts.agent_system_prompt(policy)
+        return f"{text}\n\n{FORMAT_INSTRUCTION}" if format_instruction else text
+
+    def _system(self, text: str) -> ChatMessage:
+        """One object per text, so that a prompt shared by all tasks is encoded once."""
+        return self._shared.setdefault(text, ChatMessage("system", text))
+
+
+def playable(task: Task, mode: AgentMode) -> bool:
+    """Whether a task can be played in this mode; the benchmark's agents refuse the others.
+
+    Ground truth needs expected actions. Solo needs a ticket and expected actions, or an initial
+    state whose message history holds only the agent's tool traffic.
+    """
+    has_actions = bool(task.evaluation_criteria and task.evaluation_criteria.actions)
+    if mode is AgentMode.ground_truth:
+        return has_actions
+    if mode is AgentMode.solo:
+        if task.initial_state is None:
+            return task.ticket is not None and has_actions
+        return all(
+            message.role == "tool" or (message.role == "assistant" and message.is_tool_call())
+            for message in task.initial_state.message_history or ()
+        )
+    return True
+
+
+def prompt_digest(text: str) -> str:
+    """Twelve hexadecimal digits that stand for a prompt."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]

@@ -1,0 +1,272 @@
+"""The running numbers of a batch: done, passed, in flight, cost, replicas, who waits for what.
+
+`progress` shows them and `tracker` sends them to W&B; both only read. Every update is O(1).
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tau2_fleet.telemetry.events import Event, LLMCall, ReplicaSample, ReplicaState, Scope, StepComplete
+
+PASSED_AT = 1 - 1e-6
+"""Least reward of a success, as in the benchmark's pass^k."""
+
+RATE_WINDOW_S = 15.0
+"""Tokens per second are over this long."""
+
+_INFRASTRUCTURE = frozenset({"infrastructure_error", "context_overflow", "deadline"})
+
+SimulationKey = tuple[str, str, int]
+"""Domain, task id, trial."""
+
+
+@dataclass(slots=True)
+class DomainCounters:
+    """One domain's simulations."""
+
+    total: int
+    done: int = 0
+    passed: int = 0
+    errors: int = 0
+    """Ended for a reason of infrastructure."""
+    to_repeat: int = 0
+    """Those of the errors that an earlier attempt left and this one runs again: not done, but failures until then."""
+    in_flight: int = 0
+
+    @property
+    def pass_1(self) -> float | None:
+        """Share of the simulations that have ended and succeeded; None before the first."""
+        ended = self.done + self.to_repeat
+        return self.passed / ended if ended else None
+
+    def add(self, other: DomainCounters) -> None:
+        self.total += other.total
+        self.done += other.done
+        self.passed += other.passed
+        self.errors += other.errors
+        self.to_repeat += other.to_repeat
+        self.in_flight += other.in_flight
+
+
+@dataclass(slots=True)
+class ReplicaCounters:
+    """One server as last seen."""
+
+    state: str = "ready"
+    running: float | None = None
+    waiting: float | None = None
+    kv_use: float | None = None
+    calls: int = 0
+    output_tokens: int = 0
+    recent: deque[tuple[float, int]] = field(default_factory=deque)
+    """(monotonic second, output tokens) of calls within `RATE_WINDOW_S`; calls of one second are one entry."""
+
+    def add(self, now_s: float, tokens: int) -> None:
+        self.calls += 1
+        self.output_tokens += tokens
+        second = float(int(now_s))
+        if self.recent and self.recent[-1][0] == second:
+            self.recent[-1] = (second, self.recent[-1][1] + tokens)
+        else:
+            self.recent.append((second, tokens))
+
+    def tokens_per_s(self, now_s: float, since_s: float) -> float:
+        """Output tokens per second of the last `RATE_WINDOW_S`, or since the run began."""
+        while self.recent and self.recent[0][0] < now_s - RATE_WINDOW_S:
+            self.recent.popleft()
+        window = min(RATE_WINDOW_S, max(now_s - since_s, 1.0))
+        return sum(tokens for _, tokens in list(self.recent)) / window
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One simulation in flight."""
+
+    started_s: float
+    """Monotonic seconds."""
+    last_s: float
+    """When its last event was heard."""
+    waits_for: str = "user"
+    """Who owes the next message; a conversation opens with the greeting to the user."""
+
+
+class Stored(Protocol):
+    """The record of a simulation that an earlier attempt left."""
+
+    @property
+    def key(self) -> SimulationKey: ...
+    @property
+    def termination_reason(self) -> str: ...
+    @property
+    def reward(self) -> float: ...
+    @property
+    def cost_usd(self) -> float: ...
+    @property
+    def input_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A simulation that has just ended, as the display tells it."""
+
+    key: SimulationKey
+    reward: float | None
+    reason: str
+    cost_usd: float
+    duration_s: float
+
+
+class RunCounters:
+    """All running numbers of one run.
+
+    Args:
+        totals: simulations per domain, those of earlier attempts included.
+        stored: what earlier attempts left of them. An infrastructure error among these is run again, and counts
+            with its cost and tokens until the new record takes its place, as it does in the summary.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        totals: Mapping[str, int],
+        stored: Collection[Stored] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.clock = clock
+        self.began_s = clock()
+        self.domains = {name: DomainCounters(total) for name, total in totals.items()}
+        self.cost_usd = 0.0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.replicas: dict[str, ReplicaCounters] = {}
+        self._live: OrderedDict[SimulationKey, Waiting] = OrderedDict()
+        self._to_repeat = {record.key: record for record in stored if record.termination_reason in _INFRASTRUCTURE}
+        for record in stored:
+            self._count(record, 1)
+        self.done_before = self.overall().done
+
+    def _count(self, record: Stored, sign: int) -> None:
+        """Add a stored record, or with -1 take it away again."""
+        self.cost_usd += sign * record.cost_usd
+        self.input_tokens += sign * record.input_tokens
+        self.output_tokens += sign * record.output_tokens
+        domain = self._domain(record.key[0])
+        if record.key in self._to_repeat:
+            domain.errors += sign
+            domain.to_repeat += sign
+        else:
+            domain.done += sign
+            domain.passed += sign * (record.reward >= PASSED_AT)
+
+    def started(self, key: SimulationKey) -> None:
+        """A simulation left the queue."""
+        now = self.clock()
+        self._live[key] = Waiting(now, now)
+        self._domain(key[0]).in_flight += 1
+
+    def finished(self, key: SimulationKey, reward: float | None, reason: str, cost_usd: float) -> Finished:
+        """A simulation is stored."""
+        domain = self._domain(key[0])
+        waiting = self._live.pop(key, None)
+        if waiting is not None:
+            domain.in_flight -= 1
+        if key in self._to_repeat:
+            self._count(self._to_repeat[key], -1)
+            del self._to_repeat[key]
+        domain.done += 1
+        domain.passed += reward is not None and reward >= PASSED_AT
+        domain.errors += reason in _INFRASTRUCTURE
+        duration = self.clock() - waiting.started_s if waiting is not None else 0.0
+        return Finished(key, reward, reason, cost_usd, duration)
+
+    def listen(self, event: Event) -> None:
+        """Take one event of the run."""
+        scope = event.scope
+        if isinstance(event, LLMCall):
+            self.cost_usd += event.cost_usd
+            self.input_tokens += event.input_tokens
+            self.output_tokens += event.output_tokens
+            if event.replica is not None:
+                self._replica(event.replica).add(self.clock(), event.output_tokens)
+            if scope is not None:
+                self._heard(scope, None)
+        elif isinstance(event, StepComplete):
+            if scope is not None:
+                self._heard(scope, _next_after(event))
+        elif isinstance(event, ReplicaSample):
+            replica = self._replica(event.replica)
+            replica.running, replica.waiting, replica.kv_use = event.running, event.waiting, event.kv_use
+        elif isinstance(event, ReplicaState):
+            replica = self._replica(event.replica)
+            replica.state = event.state
+            if event.state != "ready":
+                replica.running = replica.waiting = replica.kv_use = None
+        elif scope is not None:
+            self._heard(scope, None)
+
+    def _heard(self, scope: Scope, waits_for: str | None) -> None:
+        key = (scope.domain, scope.task_id, scope.trial)
+        waiting = self._live.get(key)
+        if waiting is None:
+            return
+        waiting.last_s = self.clock()
+        if waits_for is not None:
+            waiting.waits_for = waits_for
+        self._live.move_to_end(key)
+
+    def _replica(self, name: str) -> ReplicaCounters:
+        replica = self.replicas.get(name)
+        if replica is None:
+            replica = self.replicas[name] = ReplicaCounters()
+        return replica
+
+    def _domain(self, name: str) -> DomainCounters:
+        domain = self.domains.get(name)
+        if domain is None:
+            domain = self.domains[name] = DomainCounters(0)
+        return domain
+
+    def overall(self) -> DomainCounters:
+        """All domains together."""
+        total = DomainCounters(0)
+        for domain in list(self.domains.values()):
+            total.add(domain)
+        return total
+
+    def elapsed_s(self) -> float:
+        return self.clock() - self.began_s
+
+    def eta_s(self) -> float | None:
+        """Seconds left at this attempt's pace so far; None before its first simulation is over."""
+        overall = self.overall()
+        finished_now = overall.done - self.done_before
+        left = max(overall.total - overall.done, 0)
+        if left == 0:
+            return 0.0
+        return self.elapsed_s() / finished_now * left if finished_now > 0 else None
+
+    def idle_longest(self, count: int) -> list[tuple[SimulationKey, float, str]]:
+        """Simulations in flight heard from least lately: key, seconds of silence, what they wait for."""
+        now = self.clock()
+        for _ in range(3):
+            try:
+                oldest = list(itertools.islice(self._live.items(), count))
+            except RuntimeError:  # the event loop's thread changed it meanwhile
+                continue
+            return [(key, now - waiting.last_s, waiting.waits_for) for key, waiting in oldest]
+        return []
+
+
+def _next_after(step: StepComplete) -> str:
+    """Who is most likely awaited after a step: a tool's result goes back to its caller, else it is the other's turn."""
+    if step.to_role == "env":
+        return step.from_role
+    return "agent" if step.to_role == "user" else "user"

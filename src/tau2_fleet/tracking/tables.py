@@ -1,0 +1,140 @@
+"""What the end of a run adds to W&B, read from the run directory: the table of simulations, histograms, files.
+
+`tracker_process` sends it; nothing here knows wandb.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+COLUMNS = (
+    "domain", "task_id", "trial", "seed", "reward", "termination_reason", "duration_s", "messages", "tool_calls",
+    "cost_usd", "input_tokens", "output_tokens", "sub_rewards", "error",
+)  # fmt: skip
+
+_LONGEST_TRANSCRIPT = 50_000
+_CONVERSATIONS = frozenset({"simulations.jsonl", "prompts.jsonl", "run.log"})
+"""Files that hold what was said; uploaded only with `wandb.transcripts`."""
+
+_KEY_FILES = frozenset({"api_key"})
+"""The name that `tau2-fleet serve` gives to the file with its servers' key; a `*.key` is one too."""
+
+_DURATION_FIELDS = {"step_complete": "total_duration_ms"}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns and rows of simple values."""
+
+    columns: tuple[str, ...]
+    rows: list[list[Any]]
+
+
+def simulations_table(run_dir: Path, transcripts: bool) -> Table:
+    """One row per simulation; the last record of each counts."""
+    rows: dict[tuple[str, str, int], list[Any]] = {}
+    with (run_dir / "simulations.jsonl").open("rb") as file:
+        for line in file:
+            try:
+                record = orjson.loads(line)
+                key = (record["domain"], record["task_id"], record["trial"])
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                continue
+            rows[key] = _row(record, transcripts)
+    columns = (*COLUMNS, "transcript") if transcripts else COLUMNS
+    return Table(columns, list(rows.values()))
+
+
+def _row(record: Mapping[str, Any], transcripts: bool) -> list[Any]:
+    messages = record.get("messages") or []
+    usages = list((record.get("usage_by_role") or {}).values())
+    row = [
+        record["domain"],
+        str(record["task_id"]),
+        record["trial"],
+        record.get("seed"),
+        record.get("reward"),
+        record.get("termination_reason"),
+        record.get("duration_s"),
+        len(messages),
+        sum(len(message.get("tool_calls") or ()) for message in messages),
+        float(sum((record.get("cost_by_role") or {}).values())),
+        sum(usage.get("input_tokens", 0) for usage in usages),
+        sum(usage.get("output_tokens", 0) for usage in usages),
+        orjson.dumps(record.get("sub_rewards") or {}).decode(),
+        record.get("error"),
+    ]
+    if transcripts:
+        row.append("\n".join(_said(message) for message in messages)[:_LONGEST_TRANSCRIPT])
+    return row
+
+
+def _said(message: Mapping[str, Any]) -> str:
+    calls = "".join(
+        f" [{call.get('name')} {orjson.dumps(call.get('arguments')).decode()}]"
+        for call in message.get("tool_calls") or ()
+    )
+    return f"{message.get('role')}: {message.get('content') or ''}{calls}"
+
+
+def durations_ms(run_dir: Path) -> dict[str, array[float]]:
+    """All durations of the profile by type of event, in milliseconds."""
+    durations: dict[str, array[float]] = {}
+    with (run_dir / "profile.jsonl").open("rb") as file:
+        for line in file:
+            try:
+                event = orjson.loads(line)
+                kind = event["type"]
+                duration = event.get(_DURATION_FIELDS.get(kind, "duration_ms"))
+            except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+                continue
+            if isinstance(duration, (int, float)):
+                durations.setdefault(kind, array("d")).append(duration)
+    return durations
+
+
+def run_files(run_dir: Path, transcripts: bool, key_files: Collection[Path] = ()) -> list[Path]:
+    """The run's files for its artifact: all but W&B's own, locks and keys, and conversations only when wanted.
+
+    Args:
+        key_files: those that the configuration names, resolved; they may lie in the run directory.
+    """
+    files = []
+    for path in sorted(run_dir.rglob("*")):
+        parts = path.relative_to(run_dir).parts
+        if not path.is_file() or path.is_symlink() or parts[0] == "wandb" or path.name == ".lock":
+            continue
+        if path.name in _KEY_FILES or path.suffix in (".lock", ".key") or path.resolve() in key_files:
+            continue
+        if not transcripts and _holds_conversations(path, parts):
+            continue
+        files.append(path)
+    return files
+
+
+def _holds_conversations(path: Path, parts: tuple[str, ...]) -> bool:
+    if parts[0] == "servers":
+        return True
+    if len(parts) == 1 and path.suffix == ".json":
+        return path.name not in ("summary.json", "trace.json")
+    return path.name.split(".log")[0] + ".log" in _CONVERSATIONS or path.name in _CONVERSATIONS
+
+
+def flat(summary: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested summary as `path/to/key: value`; numbers, flags and short texts only."""
+    values: dict[str, Any] = {}
+    for key, value in summary.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            values.update(flat(value, f"{name}/"))
+        elif isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(x, (int, float)) for x in value):
+            values[f"{name}/low"], values[f"{name}/high"] = value
+        elif isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= 200):
+            values[name] = value
+    return values

@@ -1,0 +1,1 @@
+"""The customers: one file a scaffold."""

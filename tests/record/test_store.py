@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tau2_fleet.errors import UserError
+from tau2_fleet.record.line import SimulationKey
+from tau2_fleet.record.store import Store
+from tests.batch.records import make_record
+
+FIRST, SECOND = SimulationKey("retail", "1", 0), SimulationKey("retail", "2", 0)
+
+
+def test_what_is_appended_is_there_after_reopening(tmp_path: Path):
+    with Store(tmp_path) as store:
+        store.append(make_record(FIRST, reward=1.0))
+        store.append(make_record(SECOND, reward=0.0, reason="max_steps"))
+    with Store(tmp_path) as store:
+        assert {key: entry.reward for key, entry in store.entries.items()} == {FIRST: 1.0, SECOND: 0.0}
+        assert store.finished == {FIRST, SECOND}
+        assert store.read(store.entries[SECOND])["termination_reason"] == "max_steps"
+        assert store.entries[FIRST].cost_usd == 0.25
+
+
+def test_the_last_record_of_a_simulation_counts(tmp_path: Path):
+    with Store(tmp_path) as store:
+        store.append(make_record(FIRST, reward=0.0, reason="infrastructure_error", error="server down"))
+        assert store.finished == set()
+        store.append(make_record(FIRST, reward=1.0, attempt=1))
+    with Store(tmp_path) as store:
+        assert store.finished == {FIRST}
+        assert [record["attempt"] for record in store.records("retail")] == [1]
+
+
+@pytest.mark.parametrize("kept", [1, 40, -1])
+def test_a_torn_last_line_is_dropped_and_overwritten(tmp_path: Path, kept: int):
+    with Store(tmp_path) as store:
+        store.append(make_record(FIRST))
+    path = tmp_path / "simulations.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + make_record(SECOND).as_line()[:kept])
+    with Store(tmp_path) as store:
+        assert set(store.entries) == {FIRST}
+        store.append(make_record(SECOND))
+    lines = path.read_bytes().splitlines()
+    assert [json.loads(line)["task_id"] for line in lines] == ["1", "2"]
+
+
+def test_a_line_that_is_no_record_harms_no_other(tmp_path: Path):
+    (tmp_path / "simulations.jsonl").write_bytes(b"\x00\xff\n[]\n{}\n" + make_record(FIRST).as_line())
+    with Store(tmp_path) as store:
+        assert set(store.entries) == {FIRST}
+        assert store.read(store.entries[FIRST])["task_id"] == "1"
+
+
+def test_two_runs_cannot_write_one_directory(tmp_path: Path):
+    with Store(tmp_path), pytest.raises(UserError, match="another run"):
+        Store(tmp_path)
+    Store(tmp_path).close()
+
+
+def test_the_lock_of_a_killed_run_is_free(tmp_path: Path):
+    code = (
+        "import sys, os, signal; from pathlib import Path; from tau2_fleet.record.store import Store; "
+        "store = Store(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    process = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert process.returncode == -9
+    Store(tmp_path).close()
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_whole_lines_only(tmp_path: Path):
+    code = f"""
+import resource, signal, sys
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from tau2_fleet.record.store import Store
+from tau2_fleet.errors import UserError
+from tau2_fleet.record.line import SimulationKey
+from tests.batch.records import make_record
+store = Store(Path({str(tmp_path)!r}))
+length = len(make_record(SimulationKey("retail", "0", 0)).as_line())
+resource.setrlimit(resource.RLIMIT_FSIZE, (length * 3 + 100, length * 3 + 100))
+try:
+    for index in range(10):
+        store.append(make_record(SimulationKey("retail", str(index), 0)))
+except UserError as error:
+    print(error)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "cannot store retail/3 trial 0" in process.stdout
+    assert "resume=" in process.stdout
+    with Store(tmp_path) as store:
+        assert [key.task_id for key in store.entries] == ["0", "1", "2"]
+
+
+def test_a_prompt_for_which_there_was_no_room_is_kept_once_there_is(tmp_path: Path):
+    code = f"""
+import resource
+from pathlib import Path
+from tau2_fleet.record.store import Store
+from tau2_fleet.errors import UserError
+store = Store(Path({str(tmp_path)!r}))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+store.keep_prompt("abc", "You are an agent.")
+for _ in range(2):
+    try:
+        store.keep_prompt("def", "You are a customer. " * 5)
+    except UserError as error:
+        print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+store.keep_prompt("def", "You are a customer. " * 5)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (
+        process.stdout.count(f"cannot store a prompt in {tmp_path / 'prompts.jsonl'}: File too large; make room") == 2
+    )
+    lines = (tmp_path / "prompts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["digest"] for line in lines] == ["abc", "def"]
+
+
+def test_a_directory_that_is_a_file_is_a_clear_error(tmp_path: Path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(UserError, match="cannot write the run directory"):
+        Store(blocked / "run")
+
+
+def test_integers_past_64_bits_and_lone_surrogates_survive(tmp_path: Path):
+    record = make_record(FIRST)
+    record.messages[0]["tool_calls"] = [{"id": "1", "name": "f", "arguments": {"n": 2**70, "s": "\ud800"}}]
+    with Store(tmp_path) as store:
+        store.append(record)
+    with Store(tmp_path) as store:
+        call = store.read(store.entries[FIRST])["messages"][0]["tool_calls"][0]
+    assert call["arguments"] == {"n": 2**70, "s": "\ud800"}
+
+
+def test_prompts_are_kept_once_over_all_attempts(tmp_path: Path):
+    for _ in range(2):
+        with Store(tmp_path) as store:
+            store.keep_prompt("abc", "You are an agent.")
+            store.keep_prompt("def", "You are a customer.")
+    lines = (tmp_path / "prompts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["digest"] for line in lines] == ["abc", "def"]
+
+
+def test_memory_holds_no_messages(tmp_path: Path):
+    with Store(tmp_path) as store:
+        entry = store.append(make_record(FIRST))
+        assert not any(isinstance(getattr(entry, name), (list, dict)) for name in entry.__slots__)
+        assert os.path.getsize(tmp_path / "simulations.jsonl") == entry.length
