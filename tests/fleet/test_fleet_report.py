@@ -9,9 +9,9 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.run.runs import kill, run, servers_of, start, stored, summary, wait_for
 
 from tau2_fleet.fleet.fleet_report import FleetReport
+from tests.run.runs import kill, run, servers_of, start, stored, summary, wait_for
 
 SLOW = ("server.simulated.latency=fleet-h100", "server.simulated.latency_scale=0.02")
 """A simulation takes about a second."""

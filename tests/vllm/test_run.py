@@ -17,9 +17,9 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.run.runs import inventory, keys, kill, records, run, start, stored, summary, wait_for
 
 from tau2_fleet.run.directory import quoted
+from tests.run.runs import inventory, keys, kill, records, run, start, stored, summary, wait_for
 
 SEEDS = (300, 301)
 
