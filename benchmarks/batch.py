@@ -124,7 +124,8 @@ def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: i
     from tau2_fleet.record.store import Store
     from tau2_fleet.run.gc_policy import collect_seldom, collected_in_turn
     from tau2_fleet.simulation.conversation import Rules
-    from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings
+    from tau2_fleet.simulation.domain_context import DomainContext, SimulationSettings
+    from tau2_fleet.simulation.roles import Roles
     from tau2_fleet.simulation.simulate import Simulation, SimulationJob
     from tau2_fleet.telemetry.levels import PROFILE
     from tau2_fleet.telemetry.logs import setup
@@ -139,7 +140,7 @@ def run_ours(domain_name: str, conversations: Path, concurrency: int, repeats: i
     model = ReplayModel(known)
     context = DomainContext(
         domain,
-        SimulationSettings("bench", ModelClients(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)),
+        SimulationSettings("bench", Roles(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)),
     )
     by_id = {task.id: task for task in tasks}
 

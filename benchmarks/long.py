@@ -60,7 +60,8 @@ def run(conversations: Path, count: int) -> dict[str, Any]:
     from tau2_fleet.record.store import Store
     from tau2_fleet.run.gc_policy import collect_seldom, collected_in_turn
     from tau2_fleet.simulation.conversation import Rules
-    from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings
+    from tau2_fleet.simulation.domain_context import DomainContext, SimulationSettings
+    from tau2_fleet.simulation.roles import Roles
     from tau2_fleet.simulation.simulate import Simulation, SimulationJob
     from tau2_fleet.telemetry.recorder import Recorder
     from tau2_fleet.telemetry.trace import TraceWriter
@@ -73,7 +74,7 @@ def run(conversations: Path, count: int) -> dict[str, Any]:
     model = ReplayModel(load(conversations))
     stage = DomainContext(
         domain,
-        SimulationSettings("bench", ModelClients(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)),
+        SimulationSettings("bench", Roles(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)),
     )
     schedule = make_schedule({DOMAIN: tasks}, seed=300, num_trials=ceil(count / len(tasks)))
     progress = Progress(schedule.totals, mode=Mode.off)

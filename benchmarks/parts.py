@@ -24,7 +24,8 @@ from tau2_fleet.benchmark.package import AssistantMessage, Task, ToolCall
 from tau2_fleet.llm.types import CallStats, ChatMessage, ChatRequest, Reply, Usage
 from tau2_fleet.record.line import Record, SimulationKey
 from tau2_fleet.simulation.conversation import Conversation, Rules
-from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings
+from tau2_fleet.simulation.domain_context import DomainContext, SimulationSettings
+from tau2_fleet.simulation.roles import Roles
 from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 
 LIMIT_US = 1000.0
@@ -118,7 +119,7 @@ def _step(domain: Domain, rounds: int) -> Row:
     task = domain.tasks()[0]
     talker = _Talker()
     rules = Rules(stop_tokens=prompts.STOP_TOKENS, max_steps=_STEPS)
-    context = DomainContext(domain, SimulationSettings("bench", ModelClients(agent=talker, user=talker), rules))
+    context = DomainContext(domain, SimulationSettings("bench", Roles(agent=talker, user=talker), rules))
 
     def ours() -> float:
         simulation = Simulation(
@@ -181,7 +182,7 @@ def _record(domain: Domain) -> Record:
     model = ReplayModel(record(domain, [task.id]))
     context = DomainContext(
         domain,
-        SimulationSettings("bench", ModelClients(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)),
+        SimulationSettings("bench", Roles(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)),
     )
     return asyncio.run(
         Simulation(context, task, SimulationJob(SimulationKey(domain.name, task.id, 0), 1, 1), lambda *_: None).run()
@@ -224,7 +225,7 @@ def _prepared(domain: Domain) -> object:
     """Everything before the first message: the environment, both prompts, both roles."""
     talker = _Talker()
     context = _STAGES.setdefault(
-        domain.name, DomainContext(domain, SimulationSettings("bench", ModelClients(agent=talker, user=talker)))
+        domain.name, DomainContext(domain, SimulationSettings("bench", Roles(agent=talker, user=talker)))
     )
     task = domain.tasks()[0]
     simulation = Simulation(context, task, SimulationJob(SimulationKey(domain.name, task.id, 0), 1, 1), lambda *_: None)

@@ -22,7 +22,8 @@ from tau2_fleet.simserver.gold_policy import next_turn
 from tau2_fleet.simserver.scripts import Scripts, read_script_file, write_script_file
 from tau2_fleet.simserver.turns import Situation, parse_session
 from tau2_fleet.simulation.conversation import Rules
-from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings
+from tau2_fleet.simulation.domain_context import DomainContext, SimulationSettings
+from tau2_fleet.simulation.roles import Roles
 from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 
 Line = dict[str, Any]
@@ -107,9 +108,7 @@ def record(domain: Domain, task_ids: Sequence[str] | None = None) -> Conversatio
         path = Path(directory) / "tasks.json"
         write_script_file(path, {domain.name: tasks})
         model = PolicyModel(read_script_file(path), conversations)
-        play = SimulationSettings(
-            "bench", ModelClients(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)
-        )
+        play = SimulationSettings("bench", Roles(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS))
         stage = DomainContext(domain, play)
 
         async def all_tasks() -> None:

@@ -112,14 +112,15 @@ def _records() -> Iterator[Record]:
     from tau2_fleet.benchmark.domains import load_domain
     from tau2_fleet.record.line import SimulationKey
     from tau2_fleet.simulation.conversation import Rules
-    from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings
+    from tau2_fleet.simulation.domain_context import DomainContext, SimulationSettings
+    from tau2_fleet.simulation.roles import Roles
     from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 
     domain = load_domain(DOMAIN)
     model = ReplayModel(record(domain))
     stage = DomainContext(
         domain,
-        SimulationSettings("bench", ModelClients(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)),
+        SimulationSettings("bench", Roles(agent=model, user=model), Rules(stop_tokens=prompts.STOP_TOKENS)),
     )
 
     async def play() -> list[Record]:

@@ -19,7 +19,7 @@ from tau2_fleet.llm.types import Endpoint
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.record.store import Store
 from tau2_fleet.run.model_names import named_by_record, named_by_servers
-from tau2_fleet.simulation.model_clients import Roles
+from tau2_fleet.simulation.roles import Roles
 from tests.batch.records import make_record
 from tests.run.runs import inventory, records, run, summary
 

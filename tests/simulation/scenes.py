@@ -12,7 +12,8 @@ from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.llm.types import CallStats, ChatRequest, ModelError, Reply, ToolCallText, Usage
 from tau2_fleet.record.line import Record, SimulationKey
 from tau2_fleet.simulation.conversation import Rules
-from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings
+from tau2_fleet.simulation.domain_context import DomainContext, SimulationSettings
+from tau2_fleet.simulation.roles import Roles
 from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 
 TASK = "create_task_1"
@@ -78,7 +79,7 @@ def simulate(
     domain = load_domain("mock")
     chosen = task or domain.tasks("base", ids=[task_id])[0]
     rules = Rules(stop_tokens=prompts.STOP_TOKENS, solo_stop=prompts.solo_stop()[1])
-    clients = ModelClients(agent, user, judge, experts or {})
+    clients = Roles(agent, user, judge, experts or {})
     context = DomainContext(
         domain, SimulationSettings("run", clients, rules, expert_cards=cards(list(experts or {})), **play)
     )

@@ -17,7 +17,8 @@ import pytest
 from tau2_fleet.benchmark.domains import Domain, load_domain
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.simulation.conversation import Rules
-from tau2_fleet.simulation.domain_context import DomainContext, ModelClients, SimulationSettings, playable
+from tau2_fleet.simulation.domain_context import DomainContext, SimulationSettings, playable
+from tau2_fleet.simulation.roles import Roles
 from tau2_fleet.simulation.settings import AgentMode
 from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 from tests.simulation.scripted import Line, ScriptedModel, random_lines
@@ -64,7 +65,7 @@ def scene(domain: Domain, task: Any, seed: int, mode: AgentMode) -> tuple[list[L
 
 def ours(domain: Domain, task: Any, agent: list[Line], user: list[Line], rules: Rules, mode: AgentMode) -> Outcome:
     agent_model, user_model = ScriptedModel(agent), ScriptedModel(user)
-    context = DomainContext(domain, SimulationSettings("run", ModelClients(agent_model, user_model), rules, mode=mode))
+    context = DomainContext(domain, SimulationSettings("run", Roles(agent_model, user_model), rules, mode=mode))
     steps = []
     simulation = Simulation(
         context, task, SimulationJob(SimulationKey(domain.name, task.id, 0), 7, 0), lambda digest, text: None

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from tau2_fleet.fleet.plan import PoolSpec
     from tau2_fleet.health.finding import Finding
     from tau2_fleet.health.findings import FindingsReport
+    from tau2_fleet.llm.settings import ModelSettings
     from tau2_fleet.run.selection import Selection
-    from tau2_fleet.simulation.model_clients import Roles
+    from tau2_fleet.simulation.roles import Roles
 
 _USAGE = """usage: tau2-fleet doctor [--no-calls] [key=value ...]
 
@@ -165,7 +166,7 @@ def _selection(config: Config, domains: dict[str, Domain]) -> Selection:
     )
 
 
-def _roles(config: Config, domains: dict[str, Domain]) -> Roles:
+def _roles(config: Config, domains: dict[str, Domain]) -> Roles[ModelSettings]:
     from tau2_fleet.config import agent_model
     from tau2_fleet.errors import UserError
     from tau2_fleet.simulation.model_clients import choose_roles
@@ -180,7 +181,7 @@ def _roles(config: Config, domains: dict[str, Domain]) -> Roles:
     )
 
 
-def _pools(config: Config, roles: Roles) -> list[PoolSpec]:
+def _pools(config: Config, roles: Roles[ModelSettings]) -> list[PoolSpec]:
     from tau2_fleet.fleet.pools import local_models, pool_specs
     from tau2_fleet.llm.settings import Provider
 

@@ -29,7 +29,7 @@ from tau2_fleet.fleet.pools import local_models, pool_specs
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.preflight import preflight
 from tau2_fleet.llm.prices import PriceTable
-from tau2_fleet.llm.settings import Provider
+from tau2_fleet.llm.settings import ModelSettings, Provider
 from tau2_fleet.paths import DATA_DIR
 from tau2_fleet.record.line import Record
 from tau2_fleet.record.store import Store
@@ -42,7 +42,8 @@ from tau2_fleet.run.plan import chosen_models, chosen_tasks, open_domains, simul
 from tau2_fleet.run.selection import Selection
 from tau2_fleet.run.sweep import JobEnd, SweepTable
 from tau2_fleet.simulation.domain_context import DomainContext
-from tau2_fleet.simulation.model_clients import Roles, make_clients
+from tau2_fleet.simulation.model_clients import make_clients
+from tau2_fleet.simulation.roles import Roles
 from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 from tau2_fleet.telemetry.lines import head
 from tau2_fleet.telemetry.logs import Logs
@@ -231,7 +232,7 @@ class Experiment:
         domains: Mapping[str, Domain],
         selection: Selection,
         schedule: Schedule,
-        roles: Roles,
+        roles: Roles[ModelSettings],
         progress: Progress,
     ) -> FleetReport:
         """Everything that needs models, from the check of the keys to the last reply; what became of the fleet."""
@@ -264,7 +265,9 @@ class Experiment:
                 await fleet.detach()
         return report
 
-    async def _fleet_and_domains(self, domains: Mapping[str, Domain], selection: Selection, roles: Roles) -> Fleet:
+    async def _fleet_and_domains(
+        self, domains: Mapping[str, Domain], selection: Selection, roles: Roles[ModelSettings]
+    ) -> Fleet:
         """The fleet, started while the domains are read: neither needs the other, and both take their time."""
         starting = asyncio.create_task(self._fleet(selection, roles))
         try:
@@ -276,7 +279,7 @@ class Experiment:
             raise
         return await starting
 
-    async def _fleet(self, selection: Selection, roles: Roles) -> Fleet:
+    async def _fleet(self, selection: Selection, roles: Roles[ModelSettings]) -> Fleet:
         """The servers of this run's pools, or those of the sweep's last job if they are the same."""
         others = local_models(roles.by_name())
         simulated = roles.agent.provider is Provider.simulated

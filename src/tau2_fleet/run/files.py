@@ -19,7 +19,7 @@ from tau2_fleet.record.store import Store
 from tau2_fleet.run.outcome import SUMMARY_FILE, Outcome, write_summary
 from tau2_fleet.run.selection import Selection
 from tau2_fleet.run.versions import digests, git_commit, versions
-from tau2_fleet.simulation.model_clients import Roles
+from tau2_fleet.simulation.roles import Roles
 from tau2_fleet.simulation.settings import AgentMode
 
 _IMPLEMENTATIONS = {
@@ -41,7 +41,7 @@ class RunFiles:
     domains: Mapping[str, Domain]
     selection: Selection
     schedule: Schedule
-    roles: Roles
+    roles: Roles[ModelSettings]
 
     def write(self, outcome: Outcome, fleet: FleetReport, about: dict[str, Any]) -> dict[str, Any]:
         """Write `{domain}.json` and `summary.json`; the summary is returned.

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.llm.types import Endpoint
 from tau2_fleet.record.store import Store
-from tau2_fleet.simulation.model_clients import Roles
+from tau2_fleet.simulation.roles import Roles
 
 
-def named_by_record(roles: Roles, store: Store) -> Roles:
+def named_by_record(roles: Roles[ModelSettings], store: Store) -> Roles[ModelSettings]:
     """The roles with the names that their models have in the latest records."""
     return roles.named({role: name for role, name in _recorded(store).items() if role in roles.unnamed()})
 
 
 def named_by_servers(
-    roles: Roles, endpoints: Callable[[str], Sequence[Endpoint]], store: Store, *, force: bool
-) -> Roles:
+    roles: Roles[ModelSettings], endpoints: Callable[[str], Sequence[Endpoint]], store: Store, *, force: bool
+) -> Roles[ModelSettings]:
     """The roles with the names that the servers give their models now; `endpoints` gives the servers of a pool.
 
     Raises:

@@ -12,11 +12,14 @@ from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.domains import Domain, load_domain
 from tau2_fleet.config import Config, agent_model, task_ids_of
 from tau2_fleet.errors import UserError, writing
+from tau2_fleet.llm.settings import ModelSettings
+from tau2_fleet.llm.types import ChatModel
 from tau2_fleet.run.selection import Selection, select_tasks
 from tau2_fleet.simserver.scripts import write_script_file
 from tau2_fleet.simulation.conversation import Rules
-from tau2_fleet.simulation.domain_context import ModelClients, SimulationSettings
-from tau2_fleet.simulation.model_clients import Roles, choose_roles, expert_cards
+from tau2_fleet.simulation.domain_context import SimulationSettings
+from tau2_fleet.simulation.model_clients import choose_roles, expert_cards
+from tau2_fleet.simulation.roles import Roles
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ def chosen_tasks(config: Config, domains: Mapping[str, Domain]) -> Selection:
     return selection
 
 
-def chosen_models(config: Config, selection: Selection) -> Roles:
+def chosen_models(config: Config, selection: Selection) -> Roles[ModelSettings]:
     """The models that this run can call; the judge only when some task has something for it."""
     judged = bool(selection.needing_judge(config.judge.always))
     return choose_roles(
@@ -67,7 +70,7 @@ def chosen_models(config: Config, selection: Selection) -> Roles:
 
 
 def simulation_settings(
-    config: Config, run_id: str, attempt: int, clients: ModelClients, roles: Roles
+    config: Config, run_id: str, attempt: int, clients: Roles[ChatModel], roles: Roles[ModelSettings]
 ) -> SimulationSettings:
     """How every simulation is played."""
     return SimulationSettings(

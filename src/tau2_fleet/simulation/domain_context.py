@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from tau2_fleet.benchmark import prompts
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.types import ChatMessage, ChatModel, ToolSet
 from tau2_fleet.simulation.conversation import Rules
+from tau2_fleet.simulation.roles import Roles
 from tau2_fleet.simulation.settings import AgentMode
 
 if TYPE_CHECKING:
@@ -29,28 +30,12 @@ FORMAT_INSTRUCTION = (
 
 
 @dataclass(frozen=True, slots=True)
-class ModelClients:
-    """The models behind the roles; None where a role is not played."""
-
-    agent: ChatModel
-    user: ChatModel | None = None
-    judge: ChatModel | None = None
-    experts: Mapping[str, ChatModel] = field(default_factory=dict)
-
-    async def close(self) -> None:
-        """Let go of what the models hold."""
-        models = [self.agent, self.user, self.judge, *self.experts.values()]
-        for model in {id(model): model for model in models if model is not None}.values():
-            await model.close()
-
-
-@dataclass(frozen=True, slots=True)
 class SimulationSettings:
     """How every simulation of a run is played."""
 
     run_id: str
     """Eight characters that begin every session id of the run."""
-    clients: ModelClients
+    clients: Roles[ChatModel]
     rules: Rules = field(default_factory=Rules)
     mode: AgentMode = AgentMode.llm
     expert_cards: Sequence[ExpertCard] = ()
