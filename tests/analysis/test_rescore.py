@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from src import rescore
+from tau2_fleet.analysis import rescore
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.package import AssistantMessage, Message, Task, ToolCall, ToolMessage, UserMessage
 from tests.benchmark.package_side import package, reward_info

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from src import help
 from tau2_fleet.config import (
     Config,
     agent_model,
     compose,
     departures,
     differing_keys,
+    help,
     load,
     model_settings,
     result_digest,

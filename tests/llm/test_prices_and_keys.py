@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.llm.keys import Key, find_key, key_name
+from tau2_fleet.llm.keys import ApiKey, find_key, key_name
 from tau2_fleet.llm.prices import Price, PriceTable
 from tau2_fleet.llm.settings import ModelSettings, PoolSettings, PriceSettings, Provider
 from tau2_fleet.llm.types import Usage
@@ -72,8 +72,8 @@ def test_each_provider_s_key_has_its_name(settings: ModelSettings, name: str | N
     assert find_key(settings, {}) is None
     if name:
         assert find_key(settings, {name: " "}) is None
-        assert find_key(settings, {name: " value "}) == Key(name, "value")
+        assert find_key(settings, {name: " value "}) == ApiKey(name, "value")
 
 
 def test_a_key_does_not_show_itself() -> None:
-    assert "secret" not in repr(Key("MINE", "secret"))
+    assert "secret" not in repr(ApiKey("MINE", "secret"))

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from src import rescore, show
+from tau2_fleet.analysis import rescore, show
 from tau2_fleet.batch.schedule import make_schedule
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.errors import UserError

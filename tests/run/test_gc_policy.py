@@ -1,4 +1,4 @@
-"""The collector while simulations run: out of the way, but garbage is not kept."""
+"""The gc_policy while simulations run: out of the way, but garbage is not kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from src import collector
+from tau2_fleet.run import gc_policy
 
 
 class _Cycle:
@@ -17,12 +17,12 @@ class _Cycle:
 
 
 def test_what_only_a_collector_finds_is_collected_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collector, "_LOOK_S", 0.01)
-    monkeypatch.setattr(collector, "_LEAST_S", 0.05)
-    monkeypatch.setattr(collector, "_SHARE", 1)
+    monkeypatch.setattr(gc_policy, "_LOOK_S", 0.01)
+    monkeypatch.setattr(gc_policy, "_LEAST_S", 0.05)
+    monkeypatch.setattr(gc_policy, "_SHARE", 1)
 
     async def run() -> None:
-        async with collector.collected_in_turn():
+        async with gc_policy.collected_in_turn():
             assert not gc.isenabled()
             assert gc.get_freeze_count()
             garbage = weakref.ref(_Cycle())
@@ -38,12 +38,12 @@ def test_what_only_a_collector_finds_is_collected_in_turn(monkeypatch: pytest.Mo
 
 def test_growing_memory_brings_a_collection_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     peak = 100.0
-    monkeypatch.setattr(collector, "_LOOK_S", 0.01)
-    monkeypatch.setattr(collector, "_peak_memory", lambda: peak)
+    monkeypatch.setattr(gc_policy, "_LOOK_S", 0.01)
+    monkeypatch.setattr(gc_policy, "_peak_memory", lambda: peak)
 
     async def run() -> None:
         nonlocal peak
-        async with collector.collected_in_turn():
+        async with gc_policy.collected_in_turn():
             garbage = weakref.ref(_Cycle())
             await asyncio.sleep(0.1)
             assert garbage() is not None
@@ -57,7 +57,7 @@ def test_growing_memory_brings_a_collection_before_its_time(monkeypatch: pytest.
 
 def test_python_s_own_ways_come_back_after_a_failure() -> None:
     async def run() -> None:
-        async with collector.collected_in_turn():
+        async with gc_policy.collected_in_turn():
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.run.runs import records, run, summary
-from tests.telemetry import wandb_reader as reader
+from tests.tracking import wandb_reader as reader
 
 PRICE = "agent.price={input: 1.0, output: 2.0}"
 COMPOSED = {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")}

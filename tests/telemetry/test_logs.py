@@ -18,7 +18,7 @@ from tau2_fleet.telemetry.logs import setup
 from tests.telemetry.events_of import simulation
 
 LINE = re.compile(r"\[[A-Z_]+\] \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} task=\S+ trial=\S+ thread=\S+ ")
-own = logging.getLogger("src.somewhere")
+own = logging.getLogger("tau2_fleet.somewhere")
 
 
 def test_the_levels_are_those_of_the_specification() -> None:
@@ -65,7 +65,7 @@ def test_lines_and_warnings_reach_a_pipe_once_each(tmp_path: Path) -> None:
         "import logging, sys\nfrom pathlib import Path\nfrom tau2_fleet.telemetry.logs import setup\n"
         "with setup(Path(sys.argv[1]), 15) as logs:\n"
         "    logs.line(15, '[PROFILE] type=llm_call duration_ms=10.00')\n"
-        "    logging.getLogger('src.x').warning('careful')\n"
+        "    logging.getLogger('tau2_fleet.x').warning('careful')\n"
     )
     command = f'"{sys.executable}" -c "$SCRIPT" "{tmp_path}" 2>&1 | tee "{tmp_path}/tee" | grep -c type=llm_call'
     done = subprocess.run(
@@ -156,7 +156,7 @@ def test_a_resumed_run_appends_after_a_torn_line(tmp_path: Path) -> None:
 
 
 def test_afterwards_logging_is_as_it_was(tmp_path: Path) -> None:
-    logger = logging.getLogger("src")
+    logger = logging.getLogger("tau2_fleet")
     before = (logger.level, logger.propagate, list(logger.handlers), list(logging.getLogger().handlers))
     with pytest.raises(RuntimeError), setup(tmp_path, WARNING):
         raise RuntimeError

@@ -51,9 +51,9 @@ async def run(executable: str, model: str, flags: list[str], folder: Path, until
 
 
 def report(folder: Path, port: int | None) -> None:
-    guard = shared_reaper(folder / "guard.log").pid
+    reaper = shared_reaper(folder / "guard.log").pid
     pids = [one.pid for one in psutil.Process().children(recursive=True)]
-    print(json.dumps({"guard": guard, "pids": pids, "port": port}), flush=True)
+    print(json.dumps({"reaper": reaper, "pids": pids, "port": port}), flush=True)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ async def run(folder: Path, behaviour: str) -> None:
         kin = [pid for number in (0, 1) for pid in children_of(fleet.logs / f"agent-{number}.log")]
         if behaviour == "fork" and os.fork() == 0:
             signal.pause()  # a child that has inherited every open file and outlives its parent
-        told = {"servers": servers, "kin": kin, "guard": shared_reaper(folder / "reaper.log").pid}
+        told = {"servers": servers, "kin": kin, "reaper": shared_reaper(folder / "reaper.log").pid}
         print(json.dumps(told | {"ports": [status.port for status in fleet.status()]}), flush=True)
         if behaviour == "raise":
             raise RuntimeError("a fault of the program")

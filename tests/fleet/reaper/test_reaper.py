@@ -68,7 +68,7 @@ def test_after_sigkill_of_the_runner_nothing_is_left(tmp_path: Path, runs: list[
     """Also when its event loop stands still, or a forked child holds its files open; the reaper itself is deaf."""
     run = begin(tmp_path, behaviour)
     runs.append(run)
-    kin_of_runner = _children(run.process.pid) - {*run.servers, run.guard}
+    kin_of_runner = _children(run.process.pid) - {*run.servers, run.reaper}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(run.reaper, number)
     run.process.kill()
@@ -113,7 +113,7 @@ def test_an_exception_in_the_runner_ends_everything(tmp_path: Path, runs: list[R
     assert run.all_gone()
 
 
-def test_a_guard_that_was_killed_is_replaced_and_knows_all_servers(tmp_path: Path) -> None:
+def test_a_reaper_that_was_killed_is_replaced_and_knows_all_servers(tmp_path: Path) -> None:
     reaper = Reaper(tmp_path / "reaper.log")
     first = reaper.pid
     sleeper = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
@@ -127,7 +127,7 @@ def test_a_guard_that_was_killed_is_replaced_and_knows_all_servers(tmp_path: Pat
     assert sleeper.wait(5) == -signal.SIGTERM
 
 
-def test_a_guard_with_nothing_to_guard_ends_at_once(tmp_path: Path) -> None:
+def test_a_reaper_with_nothing_to_watch_ends_at_once(tmp_path: Path) -> None:
     reaper = Reaper(tmp_path / "reaper.log")
     began = time.monotonic()
     reaper.close()
