@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tau2_fleet.batch.schedule import make_schedule
-from tau2_fleet.evaluation.spending import Spending, as_tree, spending_of, total
+from tau2_fleet.evaluation.spending import Spending, as_tree, moved_models, returned_models, spending_of, total
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.record.store import Store
-from tau2_fleet.run.outcome import judge_outcome
+from tau2_fleet.run.outcome import judge_outcome, show
 from tests.batch.records import make_record
 from tests.batch.test_schedule import domain_tasks
 
@@ -74,3 +75,34 @@ def test_the_summary_splits_what_its_simulations_spent_also_after_a_resume(tmp_p
         "cost_usd": 0.5,
         "replies_with_markup": 2,
     }
+
+
+OLD, NEW = "gpt-5-2025-08-07", "gpt-5-2025-12-01"
+RETURNED = [
+    call("user", "gpt-5", 0.1, returned_model=OLD),
+    call("user", "gpt-5", 0.1, returned_model=OLD),
+    call("expert-1", "gpt-5", 0.1, returned_model=NEW),
+    call("expert-1", "gpt-5", 0.1, returned_model=None),
+    call("agent", "qwen", 0.0),
+]
+
+
+def test_the_ids_that_came_with_the_answers_are_counted_by_role_and_an_alias_that_moved_is_told(tmp_path: Path):
+    """A record of before this key, and one of a call that failed, say nothing of it."""
+    schedule = make_schedule(domain_tasks({"retail": 2}), seed=300, num_trials=1)
+    with Store(tmp_path) as store:
+        store.append(make_record(SimulationKey("retail", "0", 0), calls=RETURNED))
+    with Store(tmp_path) as store:
+        store.append(make_record(SimulationKey("retail", "1", 0), calls=RETURNED))
+        outcome = judge_outcome(schedule, store)
+    assert outcome.as_dict()["returned_models"] == {"user": {"gpt-5": {OLD: 4}}, "expert-1": {"gpt-5": {NEW: 2}}}
+    console = Console(record=True, width=200)
+    show(outcome, tmp_path, console)
+    told = f"warning: gpt-5 was answered by {OLD} (4 replies) and {NEW} (2 replies): the name moved to another model"
+    assert told in console.export_text()
+
+
+def test_one_id_for_each_name_is_no_reason_for_a_warning():
+    parts = spending_of(RETURNED[:2])
+    assert (returned_models(parts), moved_models(parts)) == ({"user": {"gpt-5": {OLD: 2}}}, {})
+    assert moved_models(spending_of(CALLS)) == {}

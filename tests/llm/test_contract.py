@@ -456,3 +456,16 @@ def test_a_call_that_fails_tells_what_it_cost_all_the_same() -> None:
     assert error.stats.cost_usd == pytest.approx(3 * (1000 * 2.0 + 10 * 10.0) / 1e6)
     assert error.stats.queue_ms == pytest.approx(1125)
     assert consistent(error.stats)
+
+
+@every_provider
+def test_the_id_that_came_with_the_answer_is_kept(dialect: Dialect) -> None:
+    reply, _, _ = talk(dialect, dialect.reply("Hi"))
+    assert reply.stats.returned_model == "tiny"
+
+
+@pytest.mark.parametrize("odd", [None, 3, "", ["tiny"]])
+def test_an_answer_with_no_id_or_an_odd_one_is_an_answer(odd: Any) -> None:
+    message = {"role": "assistant", "content": "Hi"}
+    reply, _, _ = talk(VLLM, json_answer({"model": odd, "choices": [{"message": message}]}))
+    assert (reply.text, reply.stats.returned_model) == ("Hi", None)

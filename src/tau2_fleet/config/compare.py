@@ -23,7 +23,7 @@ REFERENCES = ("official", "leaderboard")
 
 _RESULT_PARTS = ("agent", "user_llm", "judge", "experts", "max_steps", "max_errors", "validate_communication", "seed")
 _WITHOUT_EFFECT = re.compile(
-    r"(^agent|^user_llm|^judge|\.llm)\.(price(\..*)?|api_key_env|max_tokens_key|pool(\.(?!model$).*)?)$|\.fallback(\..*)?$"
+    r"(^agent|^user_llm|^judge|\.llm)\.(price(\..*)?|api_key_env|max_tokens_key|lifetime(\..*)?|pool(\.(?!model$).*)?)$|\.fallback(\..*)?$"
 )
 _MORE_TASKS = ("num_trials", "num_tasks", "task_ids")
 

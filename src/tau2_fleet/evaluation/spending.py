@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -24,6 +25,8 @@ class Spending:
     cost_usd: float = 0.0
     replies_with_markup: int = 0
     """Replies with tool-call markup left in their text: the sign of a server's parser that does not fit."""
+    returned: dict[str, int] = field(default_factory=dict)
+    """Replies by the model's id as the provider gave it with each."""
 
     def add(self, other: Spending) -> None:
         """Count another part of the same role and model in."""
@@ -33,6 +36,8 @@ class Spending:
         self.cached_tokens += other.cached_tokens
         self.cost_usd += other.cost_usd
         self.replies_with_markup += other.replies_with_markup
+        for name, replies in other.returned.items():
+            self.returned[name] = self.returned.get(name, 0) + replies
 
 
 def spending_of(calls: Iterable[Mapping[str, Any]]) -> tuple[Spending, ...]:
@@ -56,8 +61,26 @@ def as_tree(parts: Iterable[Spending]) -> dict[str, dict[str, dict[str, Any]]]:
     tree: dict[str, dict[str, dict[str, Any]]] = {}
     for part in parts:
         figures = asdict(part)
+        del figures["returned"]
         tree.setdefault(figures.pop("role"), {})[figures.pop("model")] = figures
     return tree
+
+
+def returned_models(parts: Iterable[Spending]) -> dict[str, dict[str, dict[str, int]]]:
+    """Role, then model as it was asked for, then the ids that came with the replies and how often; ready for JSON."""
+    tree: dict[str, dict[str, dict[str, int]]] = {}
+    for part in parts:
+        if part.returned:
+            tree.setdefault(part.role, {})[part.model] = dict(sorted(part.returned.items()))
+    return tree
+
+
+def moved_models(parts: Iterable[Spending]) -> dict[str, dict[str, int]]:
+    """Models that answered under more than one id, in whatever roles: the name moved to another model on the way."""
+    ids: dict[str, Counter[str]] = {}
+    for part in parts:
+        ids.setdefault(part.model, Counter()).update(part.returned)
+    return {model: dict(sorted(found.items())) for model, found in sorted(ids.items()) if len(found) > 1}
 
 
 def _of_call(call: Mapping[str, Any]) -> Spending:
@@ -73,6 +96,7 @@ def _of_call(call: Mapping[str, Any]) -> Spending:
         cached_tokens=_count(usage.get("cached_tokens")),
         cost_usd=_amount(call.get("cost_usd")),
         replies_with_markup=1 if call.get("markup") else 0,
+        returned={name: 1} if isinstance(name := call.get("returned_model"), str) else {},
     )
 
 

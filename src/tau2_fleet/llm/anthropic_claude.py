@@ -10,7 +10,7 @@ import anthropic
 import orjson
 
 from tau2_fleet.llm.claude_history import claude_history, claude_tools, marked_for_cache
-from tau2_fleet.llm.completion import count, decode_json
+from tau2_fleet.llm.completion import count, decode_json, model_id
 from tau2_fleet.llm.failures import Cause, Failure, failure_of_response, short
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
@@ -116,6 +116,7 @@ class AnthropicClaude:
             usage=usage,
             cache_write_tokens=written,
             finish_reason=reason if isinstance(reason, str) else None,
+            model=model_id(message),
         )
 
     async def context_tokens(self, session: str) -> int | None:

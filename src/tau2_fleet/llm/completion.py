@@ -62,6 +62,7 @@ def read_completion(completion: Any) -> ProviderAnswer:
             thinking=thinking if isinstance(thinking, str) else None,
             usage=usage,
             finish_reason=finish_reason if isinstance(finish_reason, str) else None,
+            model=model_id(completion),
         )
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise Failure(
@@ -111,6 +112,12 @@ def _usage(usage: Any) -> Usage:
         output_tokens=count(usage.get("completion_tokens")),
         cached_tokens=min(prompt, count(details.get("cached_tokens")) if isinstance(details, dict) else 0),
     )
+
+
+def model_id(answer: dict[str, Any]) -> str | None:
+    """The model's id in an answer; servers may leave it out, or write anything."""
+    name = answer.get("model")
+    return name[:200] if isinstance(name, str) and name else None
 
 
 def count(value: Any) -> int:

@@ -85,6 +85,7 @@ class Model:
             raise self._with_stats(DeadlineError(told), stats, began) from error
         stats.duration_ms = 1000 * (clock.monotonic() - began)
         stats.finish_reason = answer.finish_reason
+        stats.returned_model = answer.model
         text, thinking = split(answer.text, answer.thinking)
         if request.tools is not None:
             self.markup.look(text)

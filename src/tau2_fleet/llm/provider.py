@@ -22,6 +22,8 @@ class ProviderAnswer:
     cache_write_tokens: int = 0
     """The part of `usage.input_tokens` that was put into a prompt cache at a price of its own."""
     finish_reason: str | None = None
+    model: str | None = None
+    """The model's id as the answer gives it."""
 
 
 class Backend(Protocol):

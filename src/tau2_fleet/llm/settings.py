@@ -60,6 +60,22 @@ class PoolSettings:
 
 
 @dataclass
+class LifetimeSettings:
+    """How long a remote model can be asked, as its provider announced it."""
+
+    model: Optional[str] = None
+    """The model that this is about, as `model` names it; for another one it says nothing."""
+    ends: Optional[str] = None
+    """The day of the shutdown (2026-12-11), or the words `none announced`."""
+    successor: Optional[str] = None
+    """What the provider names in its place: a file of `conf/llm/`."""
+    looked: Optional[str] = None
+    """The day on which somebody looked it up."""
+    source: Optional[str] = None
+    """Where."""
+
+
+@dataclass
 class ModelSettings:
     """One model: where it is, what is sent with each request, what it costs."""
 
@@ -85,3 +101,5 @@ class ModelSettings:
     price: Optional[PriceSettings] = None
     """null: the price table of `data/prices/`; a fleet of one's own costs nothing."""
     pool: Optional[PoolSettings] = None
+    lifetime: Optional[LifetimeSettings] = None
+    """null: nothing is known, or the servers are one's own."""

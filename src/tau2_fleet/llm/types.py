@@ -171,6 +171,8 @@ class CallStats:
     trimmed_messages: int = 0
     """Messages left out of the request so that it fits the context."""
     error: str | None = None
+    returned_model: str | None = None
+    """The model's id as the answer gave it (`gpt-5-2025-08-07` for `gpt-5`); None: it gave none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from tau2_fleet.batch.runner import RunEnd
 from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.display.console import neutralise
 from tau2_fleet.evaluation.metrics import Estimate, Metrics, Result, measure
-from tau2_fleet.evaluation.spending import Spending, as_tree, total
+from tau2_fleet.evaluation.spending import Spending, as_tree, moved_models, returned_models, total
 from tau2_fleet.record.atomic import write_json
 from tau2_fleet.record.store import Entry, Store
 
@@ -76,6 +76,7 @@ class Outcome:
             "calls_with_cut_history": self.trimmed_calls,
             "replies_with_markup": sum(part.replies_with_markup for part in self.spending),
             "spending": as_tree(self.spending),
+            "returned_models": returned_models(self.spending),
         }
 
 
@@ -137,6 +138,10 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
         console.print(f"{overall.infrastructure_errors} infrastructure errors, counted as failures{without}")
     if overall.not_run:
         console.print(f"{overall.not_run} not run")
+    for model, ids in moved_models(outcome.spending).items():
+        counts = " and ".join(f"{name} ({replies} replies)" for name, replies in ids.items())
+        told = escape(neutralise(f"{model} was answered by {counts}: the name moved to another model on the way"))
+        console.print(f"[yellow]warning[/]: {told}")
     if not overall.complete:
         console.print(f"go on:  python -m src.main resume={escape(_quoted(run_dir))}")
     console.print(f"files:  {escape(short_path(run_dir))}")
