@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
+from tau2_fleet.errors import ExitStatus
 from tau2_fleet.run.gc_policy import collect_seldom
 
 
@@ -34,28 +35,28 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status (`tau2_fleet.exit_status`)."""
+    """Run one command; returns its exit status (`errors.ExitStatus`)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     collect_seldom()
     if not given or given[0] in ("-h", "--help"):
         sys.stdout.write(_usage())
-        return 0
+        return ExitStatus.FINISHED
     if given[0] == "--version":
         from tau2_fleet import __version__
 
         sys.stdout.write(f"tau2-fleet {__version__}\n")
-        return 0
+        return ExitStatus.FINISHED
     name, *rest = given
     command = COMMANDS.get(name)
     if command is None:
         sys.stderr.write(f"error: {_unknown(name)}\n")
-        return 1
+        return ExitStatus.FAILED
     try:
         return int(import_module(command.module).main(rest))
     except KeyboardInterrupt:
-        return 130
+        return ExitStatus.INTERRUPTED
     except SystemExit as error:  # argparse: 2 for a wrong command line
-        return 0 if error.code in (None, 0) else 1
+        return ExitStatus.FINISHED if error.code in (None, 0) else ExitStatus.FAILED
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

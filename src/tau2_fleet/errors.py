@@ -1,10 +1,44 @@
-"""The one exception whose text is shown to people as it is, without a traceback."""
+"""What the whole program tells those who use it: exit statuses, and the one exception that is shown as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from pathlib import Path
+
+
+class ExitStatus(IntEnum):
+    """What a command tells the shell; the numbers mean the same for every command."""
+
+    FINISHED = 0
+    """Done: of a run, every scheduled simulation finished."""
+    FAILED = 1
+    """Wrong use or wrong configuration, or it could not start, or could not write."""
+    REFUSED = 2
+    """These inputs may not be put together."""
+    NEGATIVE = 3
+    """Finished, and the answer is no: an incomplete run, an end by a limit, a stop or an outage, a failed gate."""
+    PARTIAL = 4
+    """In part or undecided: some files could not be scored, or an interval straddles its margin."""
+    INTERRUPTED = 130
+    """Ended by SIGINT, SIGTERM or SIGHUP."""
+
+    @classmethod
+    def worst(cls, statuses: Iterable[int]) -> ExitStatus:
+        """What a whole of several parts ends with; a number that means nothing here counts as a failure."""
+        known = [cls(status) if status in [*cls] else cls.FAILED for status in statuses]
+        return max(known, key=_FROM_BEST_TO_WORST.index, default=cls.FINISHED)
+
+
+_FROM_BEST_TO_WORST = (
+    ExitStatus.FINISHED,
+    ExitStatus.PARTIAL,
+    ExitStatus.NEGATIVE,
+    ExitStatus.REFUSED,
+    ExitStatus.FAILED,
+    ExitStatus.INTERRUPTED,
+)
 
 
 class UserError(Exception):

@@ -112,7 +112,7 @@ def test_a_trajectory_that_does_not_replay_is_refused_saying_where(tmp_path: Pat
     runs[3]["messages"][0]["role"] = "nobody"
     raw = results("retail", tasks[:4] + tasks[4:], runs)
     file, output = write(tmp_path / "r.json", raw), tmp_path / "again.json"
-    assert rescore.main([str(file), "--output", str(output)]) == 1
+    assert rescore.main([str(file), "--output", str(output)]) == 4
     text = printed.getvalue()
     called = runs[0]["messages"][answers[1] - 1]["tool_calls"][0]["name"]
     assert f"message {answers[1]}, {called}: recorded '[red]something else', replayed" in text
@@ -132,7 +132,7 @@ def test_a_runaway_calculation_is_refused_and_the_rest_scored(tmp_path: Path, pr
         AssistantMessage(role="assistant", tool_calls=[call]).model_dump(mode="json"),
         ToolMessage(role="tool", id="p", content="1.0").model_dump(mode="json"),
     ]
-    assert rescore.main([str(write(tmp_path / "r.json", results("airline", tasks, runs)))]) == 1
+    assert rescore.main([str(write(tmp_path / "r.json", results("airline", tasks, runs)))]) == 4
     assert "reached its limit" in printed.getvalue()
 
 
@@ -155,7 +155,7 @@ def test_the_judges_recorded_verdicts_are_taken_and_missing_ones_refused(tmp_pat
     unmet = {**run, "reward_info": {"reward": 1.0, "nl_assertions": [{**verdict, "met": False}]}}
     output = tmp_path / "again.json"
     file = write(tmp_path / "r.json", results("mock", [task], [judged, unmet, run]))
-    assert rescore.main([str(file), "--output", str(output)]) == 1
+    assert rescore.main([str(file), "--output", str(output)]) == 4
     rewards = [found["reward_info"]["reward"] for found in json.loads(output.read_text())["simulations"]]
     assert rewards == [1.0, 0.0, 0.25]
     assert "the judge was not asked" in printed.getvalue()
@@ -257,7 +257,7 @@ def test_a_broken_simulation_does_not_stop_the_others(
     run = simulation("mock", task)
     file = write(tmp_path / "r.json", results("mock", [task], [{**copy.deepcopy(run), **broken}, run]))
     refused = "reward_info" not in broken
-    assert rescore.main([str(file)]) == int(refused)
+    assert rescore.main([str(file)]) == (4 if refused else 0)
     assert "0.25" in printed.getvalue()
 
 

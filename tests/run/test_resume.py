@@ -166,7 +166,7 @@ def test_what_a_damaged_line_held_is_said_and_run_again(finished: Path, run_dir:
     record.write_bytes(b"".join(lines))
     process = run(None, f"resume={run_dir}")
     assert process.returncode == 0, process.stderr
-    assert "warning: the record has damaged lines (1)" in process.stderr
+    assert "warning: the record has 1 damaged line (line " in process.stderr
     assert stored(run_dir) == len(lines) + 1
     assert inventory(run_dir) == inventory(finished)
 

@@ -36,7 +36,7 @@ def test_a_deep_call_is_answered_and_its_simulation_is_stored(
     with Store(tmp_path) as store:
         store.append(record)
     with Store(tmp_path) as store:
-        assert store.damaged == 0
+        assert store.damage.count == 0
         kept = store.read(store.entries[record.key])
     assert kept["messages"] == record.messages
 
@@ -56,7 +56,7 @@ def test_a_line_is_written_and_read_whatever_a_record_holds(depth: int, odd: obj
         value = {"a": [value]}
     record = make_record(SimulationKey("mock", "1", 0))
     record.messages[0]["raw_data"] = value
-    found = read_line(encode_line(record))
+    found = read_line(record.as_line())
     assert found is not None
     assert (found.key, found.messages[1]) == (record.key, record.messages[1])
     assert decode_line(encode_line({"deep": value})).keys() == {"deep"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from tau2_fleet.analysis.profile_reader import read_profiles, run_directories
 from tau2_fleet.analysis.tables import all_figures, draw, headline, meaning_of_share, write_csv
 from tau2_fleet.display.console import complain, neutralise, out, wide
-from tau2_fleet.errors import UserError
+from tau2_fleet.errors import ExitStatus, UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,8 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _analyze(options)
     except UserError as error:
         complain(str(error))
-        return 1
-    return 0
+        return ExitStatus.FAILED
+    return ExitStatus.FINISHED
 
 
 def _analyze(options: argparse.Namespace) -> None:

@@ -20,10 +20,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from tau2_fleet.display.console import complain, neutralise, out
-from tau2_fleet.errors import UserError
+from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.recorded import read_records, read_results, recorded_verdicts
 from tau2_fleet.record.atomic import replaced, write_json
-from tau2_fleet.record.store import RECORD_FILE
+from tau2_fleet.record.reading import RECORD_FILE
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -68,7 +68,7 @@ class RescoreReport:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 1 when anything was refused or cannot be read."""
+    """Returns the exit status: 0, 4 when some simulations were refused, 1 when nothing can be read."""
     parser = argparse.ArgumentParser(prog="tau2-fleet rescore", description=__doc__.split("\n\n")[1])
     parser.add_argument("source", type=Path, metavar="FILE_OR_DIR", help="results file, record file or run directory")
     parser.add_argument(
@@ -80,11 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         reports = asyncio.run(rescore(options.source, options.output, options.data_dir))
     except UserError as error:
         complain(str(error))
-        return 1
+        return ExitStatus.FAILED
     except KeyboardInterrupt:
-        return 130
+        return ExitStatus.INTERRUPTED
     _show(reports)
-    return 1 if any(report.refused for report in reports) else 0
+    return ExitStatus.PARTIAL if any(report.refused for report in reports) else ExitStatus.FINISHED
 
 
 async def rescore(source: Path, output: Path | None = None, data_dir: Path | None = None) -> list[RescoreReport]:

@@ -15,8 +15,9 @@ from rich.text import Text
 from tau2_fleet.analysis.explain import gold_checks, gold_checks_of_task
 from tau2_fleet.analysis.turns import overview_table, simulation
 from tau2_fleet.display.console import complain, neutralise, out, tell, wide
-from tau2_fleet.errors import UserError
-from tau2_fleet.record.overview import PROMPT_FILE, Overview, choose, overviews, read_prompts, read_record
+from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.record.overview import Overview, choose, overviews, read_prompts, read_record
+from tau2_fleet.record.reading import PROMPT_FILE, Damage
 
 _PIPED = 160
 """Columns where no terminal says how many there are."""
@@ -29,13 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _show(options)
     except UserError as error:
         complain(str(error))
-        return 1
-    return 0
+        return ExitStatus.FAILED
+    return ExitStatus.FINISHED
 
 
 def _show(options: argparse.Namespace) -> None:
     directory: Path = options.directory
-    everything = overviews(directory)
+    damage = Damage()
+    everything = overviews(directory, damage)
+    if damage.count:
+        tell(f"{directory}: {damage}, passed over", "note: ", "yellow")
     chosen = choose(everything, options.task, options.trial, options.failed)
     if not chosen:
         out.print(f"all {len(everything)} simulations have reward 1" if options.failed else "no simulation yet")

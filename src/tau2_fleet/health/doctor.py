@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tau2_fleet.errors import ExitStatus
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -41,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         # Before the first `make install` there is not even what draws a line.
         sys.stderr.write(f"error: the package {error.name} is not installed here; run: make install\n")
-        return 1
+        return ExitStatus.FAILED
     if any(argument in ("-h", "--help") for argument in given):
         out.print(_USAGE, markup=False)
-        return 0
+        return ExitStatus.FINISHED
     overrides = [argument for argument in given if argument != _NO_CALLS]
     report = FindingsReport()
     asyncio.run(_examine(report, overrides, calls=_NO_CALLS not in given))

@@ -8,7 +8,7 @@ from typing import TypeVar
 from rich.text import Text
 
 from tau2_fleet.display.console import neutralise, out
-from tau2_fleet.errors import UserError
+from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.health.finding import Finding, FindingState, problem
 from tau2_fleet.telemetry.secrets import redact
 
@@ -72,10 +72,10 @@ class FindingsReport:
             out.print(
                 Text(f"\nthis configuration could not run: {problems} of {len(self.findings)} checks failed", "red")
             )
-            return 1
+            return ExitStatus.FAILED
         more = f", with {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
         out.print(Text(f"\nthis configuration can run{more}", "green"))
-        return 0
+        return ExitStatus.FINISHED
 
 
 def _listed(checked: Checked) -> list[Finding]:

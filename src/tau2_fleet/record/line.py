@@ -1,10 +1,13 @@
-"""What is kept of a finished simulation: one line of `simulations.jsonl` (spec 10)."""
+"""What is kept of a finished simulation: one line of `simulations.jsonl`, read with care.
+
+A record is read whatever version wrote it: a field that is missing gets its default, one that is not known here is
+carried along. What cannot be true of a simulation (a trial of -1, a reward of 7) is damage, and is named.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,6 +17,8 @@ import orjson
 from tau2_fleet.evaluation.termination import TerminationReason
 
 RECORD_VERSION = 1
+_LARGEST = 2**53
+"""No count and no amount of a simulation comes near it; below it every integer is a float, too."""
 _LEVELS = 150
 """Of objects and lists in each other, in a line that orjson refuses; every reader of lines can follow them."""
 
@@ -61,14 +66,23 @@ class Record:
     """Counts worth seeing, such as the user's turns that sound like the agent's."""
     error: str | None = None
     v: int = RECORD_VERSION
+    others: dict[str, Any] = field(default_factory=dict)
+    """Fields that this version does not know, as they were read; they stand beside the others in the line."""
 
     @property
     def key(self) -> SimulationKey:
         return SimulationKey(self.domain, self.task_id, self.trial)
 
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, those of other versions among them."""
+        return {name: getattr(self, name) for name in _FIELDS} | self.others
+
     def as_line(self) -> bytes:
         """The record as one JSON line."""
-        return encode_line(self)
+        return encode_line(self.as_dict())
+
+
+_FIELDS = tuple(part.name for part in dataclasses.fields(Record) if part.name != "others")
 
 
 def encode_line(value: Any) -> bytes:
@@ -84,8 +98,6 @@ def encode_line(value: Any) -> bytes:
 
 def _plain(value: Any, levels: int) -> Any:
     """The value in JSON's own types, as deep as `levels`."""
-    if isinstance(value, Record):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if not isinstance(value, dict | list | tuple):
         return value
     if levels == 0:
@@ -110,15 +122,45 @@ def decode_line(line: bytes) -> Any:
             raise ValueError("nested too deep") from error
 
 
-def read_line(line: bytes) -> Record | None:
-    """The record of a stored line; None for a line that is none, left by a damaged disk, say."""
+class DamagedRecord(ValueError):
+    """A line that holds no record; the message says why, in a few words."""
+
+
+def read_line(line: bytes) -> Record:
+    """The record of a stored line.
+
+    Raises:
+        DamagedRecord: it holds none, left by a damaged disk, say, or one that cannot be true.
+    """
     try:
         value = decode_line(line)
     except ValueError:
-        return None
-    if not isinstance(value, dict) or value.keys() != _FORMS.keys():
-        return None
-    return Record(**value) if all(fits(value[name]) for name, fits in _FORMS.items()) else None
+        raise DamagedRecord("not JSON") from None
+    if not isinstance(value, dict):
+        raise DamagedRecord("not an object")
+    lacking = [name for name in _NEEDED if name not in value]
+    if lacking:
+        raise DamagedRecord(f"no {lacking[0]}")
+    known = {name: value.pop(name) for name in _FIELDS if name in value}
+    for name, found in known.items():
+        if not _FORMS[name](found) and not (name == "termination_reason" and _is_newer(known) and _is_text(found)):
+            newer = f" (written by a newer version, v {known['v']})" if _is_newer(known) else ""
+            raise DamagedRecord(f"{name} is {_short(found)}{newer}")
+    return Record(**(_DEFAULTS | known), others=value)
+
+
+def _is_newer(known: dict[str, Any]) -> bool:
+    """Whether a later version wrote the record, which may know other endings."""
+    version: Any = known.get("v")
+    return _is_count(version) and bool(version > RECORD_VERSION)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return f"'{value[:40]}'"
+    if isinstance(value, dict | list):
+        return "an object of another form" if isinstance(value, dict) else "a list of another form"
+    return str(value)[:40] if not isinstance(value, int) or abs(value) < _LARGEST else "a number too large"
 
 
 def _is_text(value: Any) -> bool:
@@ -126,11 +168,20 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
+
+
+def _is_amount(value: Any) -> bool:
+    """Seconds or dollars."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LARGEST
+
+
+def _is_share(value: Any) -> bool:
+    return _is_amount(value) and value <= 1 + 1e-6
+
+
+def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return _is_count(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_object(value: Any) -> bool:
@@ -145,17 +196,25 @@ def _is_object_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
 
 
+_ENDINGS: tuple[str, ...] = (*TerminationReason,)
 _FORMS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("id", "domain", "task_id", "started", "ended"), _is_text),
-    **dict.fromkeys(("trial", "seed", "attempt", "v"), _is_count),
-    **dict.fromkeys(("duration_s", "reward"), _is_number),
+    **dict.fromkeys(("trial", "attempt", "v"), _is_count),
+    "seed": _is_whole,
+    "duration_s": _is_amount,
+    "reward": _is_share,
     **dict.fromkeys(("reward_info", "notes"), _is_object),
     **dict.fromkeys(("messages", "calls"), _is_list_of_objects),
-    **dict.fromkeys(("sub_rewards", "cost_by_role"), _is_object_of(_is_number)),
-    "termination_reason": lambda value: value in [*TerminationReason],
+    "sub_rewards": _is_object_of(_is_share),
+    "cost_by_role": _is_object_of(_is_amount),
+    "termination_reason": lambda value: value in _ENDINGS,
     "db_diff": lambda value: value is None or _is_list_of_objects(value),
     "usage_by_role": _is_object_of(_is_object_of(_is_count)),
     "prompts": _is_object_of(_is_text),
     "error": lambda value: value is None or _is_text(value),
 }
 """What every field of a stored record must be."""
+_NEEDED = ("domain", "task_id", "trial", "termination_reason", "reward")
+"""Without these there is no record, whatever version wrote it."""
+_DEFAULTS: dict[str, Any] = {"id": "", "seed": 0, "attempt": 0, "started": "", "ended": "", "duration_s": 0.0}
+"""Of the fields that a record is always made with, for one that lacks them."""

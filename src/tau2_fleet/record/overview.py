@@ -9,9 +9,8 @@ from typing import Any
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.line import Record, SimulationKey, decode_line, read_line
+from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, stored_lines
 
-RECORD_FILE = "simulations.jsonl"
-PROMPT_FILE = "prompts.jsonl"
 _RUNS_NAMED = 8
 
 Json = dict[str, Any]
@@ -46,8 +45,11 @@ class Overview:
         return self.reward < 1 - 1e-6
 
 
-def overviews(directory: Path) -> list[Overview]:
-    """The simulations of a run in the order of their lines; the last line of each counts, torn lines are passed over.
+def overviews(directory: Path, damage: Damage | None = None) -> list[Overview]:
+    """The simulations of a run in the order of their lines; the last line of each counts.
+
+    Args:
+        damage: gets the lines that hold no record; None: they are passed over in silence.
 
     Raises:
         UserError: the directory holds no record; one that holds runs (a sweep's) is told so.
@@ -61,14 +63,12 @@ def overviews(directory: Path) -> list[Overview]:
             raise UserError(f"{directory} holds {len(runs)} runs; choose one: {named}{more}")
         raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
     latest: dict[SimulationKey, Overview] = {}
-    offset = 0
-    with path.open("rb") as file:
-        for line in file:
-            record = read_line(line)
-            if record is not None:
-                latest.pop(record.key, None)
-                latest[record.key] = _overview(record, offset, len(line))
-            offset += len(line)
+    for line in stored_lines(path):
+        if line.record is not None:
+            latest.pop(line.record.key, None)
+            latest[line.record.key] = _overview(line.record, line.offset, line.length)
+        elif damage is not None:
+            damage.add(line)
     return list(latest.values())
 
 
@@ -76,8 +76,7 @@ def read_record(directory: Path, overview: Overview) -> Json:
     """The whole record of a simulation."""
     with (directory / RECORD_FILE).open("rb") as file:
         file.seek(overview.offset)
-        record: Json = decode_line(file.read(overview.length))
-        return record
+        return read_line(file.read(overview.length)).as_dict()
 
 
 def read_prompts(directory: Path, record: Json) -> dict[str, str]:

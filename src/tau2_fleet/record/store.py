@@ -18,10 +18,8 @@ from tau2_fleet.evaluation.spending import Spending, spending_of
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.record.line import Record, SimulationKey, decode_line, encode_line, read_line
 from tau2_fleet.record.lock import cannot_write, take
+from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, stored_lines
 from tau2_fleet.telemetry.secrets import record_redactor
-
-RECORD_FILE = "simulations.jsonl"
-PROMPT_FILE = "prompts.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class Store:
         """The last record of each key."""
         self.cost_usd = 0.0
         """Of all lines: what was spent on simulations that were run again counts."""
-        self.damaged = 0
+        self.damage = Damage()
         """Lines that hold no record that can be read: their simulations are run again."""
         self._prompts: set[str] = set()
         self._lock = take(directory)
@@ -93,9 +91,11 @@ class Store:
         """Write a finished simulation's line and hand it to the operating system.
 
         Raises:
-            UserError: the disk is full or gone; the file is left without the torn line.
+            UserError: the disk is full or gone, and the file is left without the torn line; or others changed the file.
         """
         line = record_redactor.redact_bytes(record.as_line())
+        if os.fstat(self._records.fileno()).st_size != self._position:
+            raise UserError(f"{self.directory / RECORD_FILE} was changed by another program during the run")
         self._write(self._records, RECORD_FILE, line, record.key.label)
         entry = self._remember(record, self._position, len(line))
         self._position += len(line)
@@ -115,8 +115,7 @@ class Store:
         """A stored record, read back from its place."""
         with (self.directory / RECORD_FILE).open("rb") as file:
             file.seek(entry.offset)
-            record: dict[str, Any] = decode_line(file.read(entry.length))
-        return record
+            return read_line(file.read(entry.length)).as_dict()
 
     def records(self, domain: str, wanted: Callable[[SimulationKey], bool] | None = None) -> Iterator[dict[str, Any]]:
         """The domain's records that count, in the order of their lines, one at a time in memory.
@@ -130,7 +129,7 @@ class Store:
         with (self.directory / RECORD_FILE).open("rb") as file:
             for entry in sorted(found, key=_offset):
                 file.seek(entry.offset)
-                yield decode_line(file.read(entry.length))
+                yield read_line(file.read(entry.length)).as_dict()
 
     @property
     def finished(self) -> set[SimulationKey]:
@@ -139,17 +138,17 @@ class Store:
 
     def _read_entries(self) -> int:
         """Read what is stored; the file's length once a torn last line is cut off."""
+        path = self.directory / RECORD_FILE
         position = 0
-        with (self.directory / RECORD_FILE).open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                record = read_line(line)
-                if record is None:
-                    self.damaged += 1
-                else:
-                    self._remember(record, position, len(line))
-                position += len(line)
+        for line in stored_lines(path):
+            if line.record is None:
+                self.damage.add(line)
+            else:
+                self._remember(line.record, line.offset, line.length)
+            position = line.offset + line.length
+            if not line.ended:
+                position += self._records.write(b"\n")
+                break
         os.ftruncate(self._records.fileno(), position)
         return position
 
@@ -177,13 +176,16 @@ class Store:
         whole = 0
         with path.open("rb") as file:
             for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                whole += len(line)
+                ended = line.endswith(b"\n")
                 try:
                     self._prompts.add(str(decode_line(line)["digest"]))
                 except (ValueError, KeyError, TypeError):
-                    continue
+                    if not ended:
+                        break
+                whole += len(line)
+                if not ended:
+                    whole += self._prompt_file.write(b"\n")
+                    break
         os.ftruncate(self._prompt_file.fileno(), whole)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tau2_fleet.config import help
+from tau2_fleet.errors import ExitStatus
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -13,7 +14,7 @@ def main(arguments: Sequence[str]) -> int:
         from tau2_fleet.display.console import out
 
         out.print(help.text(), markup=False)
-        return 0
+        return ExitStatus.FINISHED
     from tau2_fleet.run.jobs import run_command_line  # Hydra takes half a second to import
 
     return run_command_line(arguments)

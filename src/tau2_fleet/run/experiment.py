@@ -22,6 +22,7 @@ from tau2_fleet.benchmark.domains import Domain
 from tau2_fleet.config import Config, flat
 from tau2_fleet.display.console import err, neutralise, out, tell, wide
 from tau2_fleet.display.progress import Progress
+from tau2_fleet.errors import ExitStatus
 from tau2_fleet.fleet.fleet import Fleet, lease, shutdown
 from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.fleet.limits import raise_open_files
@@ -37,7 +38,7 @@ from tau2_fleet.run.files import RunFiles
 from tau2_fleet.run.gc_policy import collected_in_turn
 from tau2_fleet.run.interrupts import on_interrupt
 from tau2_fleet.run.model_names import named_by_record, named_by_servers
-from tau2_fleet.run.outcome import ExitStatus, Outcome, judge_outcome, short_path, show
+from tau2_fleet.run.outcome import Outcome, judge_outcome, short_path, show
 from tau2_fleet.run.plan import chosen_models, chosen_tasks, open_domains, simulation_settings, write_tasks_file
 from tau2_fleet.run.selection import Selection
 from tau2_fleet.run.sweep import JobEnd, SweepTable
@@ -85,7 +86,7 @@ def run(config: Config, run_dir: Path, overrides: list[str]) -> int:
     """Do one job and leave its files in `run_dir`.
 
     Returns:
-        The exit status of spec 10.
+        The exit status.
 
     Raises:
         UserError: it cannot be run here as it is configured.
@@ -144,8 +145,8 @@ class Experiment:
         schedule = make_schedule(
             selection.tasks, seed=config.seed, num_trials=config.num_trials, finished=self.store.finished
         )
-        if self.store.damaged:
-            log.warning("the record has damaged lines (%d); what they held runs again", self.store.damaged)
+        if self.store.damage.count:
+            log.warning("the record has %s; what they held runs again", self.store.damage)
         roles = chosen_models(config, selection)
         progress = self._progress(schedule)
         with self._tracker(progress, schedule) as tracker:

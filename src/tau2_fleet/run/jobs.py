@@ -23,18 +23,13 @@ from tau2_fleet.config.compose import explain
 from tau2_fleet.config.expert_choice import choose_experts
 from tau2_fleet.config.schema import register
 from tau2_fleet.display.console import complain, tell
-from tau2_fleet.errors import UserError
+from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.paths import CONF_DIR
 from tau2_fleet.record.lock import reserved
 from tau2_fleet.run.directory import refuse_checkout, register_resolvers, remove_unused, save_composition, swept_keys
 from tau2_fleet.run.resume import check_resumable, resumed_arguments, save_sweep
 from tau2_fleet.run.sweep import JobEnd
 from tau2_fleet.telemetry.secrets import redact
-
-FINISHED, INFRASTRUCTURE, FAILED, INTERRUPTED = 0, 3, 1, 130
-"""The exit statuses of spec 10, from best to worst."""
-
-_BADNESS = {status: badness for badness, status in enumerate((FINISHED, INFRASTRUCTURE, FAILED, INTERRUPTED))}
 
 
 class Jobs:
@@ -51,7 +46,7 @@ class Jobs:
         job = HydraConfig.get()
         run_dir = Path(job.runtime.output_dir)
         sweep_dir = Path(job.sweep.dir).absolute() if job.mode is RunMode.MULTIRUN else None
-        status, failure = FAILED, None
+        status, failure = int(ExitStatus.FAILED), None
         try:
             status = self._run(tree, run_dir, sweep_dir)
         except UserError as error:
@@ -59,7 +54,7 @@ class Jobs:
             complain(str(error) if sweep_dir is None else f"job {run_dir.name}: {error}")
             remove_unused(run_dir)
         except KeyboardInterrupt:
-            status = INTERRUPTED
+            status = ExitStatus.INTERRUPTED
         except SystemExit as error:
             status = status_of(error)
         except Exception as error:
@@ -67,8 +62,8 @@ class Jobs:
             show_traceback()
         self.statuses.append(status)
         overrides = cast(list[str], OmegaConf.to_container(job.overrides.task, resolve=False))
-        self._ends.append(JobEnd(run_dir, overrides, status, failure))
-        if status == INTERRUPTED:
+        self._ends.append(JobEnd(run_dir, overrides, int(status), failure))
+        if status == ExitStatus.INTERRUPTED:
             raise KeyboardInterrupt
 
     def _run(self, tree: DictConfig, run_dir: Path, sweep_dir: Path | None) -> int:
@@ -99,14 +94,14 @@ class Jobs:
             self._finish_sweep(self._ends)
         except UserError as error:
             complain(str(error))
-            self.statuses.append(FAILED)
+            self.statuses.append(ExitStatus.FAILED)
         except Exception:
             show_traceback()
-            self.statuses.append(FAILED)
+            self.statuses.append(ExitStatus.FAILED)
 
     def worst(self) -> int:
         """The status for the whole process."""
-        return max(self.statuses, key=lambda status: _BADNESS.get(status, len(_BADNESS)), default=FINISHED)
+        return ExitStatus.worst(self.statuses)
 
 
 def run_command_line(given: Sequence[str]) -> int:
@@ -120,7 +115,7 @@ def run_command_line(given: Sequence[str]) -> int:
         arguments = resumed_arguments(in_order(arguments))
     except UserError as error:
         complain(str(error))
-        return FAILED
+        return ExitStatus.FAILED
     register()
     sweep_dir = register_resolvers(arguments)
     sys.argv[1:] = arguments
@@ -128,14 +123,14 @@ def run_command_line(given: Sequence[str]) -> int:
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(jobs.run)()
     except KeyboardInterrupt:
-        jobs.statuses.append(INTERRUPTED)
+        jobs.statuses.append(ExitStatus.INTERRUPTED)
     except SystemExit as error:
         jobs.statuses.append(status_of(error))
     except Exception as error:  # of the configuration: those of a job are caught in `Jobs.run`
         if wants_tracebacks:
             show_traceback()
         complain(explain(error, arguments))
-        jobs.statuses.append(FAILED)
+        jobs.statuses.append(ExitStatus.FAILED)
     finally:
         jobs.finish()
         remove_unused(sweep_dir)
@@ -145,8 +140,9 @@ def run_command_line(given: Sequence[str]) -> int:
 def status_of(error: SystemExit) -> int:
     """What a call of `sys.exit` meant; argparse's 2 for a wrong command line is 1 here."""
     if error.code is None:
-        return FINISHED
-    return error.code if isinstance(error.code, int) and error.code in _BADNESS else FAILED
+        return ExitStatus.FINISHED
+    own = set(ExitStatus) - {ExitStatus.REFUSED}
+    return error.code if isinstance(error.code, int) and error.code in own else ExitStatus.FAILED
 
 
 def in_one_line(error: Exception) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,13 @@ from rich.table import Table
 from tau2_fleet.batch.runner import RunEnd
 from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.display.console import neutralise
+from tau2_fleet.errors import ExitStatus
 from tau2_fleet.evaluation.metrics import Estimate, Metrics, Result, measure
 from tau2_fleet.evaluation.spending import Spending, as_tree, moved_models, returned_models, total
 from tau2_fleet.record.atomic import write_json
 from tau2_fleet.record.store import Entry, Store
 
 SUMMARY_FILE = "summary.json"
-
-
-class ExitStatus(IntEnum):
-    """What the process tells the shell."""
-
-    FINISHED = 0
-    """Every scheduled simulation finished."""
-    FAILED = 1
-    """The configuration is wrong, or the run could not start."""
-    INCOMPLETE = 3
-    """Some simulations ended in an infrastructure error, or were not run."""
-    INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +80,7 @@ def judge_outcome(
     if overall is not None:
         metrics["overall"] = overall
     inventory["overall"] = _inventory(schedule.total, entries)
-    status = ExitStatus.FINISHED if inventory["overall"].complete else ExitStatus.INCOMPLETE
+    status = ExitStatus.FINISHED if inventory["overall"].complete else ExitStatus.NEGATIVE
     if stop_reason is RunEnd.INTERRUPTED and not inventory["overall"].complete:
         status = ExitStatus.INTERRUPTED
     return Outcome(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tau2_fleet.errors import UserError
+from tau2_fleet.errors import ExitStatus, UserError
 
 if TYPE_CHECKING:
     from tau2_fleet.config import Config
@@ -35,19 +35,19 @@ def main(arguments: Sequence[str]) -> int:
 
     if any(argument in ("-h", "--help") for argument in arguments):
         out.print(_HELP, markup=False)
-        return 0
+        return ExitStatus.FINISHED
     from tau2_fleet.fleet.fleet import shutdown
 
     try:
         _serve(arguments)
     except UserError as error:
         complain(str(error))
-        return 1
+        return ExitStatus.FAILED
     except KeyboardInterrupt:
-        return 130
+        return ExitStatus.INTERRUPTED
     finally:
         shutdown()
-    return 0
+    return ExitStatus.FINISHED
 
 
 def _serve(arguments: Sequence[str]) -> None:

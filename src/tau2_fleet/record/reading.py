@@ -1,0 +1,81 @@
+"""Reads `simulations.jsonl` line by line: the one place that decides what a line holds.
+
+The store, the tools of `analysis/` and whoever else wants records of a run come here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tau2_fleet.errors import UserError
+from tau2_fleet.record.line import DamagedRecord, Record, read_line
+
+RECORD_FILE = "simulations.jsonl"
+PROMPT_FILE = "prompts.jsonl"
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLine:
+    """One line of a record file, and where it stands."""
+
+    number: int
+    """From 1."""
+    offset: int
+    length: int
+    """In bytes, the line break included."""
+    record: Record | None
+    damage: str | None = None
+    """Why there is no record."""
+    ended: bool = True
+    """False for a last line without a line break."""
+
+
+@dataclass(slots=True)
+class Damage:
+    """What was wrong with the lines of a file."""
+
+    count: int = 0
+    named: list[str] = field(default_factory=list)
+    """The first few, for people."""
+
+    def add(self, line: StoredLine) -> None:
+        self.count += 1
+        if len(self.named) < _NAMED:
+            self.named.append(f"line {line.number}: {line.damage}")
+
+    def __str__(self) -> str:
+        more = f" and {self.count - len(self.named)} more" if self.count > len(self.named) else ""
+        return f"{self.count} damaged line{'s' if self.count > 1 else ''} ({'; '.join(self.named)}{more})"
+
+
+def stored_lines(path: Path) -> Iterator[StoredLine]:
+    """The lines of a record file, one at a time in memory.
+
+    Empty ones are passed over, and so is a torn last line; a last one that is whole counts, with or without its break.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    offset = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                stored = _stored(number, offset, line)
+                offset += len(line)
+                if stored is not None:
+                    yield stored
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _stored(number: int, offset: int, line: bytes) -> StoredLine | None:
+    ended = line.endswith(b"\n")
+    if not line.strip():
+        return None
+    try:
+        return StoredLine(number, offset, len(line), read_line(line), ended=ended)
+    except DamagedRecord as error:
+        return StoredLine(number, offset, len(line), None, str(error)) if ended else None
