@@ -17,11 +17,13 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.rows import Row
 from tau2_fleet.fleet.fleet import Fleet
-from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.kinds.vllm import Vllm
+from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.probe import http_session, metrics_text
-from tau2_fleet.fleet.routing import PoolRouter
+from tau2_fleet.fleet.router import PoolRouter
+from tau2_fleet.fleet.routing_policy import routing_policy
 from tau2_fleet.fleet.sampler import parse_metrics
-from tau2_fleet.fleet.settings import Device, Routing, ServerSettings
+from tau2_fleet.fleet.settings import Device, ServerSettings
 from tau2_fleet.llm.factory import build
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.settings import ModelSettings, PoolSettings, Provider
@@ -57,9 +59,9 @@ def rows(*, quick: bool) -> list[Row]:
     """Hit rate and computed prompt tokens; the load is small enough to be the same in a quick run."""
     del quick
     found = asyncio.run(measure())
-    sticky = found[Routing.sticky]
+    sticky = found["sticky"]
     table = []
-    for policy in (Routing.random, Routing.least_loaded):
+    for policy in ("random", "least_loaded"):
         other = found[policy]
         beside = f"{policy} routing"
         table += [
@@ -69,24 +71,24 @@ def rows(*, quick: bool) -> list[Row]:
     return table
 
 
-async def measure() -> dict[Routing, CacheUse]:
+async def measure() -> dict[str, CacheUse]:
     """The same load under every policy, on one pair of servers."""
     os.environ.update(CPU_ENVIRONMENT)
     command = executable()
     model = checkpoint(command, "agent", AGENT_HABITS)
-    pool = PoolSpec("agent", PoolKind.vllm, model=str(model), num=2, min_ready=2, extra_args=shlex.join(SERVE_FLAGS))
+    pool = PoolSpec("agent", Vllm(), model=str(model), num=2, min_ready=2, extra_args=shlex.join(SERVE_FLAGS))
     server = ServerSettings(executable=str(command), device=Device.cpu, num=2, start_port=0, preflight=False)
     with TemporaryDirectory() as directory:
         fleet = Fleet([pool], server, Path(directory))
         try:
             await fleet.start()
-            return {policy: await _load(policy, fleet.endpoints()) for policy in Routing}
+            return {policy: await _load(policy, fleet.endpoints()) for policy in ("sticky", "random", "least_loaded")}
         finally:
             await fleet.stop()
 
 
-async def _load(policy: Routing, endpoints: Sequence[Endpoint]) -> CacheUse:
-    router = PoolRouter("agent", policy, seed=0)
+async def _load(policy: str, endpoints: Sequence[Endpoint]) -> CacheUse:
+    router = PoolRouter("agent", routing_policy({"_target_": policy, "seed": 0} if policy == "random" else policy))
     for endpoint in endpoints:
         router.add(endpoint)
     settings = ModelSettings(Provider.vllm, None, max_output_tokens=24, temperature=0.0, pool=PoolSettings("agent"))

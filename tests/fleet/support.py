@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.kinds.vllm import Vllm
+from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.settings import Device, ServerSettings
 from tau2_fleet.fleet.watch import WatchSettings
 from tau2_fleet.telemetry.events import Event, subscribe
@@ -59,7 +60,7 @@ def fake_settings(folder: Path, **changes: Any) -> ServerSettings:
 def fake_pool(folder: Path, num: int = 2, name: str = "agent", args: str = "", **habits: Any) -> PoolSpec:
     """A pool of fake servers with these habits (`fakes/fake_vllm.py`)."""
     extra = f"{args} --fake '{json.dumps(habits)}'"
-    return PoolSpec(name, PoolKind.vllm, model=fake_model(folder), num=num, extra_args=extra)
+    return PoolSpec(name, Vllm(), model=fake_model(folder), num=num, extra_args=extra)
 
 
 def gone(pid: int) -> bool:

@@ -10,9 +10,11 @@ import pytest
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.external import ExternalServers, clean_url, read_key, read_model_config, write_model_config
-from tau2_fleet.fleet.plan import PoolKind
+from tau2_fleet.fleet.kinds.external import External
+from tau2_fleet.fleet.kinds.simulated import Simulated
+from tau2_fleet.fleet.kinds.vllm import Vllm
 from tau2_fleet.fleet.pools import LocalModel, pool_specs
-from tau2_fleet.fleet.settings import ServerKind, ServerSettings
+from tau2_fleet.fleet.settings import ServerSettings
 
 OLD_FILE = """{
     "/ckpt/model": [{"ip_addr": "127.0.0.1", "port": "1900"}, {"ip_addr": "10.0.0.7", "port": 1901}],
@@ -123,31 +125,31 @@ def test_each_local_model_has_a_pool_and_the_same_name_is_the_same_pool() -> Non
     ]
     agent, user, experts, simulated = pool_specs(ServerSettings(min_ready=2), "/agent", False, others)
     assert (agent.kind, agent.model, agent.num, agent.min_ready, agent.may_shrink) == (
-        PoolKind.vllm, "/agent", 4, 2, True,
+        Vllm(), "/agent", 4, 2, True,
     )  # fmt: skip
     assert (user.name, user.num, user.tool_call_parser, user.may_shrink) == ("user", 2, "mistral", False)
-    assert (experts.kind, experts.endpoints) == (PoolKind.external, ("http://other:1900",))
-    assert (simulated.kind, simulated.name) == (PoolKind.simulated, "simulated")
+    assert (experts.kind, experts.endpoints) == (External(), ("http://other:1900",))
+    assert (simulated.kind, simulated.name) == (Simulated(), "simulated")
 
 
 def test_a_user_can_share_the_agents_servers() -> None:
     [agent] = pool_specs(ServerSettings(), "/agent", False, [LocalModel("user_llm", False, None, Wish("agent"))])
     assert agent.model == "/agent"
-    external = ServerSettings(kind=ServerKind.external, endpoints=["http://h:1"])
+    external = ServerSettings(kind="external", endpoints=["http://h:1"])
     [shared] = pool_specs(external, None, False, [LocalModel("user_llm", False, None, Wish("agent"))])
-    assert shared.kind is PoolKind.external
-    simulated = ServerSettings(kind=ServerKind.simulated)
+    assert shared.kind == External()
+    simulated = ServerSettings(kind="simulated")
     [played] = pool_specs(simulated, None, False, [LocalModel("user_llm", True, "simulated", Wish("agent"))])
-    assert played.kind is PoolKind.simulated
+    assert played.kind == Simulated()
 
 
 @pytest.mark.parametrize(
     ("server", "model", "others", "said"),
     [
         (ServerSettings(), None, [], "agent.model is not set"),
-        (ServerSettings(kind=ServerKind.external), None, [], "server=external needs server.endpoints"),
+        (ServerSettings(kind="external"), None, [], "server=external needs server.endpoints"),
         (
-            ServerSettings(kind=ServerKind.external, endpoints=["http://h:1"], model_config="f"),
+            ServerSettings(kind="external", endpoints=["http://h:1"], model_config="f"),
             None,
             [],
             "both name servers",

@@ -9,15 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.devices import choose_devices
 from tau2_fleet.fleet.gpus import Gpu, visible_devices
-from tau2_fleet.fleet.plan import PoolKind, PoolSpec, plan
-from tau2_fleet.fleet.prepare import choose_devices
+from tau2_fleet.fleet.kinds.external import External
+from tau2_fleet.fleet.kinds.simulated import Simulated
+from tau2_fleet.fleet.kinds.vllm import Vllm
+from tau2_fleet.fleet.plan import PoolSpec, plan
 from tau2_fleet.fleet.settings import Device, ServerSettings
 
-AGENT = PoolSpec("agent", PoolKind.vllm, model="/m", num=4, may_shrink=True)
-USER = PoolSpec("user", PoolKind.vllm, model="/u", num=1, num_key="user_llm.pool.num")
-JUDGE = PoolSpec("judge", PoolKind.simulated, model="judge", num=2, num_key="judge.pool.num")
-AWAY = PoolSpec("experts", PoolKind.external, endpoints=("http://other:1900",))
+AGENT = PoolSpec("agent", Vllm(), model="/m", num=4, may_shrink=True)
+USER = PoolSpec("user", Vllm(), model="/u", num=1, num_key="user_llm.pool.num")
+JUDGE = PoolSpec("judge", Simulated(), model="judge", num=2, num_key="judge.pool.num")
+AWAY = PoolSpec("experts", External(), endpoints=("http://other:1900",))
 EIGHT = [str(number) for number in range(8)]
 
 
@@ -100,7 +103,7 @@ def test_impossible_numbers_and_flags_are_named(pool: PoolSpec, settings: Server
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 4)), min_size=1, max_size=4), st.integers(0, 12))
 def test_a_plan_never_gives_one_gpu_to_two(sizes: list[tuple[int, int]], gpus: int) -> None:
     pools = [
-        PoolSpec(f"p{n}", PoolKind.vllm, model="m", num=num, tensor_parallel_size=tp, may_shrink=n == 0)
+        PoolSpec(f"p{n}", Vllm(), model="m", num=num, tensor_parallel_size=tp, may_shrink=n == 0)
         for n, (num, tp) in enumerate(sizes)
     ]
     devices = [str(number) for number in range(gpus)]
@@ -130,7 +133,7 @@ def test_named_gpus_are_taken_in_the_place_of_the_visible_ones(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     there = [Gpu(n, f"GPU-{n}", "H200", 2**37, 2**36 if n == 3 else 0) for n in range(4)]
-    monkeypatch.setattr("tau2_fleet.fleet.prepare.gpus", lambda: there)
+    monkeypatch.setattr("tau2_fleet.fleet.devices.gpus", lambda: there)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert choose_devices(ServerSettings(), "vllm") == ["0"]
     assert not caplog.messages

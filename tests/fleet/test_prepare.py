@@ -10,16 +10,16 @@ import psutil
 import pytest
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet import prepare
 from tau2_fleet.fleet.external import read_model_config
 from tau2_fleet.fleet.fleet import Fleet
+from tau2_fleet.fleet.kinds import vllm
 from tests.fleet.support import fake_pool, fake_settings, gone
 
 
 def test_a_vllm_that_does_not_show_its_flags_in_time_is_ended_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "HELP_LIMIT_S", 0.5)
+    monkeypatch.setattr(vllm, "HELP_LIMIT_S", 0.5)
     program = tmp_path / "stuck"
     program.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 600\n")
     program.chmod(0o755)

@@ -10,17 +10,21 @@ from itertools import count
 
 import pytest
 
-from tau2_fleet.fleet.routing import PoolRouter
-from tau2_fleet.fleet.settings import Routing
+from tau2_fleet.extensions import names
+from tau2_fleet.fleet.router import PoolRouter
+from tau2_fleet.fleet.routing_policy import routing_policy
 from tau2_fleet.llm.types import Endpoint, FatalModelError
+
+POLICIES = names("tau2_fleet.fleet.routing")
 
 
 def endpoint(number: int) -> Endpoint:
     return Endpoint(f"agent/{number}", f"http://127.0.0.1:{1900 + number}", "model")
 
 
-def router(replicas: int, policy: Routing = Routing.sticky) -> PoolRouter:
-    made = PoolRouter("agent", policy, seed=1)
+def router(replicas: int, policy: str = "sticky") -> PoolRouter:
+    seed = {"seed": 1} if policy == "random" else {}
+    made = PoolRouter("agent", routing_policy({"_target_": policy, **seed}))
     for number in range(replicas):
         made.add(endpoint(number))
     return made
@@ -91,8 +95,8 @@ def test_replicas_that_become_ready_late_get_their_share_of_the_running_sessions
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("policy", list(Routing))
-def test_a_failed_request_is_tried_on_another_replica_where_there_is_one(policy: Routing) -> None:
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_failed_request_is_tried_on_another_replica_where_there_is_one(policy: str) -> None:
     async def scenario() -> None:
         made = router(3, policy)
         for _ in range(50):
@@ -107,7 +111,7 @@ def test_a_failed_request_is_tried_on_another_replica_where_there_is_one(policy:
 
 def test_least_loaded_counts_requests_in_flight() -> None:
     async def scenario() -> None:
-        made = router(3, Routing.least_loaded)
+        made = router(3, "least_loaded")
         held = [await made.acquire("same") for _ in range(9)]
         assert {load.in_flight for load in made.loads()} == {3}
         made.release(held[4], "same")
@@ -148,7 +152,7 @@ def test_requests_fail_when_no_replica_will_come_back() -> None:
 
 def test_a_late_release_of_a_replica_that_has_come_back_does_not_count_against_the_new_one() -> None:
     async def scenario() -> None:
-        made = router(1, Routing.least_loaded)
+        made = router(1, "least_loaded")
         old = await made.acquire("s")
         made.remove(old)
         new = endpoint(0)
@@ -163,7 +167,7 @@ def test_a_late_release_of_a_replica_that_has_come_back_does_not_count_against_t
 def test_whoever_watches_hears_of_failed_requests() -> None:
     async def scenario() -> None:
         heard: list[str] = []
-        made = PoolRouter("agent", Routing.sticky, lambda failed: heard.append(failed.name))
+        made = PoolRouter("agent", routing_policy("sticky"), lambda failed: heard.append(failed.name))
         made.add(endpoint(0))
         made.release(await made.acquire("s"), "s")
         made.release(await made.acquire("s"), "s", failed=True)
@@ -172,8 +176,8 @@ def test_whoever_watches_hears_of_failed_requests() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("policy", list(Routing))
-def test_500_replicas_and_50000_sessions_stay_balanced_at_microseconds_per_request(policy: Routing) -> None:
+@pytest.mark.parametrize("policy", POLICIES)
+def test_500_replicas_and_50000_sessions_stay_balanced_at_microseconds_per_request(policy: str) -> None:
     """Sessions and replicas come and go all the while; a request is acquire and release."""
 
     async def scenario() -> float:
@@ -200,7 +204,7 @@ def test_500_replicas_and_50000_sessions_stay_balanced_at_microseconds_per_reque
                 made.release(await made.acquire(sessions[position]), sessions[position])
             spent += time.process_time() - began
             requests += len(asked) + len(chosen)
-        if policy is Routing.sticky:
+        if policy == "sticky":
             for session in sessions:
                 await ask(made, session)
             held = [load.sessions for load in made.loads()]

@@ -16,7 +16,7 @@ import pytest
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.pools import pool_specs
 from tau2_fleet.fleet.ports import free_ports, is_free
-from tau2_fleet.fleet.settings import ServerKind, ServerSettings
+from tau2_fleet.fleet.settings import ServerSettings
 from tests.fleet.support import QUICK, environment_for_runs, wait_for
 
 SMOKE = ["experiment=smoke", "server.num=2"]
@@ -55,9 +55,7 @@ def test_a_served_fleet_is_used_by_a_run_and_ends_with_ctrl_c(tmp_path: Path, nu
     config_file, key_file = re.findall(r"server\.model_config=(\S+) server\.api_key_file=(\S+)", printed)[0]
     assert stat.S_IMODE(os.stat(key_file).st_mode) == 0o600
     assert Path(key_file).read_text().strip() not in printed
-    settings = ServerSettings(
-        kind=ServerKind.external, model_config=config_file, api_key_file=key_file, preflight=False
-    )
+    settings = ServerSettings(kind="external", model_config=config_file, api_key_file=key_file, preflight=False)
     specs = pool_specs(settings, "agent", False, [])
 
     async def use() -> None:

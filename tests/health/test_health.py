@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.kinds.external import External
+from tau2_fleet.fleet.kinds.simulated import Simulated
+from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.health.finding import Finding, FindingState
 from tau2_fleet.health.machine import check_benchmark, check_disk, check_open_files, check_packages
@@ -53,7 +55,7 @@ def test_a_vllm_that_is_too_old_is_a_warning(tmp_path: Path) -> None:
 def test_a_taken_port_names_its_holder() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        specs = [PoolSpec("agent", PoolKind.simulated, model="m", num=1)]
+        specs = [PoolSpec("agent", Simulated(), model="m", num=1)]
         found = list(check_plan(specs, ServerSettings(start_port=port)))
     ports = next(one for one in found if one.subject == "ports")
     assert ports.state is FindingState.problem
@@ -76,7 +78,7 @@ def test_servers_that_run_already_are_asked_for_their_model() -> None:
         await site.start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         specs = [
-            PoolSpec(name, PoolKind.external, model=model, endpoints=(where,), api_key=key)
+            PoolSpec(name, External(), model=model, endpoints=(where,), api_key=key)
             for name, model, where, key in (
                 ("a", "served", url, "right"),
                 ("b", "other", url, "right"),

@@ -12,13 +12,14 @@ import aiohttp
 import psutil
 
 from tau2_fleet.fleet.fleet import lease, shutdown
-from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.kinds.vllm import Vllm
+from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.reaper.reaper import shared_reaper
 from tau2_fleet.fleet.settings import ServerSettings
 
 
 async def run(executable: str, model: str, flags: list[str], folder: Path, until: str) -> None:
-    spec = PoolSpec("agent", PoolKind.vllm, model=model, extra_args=shlex.join(flags))
+    spec = PoolSpec("agent", Vllm(), model=model, extra_args=shlex.join(flags))
     settings = ServerSettings(executable=executable, start_port=0, preflight=False)
     starting = asyncio.create_task(lease([spec], settings, folder))
     if until == "starting":

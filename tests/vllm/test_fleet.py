@@ -23,9 +23,10 @@ import pytest
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.fleet import Fleet, lease, shutdown
-from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.kinds.vllm import Vllm
+from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.ports import is_free
-from tau2_fleet.fleet.routing import PoolRouter
+from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.telemetry.events import Event, ReplicaSample, ReplicaState, subscribe
 
@@ -48,7 +49,7 @@ class Bench:
 
     def pool(self, num: int = 1, more: str = "", **changes: Any) -> PoolSpec:
         extra = f"{shlex.join(self.flags)} {more}"
-        spec = PoolSpec("agent", PoolKind.vllm, model=str(self.model), num=num, extra_args=extra)
+        spec = PoolSpec("agent", Vllm(), model=str(self.model), num=num, extra_args=extra)
         return replace(spec, **changes)
 
 

@@ -13,7 +13,6 @@ from tau2_fleet.config.compose import compose
 from tau2_fleet.config.schema import Config, flat
 from tau2_fleet.config.tasks import task_ids_of
 from tau2_fleet.config.validation import read
-from tau2_fleet.fleet.settings import ServerKind
 
 Difference = tuple[Any, Any]
 """The first configuration's value of a key and the second's."""
@@ -45,7 +44,7 @@ def result_keys(config: Config) -> dict[str, Any]:
         del keys["experts.hide_transfer_tool"], keys["experts.policy_edit"]
     if not config.judge.enabled:
         keys = {key: value for key, value in keys.items() if not key.startswith("judge.") or key == "judge.enabled"}
-    keys["server.kind"] = "simulated" if config.server.kind is ServerKind.simulated else "real"
+    keys["server.kind"] = "simulated" if config.server.kind_name == "simulated" else "real"
     return keys
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tau2_fleet.config.schema import Config
-from tau2_fleet.fleet.settings import ServerKind
 from tau2_fleet.llm.settings import ModelSettings, PoolSettings, Provider
 
 AGENT_POOL = "agent"
@@ -27,7 +26,7 @@ def agent_model(config: Config) -> ModelSettings:
     """The agent as a model like the others: what is sent from `agent`, its pool from `server`."""
     agent, server = config.agent, config.server
     return ModelSettings(
-        provider=Provider.simulated if server.kind is ServerKind.simulated else Provider.vllm,
+        provider=Provider.simulated if server.kind_name == "simulated" else Provider.vllm,
         model=agent.model,
         temperature=agent.temperature,
         top_p=agent.top_p,

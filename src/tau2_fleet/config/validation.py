@@ -17,7 +17,9 @@ from tau2_fleet.config.roles import AGENT_POOL, model_settings
 from tau2_fleet.config.schema import Config, flat
 from tau2_fleet.config.tasks import split_task_id
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.settings import ServerKind, SimulatedSettings
+from tau2_fleet.fleet.routing_policy import routing_policy
+from tau2_fleet.fleet.server_kind import server_kind
+from tau2_fleet.fleet.settings import SimulatedSettings
 from tau2_fleet.llm.settings import ModelSettings, Provider
 from tau2_fleet.simserver.latency import load_profile
 from tau2_fleet.simserver.options import contradictions
@@ -136,15 +138,12 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _agent_problems(config: Config) -> Iterator[str]:
-    agent, kind = config.agent, config.server.kind
-    if agent.model is None and kind is ServerKind.vllm:
-        yield (
-            "agent.model is not set: give a local path or a hub id (agent.model=Qwen/Qwen3-8B), or set CKPT_DIR.\n"
-            "Without a model: experiment=smoke runs on simulated ones."
-        )
-    local = agent.model is not None and agent.model.startswith(("/", "."))
-    if local and kind is ServerKind.vllm and not Path(str(agent.model)).is_dir():
-        yield f"agent.model={agent.model}: there is no such directory"
+    agent = config.agent
+    try:
+        yield from server_kind(config.server.kind).problems(config.server, agent.model)
+        routing_policy(config.server.routing)
+    except UserError as error:
+        yield str(error)
     if agent.mode is AgentMode.solo:
         for name in config.domain:
             if name in NO_SOLO:
@@ -182,19 +181,8 @@ def _listed(config: Config) -> str:
 
 def _server_problems(config: Config) -> Iterator[str]:
     server = config.server
-    if server.kind is ServerKind.external:
-        if not server.endpoints and server.model_config is None:
-            yield "server=external: where? Give 'server.endpoints=[http://HOST:PORT]' or server.model_config=FILE"
-        elif server.endpoints and server.model_config is not None:
-            yield "server.endpoints and server.model_config: give one of the two"
-    elif server.endpoints or server.model_config is not None:
-        yield f"server.endpoints and server.model_config are read with server=external only, not {server.kind.value}"
     if server.model_config is not None and not Path(server.model_config).is_file():
         yield f"server.model_config={server.model_config}: there is no such file"
-    if server.chat_template is not None and server.kind is ServerKind.vllm and not Path(server.chat_template).is_file():
-        yield f"server.chat_template={server.chat_template}: there is no such file"
-    if server.min_ready > server.num and server.kind is not ServerKind.external:
-        yield f"server.min_ready={server.min_ready}: more than server.num={server.num}"
     if 0 < server.start_port <= 65535 < server.start_port + server.num - 1:
         yield f"server.start_port={server.start_port}: {server.num} replicas from there pass port 65535"
     ids = server.gpu_ids
@@ -241,7 +229,7 @@ def _model_problems(key: str, model: ModelSettings) -> Iterator[str]:
 
 def _pool_problems(config: Config) -> Iterator[str]:
     """The same name is the same servers, so it must stand for the same model."""
-    simulated = config.server.kind is ServerKind.simulated
+    simulated = config.server.kind_name == "simulated"
     seen: dict[str, tuple[str, bool, str | None]] = {AGENT_POOL: ("agent", simulated, config.agent.model)}
     for key, model in model_settings(config).items():
         if model.pool is None or not model.provider.is_pool:

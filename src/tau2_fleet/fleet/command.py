@@ -1,4 +1,4 @@
-"""The command lines of servers: `vllm serve` with flags that this vLLM knows, and the simulated server."""
+"""The command line of `vllm serve`, with flags that this vLLM knows, and its environment."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.extra_args import ExtraArgs
 from tau2_fleet.fleet.launch import find_executable
 from tau2_fleet.fleet.plan import Placement, PoolSpec
-from tau2_fleet.fleet.settings import SimulatedSettings
 
 HELP_WORDS = ("--help=all", "--help")
 """Newer versions show all flags with the first, older ones with the second."""
@@ -145,22 +143,6 @@ def served_name(spec: PoolSpec) -> str | None:
     """The model id that the servers of a launched pool will show."""
     given = ExtraArgs.parse(spec.extra_args, spec.name).value("--served-model-name") if spec.extra_args else None
     return given or spec.served_model_name or spec.model
-
-
-def simulated_command(
-    placement: Placement, host: str, port: int, tasks_file: Path, settings: SimulatedSettings
-) -> list[str]:
-    """The simulated server's own command line."""
-    options: Mapping[str, object] = asdict(settings)
-    return [
-        *(sys.executable, "-m", "tau2_fleet.simserver"),
-        *("--host", host),
-        *("--port", str(port)),
-        *("--model", served_name(placement.pool) or "simulated"),
-        *("--tasks", str(tasks_file)),
-        *("--role-pool", placement.pool.name),
-        *("--options", json.dumps(options)),
-    ]
 
 
 def _distributions(executable: str) -> list[str]:

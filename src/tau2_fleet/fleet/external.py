@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.plan import Placement, PoolKind, PoolSpec
+from tau2_fleet.fleet.plan import Placement, PoolSpec
 from tau2_fleet.fleet.probe import ProbeError, check_health, served_models
 from tau2_fleet.fleet.replica import Phase, Replica
 
@@ -41,7 +41,7 @@ def external_replicas(pools: Sequence[PoolSpec]) -> list[Replica]:
             port=urlsplit(url).port,
         )
         for spec in pools
-        if spec.kind is PoolKind.external
+        if not spec.kind.launched
         for index, url in enumerate(spec.endpoints)
     ]
 

@@ -17,15 +17,17 @@ import aiohttp
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.external import MODEL_CONFIG_FILE, ExternalServers, write_model_config
 from tau2_fleet.fleet.fleet_report import FleetReport
+from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.launch import ServerProcess, end_servers
 from tau2_fleet.fleet.launcher import Launcher
-from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pool_check import preflight
 from tau2_fleet.fleet.prepare import prepare
 from tau2_fleet.fleet.probe import http_session
 from tau2_fleet.fleet.reaper.reaper import close_shared_reaper
 from tau2_fleet.fleet.replica import Phase, Replica, ReplicaStatus
-from tau2_fleet.fleet.routing import PoolRouter
+from tau2_fleet.fleet.router import PoolRouter
+from tau2_fleet.fleet.routing_policy import routing_policy
 from tau2_fleet.fleet.sampler import sample_forever, sample_replicas
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.fleet.supervisor import Supervisor
@@ -60,6 +62,7 @@ class Fleet:
         self.logs = directory.absolute() / "servers"
         self._tasks_file = tasks_file.absolute() if tasks_file is not None else None
         self._watch = watch or WatchSettings()
+        routing_policy(server.routing)  # one that cannot be had is said before anything starts
         self._key = secrets.token_urlsafe(32)
         protect(self._key, *(spec.api_key for spec in pools))
         self._replicas: tuple[Replica, ...] = ()
@@ -107,7 +110,8 @@ class Fleet:
         if self._ended:
             raise RuntimeError("the fleet has been stopped")
         self._http = http_session()
-        self._routers = {spec.name: PoolRouter(spec.name, self.server.routing, self._hint) for spec in self.pools}
+        rule = self.server.routing
+        self._routers = {spec.name: PoolRouter(spec.name, routing_policy(rule), self._hint) for spec in self.pools}
         launcher = self._launcher
         self._supervisor = Supervisor(
             self._replicas,
@@ -285,7 +289,7 @@ def fleet_signature(pools: Sequence[PoolSpec], server: ServerSettings, tasks_fil
     """Equal for two jobs that can share one running fleet."""
     settings = {key: value for key, value in asdict(server).items() if key not in ("routing", "preflight", "strict")}
     played = b""
-    if tasks_file is not None and any(spec.kind is PoolKind.simulated for spec in pools):
+    if tasks_file is not None and any(spec.kind == Simulated() for spec in pools):
         played = hashlib.sha256(tasks_file.read_bytes()).digest()
     keys = [spec.api_key for spec in pools]
     return hashlib.sha256(repr((sorted(settings.items()), list(pools), keys, played)).encode()).hexdigest()

@@ -5,31 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
-from tau2_fleet.fleet.command import served_name, simulated_command, vllm_command, vllm_environment
-from tau2_fleet.fleet.hub import is_on_hub
+from tau2_fleet.fleet.command import served_name
 from tau2_fleet.fleet.launch import LaunchSpec, ServerProcess, cache_root, end_servers, launch
-from tau2_fleet.fleet.plan import Placement, PoolKind
+from tau2_fleet.fleet.plan import Placement
 from tau2_fleet.fleet.ports import PortBook, free_ports, wait_until_free
 from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.fleet.replica import Replica
+from tau2_fleet.fleet.server_kind import ServerKind, Starter
 from tau2_fleet.fleet.settings import ServerSettings
-from tau2_fleet.paths import IMPORT_ROOT
 
 log = logging.getLogger(__name__)
 
 _GUARD_LOOK_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class VllmProgram:
-    """The `vllm` that a fleet runs."""
-
-    executable: str
-    flags: frozenset[str]
-    cpu: bool
 
 
 class Launcher:
@@ -41,16 +31,14 @@ class Launcher:
         folder: Path,
         reaper: Reaper,
         key: str,
-        program: VllmProgram | None,
-        tasks_file: Path | None,
+        starters: Mapping[ServerKind, Starter],
     ) -> None:
-        """`folder` takes the logs. `program` is None when no pool is vLLM's, `tasks_file` when none is simulated."""
+        """`folder` takes the logs; `starters` say how the servers of each kind are started."""
         self._server = server
         self._folder = folder
         self._reaper = reaper
         self._key = key
-        self._program = program
-        self._tasks_file = tasks_file
+        self._starters = starters
         self._cache = cache_root()
         self._book = PortBook(self._cache)
 
@@ -104,31 +92,17 @@ class Launcher:
                 log.warning("the reaper process had ended; there is a new one (pid %d)", self._reaper.pid)
             await asyncio.sleep(_GUARD_LOOK_S)
 
-    async def run_tool(
-        self, command: list[str], log: Path, limit_s: float | None = None, needs_hub: bool = False
-    ) -> tuple[int, str]:
-        """Run a program to its end as servers are run (registered with the reaper, logged): exit status and output.
-
-        Raises:
-            TimeoutError: it went on beyond the limit, and was ended.
-        """
-        return await run_reaped(LaunchSpec(command, {}, log, IMPORT_ROOT, needs_hub=needs_hub), self._reaper, limit_s)
-
     def _spec(self, placement: Placement, port: int, log: Path) -> LaunchSpec:
-        if placement.pool.kind is PoolKind.simulated:
-            assert self._tasks_file is not None
-            command = simulated_command(placement, self._server.host, port, self._tasks_file, self._server.simulated)
-            return LaunchSpec(command, {}, log, IMPORT_ROOT, key=self._key)
-        assert self._program is not None
-        program = self._program
+        found = self._starters[placement.pool.kind](placement, port)
+        cache = self._cache / "compile" / (str(placement.port) if placement.port else _file_name(placement.name))
         return LaunchSpec(
-            command=vllm_command(program.executable, placement, self._server.host, port, program.flags, program.cpu),
-            environment=vllm_environment(placement.devices, program.cpu, program.flags),
+            command=found.command,
+            environment=found.environment,
             log=log,
-            cwd=Path.cwd(),
-            cache=self._cache / "compile" / (str(placement.port) if placement.port else _file_name(placement.name)),
+            cwd=found.cwd or Path.cwd(),
+            cache=cache if found.compiles else None,
             key=self._key,
-            needs_hub=is_on_hub(placement.pool.model or "", placement.pool.model_key),
+            needs_hub=found.needs_hub,
         )
 
 

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.extra_args import ExtraArgs
+from tau2_fleet.fleet.server_kind import ServerKind
 from tau2_fleet.fleet.settings import ServerSettings
-
-
-class PoolKind(StrEnum):
-    """Where the servers of a pool come from."""
-
-    vllm = "vllm"
-    simulated = "simulated"
-    external = "external"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +15,7 @@ class PoolSpec:
     """The servers of one model."""
 
     name: str
-    kind: PoolKind
+    kind: ServerKind
     model: str | None = None
     """Checkpoint path, hub id, or the name a simulated server answers to; external: which of those served."""
     served_model_name: str | None = None
@@ -52,14 +43,8 @@ class PoolSpec:
 
     @property
     def gpus_per_replica(self) -> int:
-        """Tensor-parallel size, times the pipeline- and data-parallel sizes found in `extra_args`."""
-        if self.kind is not PoolKind.vllm:
-            return 0
-        extra = ExtraArgs.parse(self.extra_args, self.name)
-        tensor = extra.number("--tensor-parallel-size", "-tp") or self.tensor_parallel_size
-        pipeline = extra.number("--pipeline-parallel-size", "-pp") or 1
-        data = extra.number("--data-parallel-size", "-dp") or 1
-        return tensor * pipeline * data
+        """What its kind says of it."""
+        return self.kind.gpus_per_replica(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +83,7 @@ def plan(specs: Sequence[PoolSpec], server: ServerSettings, devices: Sequence[st
     Raises:
         UserError: the pools do not fit, or a number is impossible; names keys, what is needed and what there is.
     """
-    launched = [spec for spec in specs if spec.kind is not PoolKind.external]
+    launched = [spec for spec in specs if spec.kind.launched]
     for spec in launched:
         if spec.num < 1:
             raise UserError(f"{spec.num_key}={spec.num}: a pool needs at least one replica")

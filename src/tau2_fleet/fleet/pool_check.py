@@ -11,7 +11,7 @@ import aiohttp
 import orjson
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.plan import PoolKind, PoolSpec
+from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.probe import key_header
 from tau2_fleet.llm.types import Endpoint
 
@@ -120,7 +120,7 @@ def _refusal(spec: PoolSpec, status: int, text: str) -> str:
 
 
 def _parser_key(spec: PoolSpec) -> str:
-    if spec.kind is PoolKind.external:
+    if not spec.kind.launched:
         return "--tool-call-parser (with --enable-auto-tool-choice) where that server is started"
     key = "server.tool_call_parser" if spec.num_key == "server.num" else "the pool's tool_call_parser"
     return f"{key} (now {spec.tool_call_parser or 'null'}; vLLM's --tool-call-parser) to the model's own"

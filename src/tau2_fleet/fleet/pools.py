@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.external import clean_url, read_key, read_model_config
-from tau2_fleet.fleet.plan import PoolKind, PoolSpec
-from tau2_fleet.fleet.settings import ServerKind, ServerSettings
+from tau2_fleet.fleet.external import clean_url, read_key
+from tau2_fleet.fleet.kinds.external import External
+from tau2_fleet.fleet.kinds.simulated import Simulated
+from tau2_fleet.fleet.kinds.vllm import Vllm
+from tau2_fleet.fleet.plan import PoolSpec
+from tau2_fleet.fleet.server_kind import server_kind
+from tau2_fleet.fleet.settings import ServerSettings
 
 AGENT_POOL = "agent"
 _DEFAULT_PARSER = "hermes"
@@ -90,7 +93,8 @@ def pool_specs(
     Raises:
         UserError: a model or key is missing, or two models want the same pool to be different.
     """
-    specs = [_agent_pool(server, agent_model, agent_simulated)]
+    kind = Simulated() if agent_simulated else server_kind(server.kind)
+    specs = [kind.agent_pool(AGENT_POOL, server, agent_model)]
     for other in others:
         spec = _other_pool(other, specs[0])
         same = next((known for known in specs if known.name == spec.name), None)
@@ -101,57 +105,6 @@ def pool_specs(
     return specs
 
 
-def _agent_pool(server: ServerSettings, model: str | None, simulated: bool) -> PoolSpec:
-    if simulated or server.kind is ServerKind.simulated:
-        return PoolSpec(
-            name=AGENT_POOL,
-            kind=PoolKind.simulated,
-            model=model or AGENT_POOL,
-            num=server.num,
-            tool_call_parser=None,
-            min_ready=server.min_ready,
-        )
-    if server.kind is ServerKind.external:
-        return _external_agent(server, model)
-    if not model:
-        raise UserError(
-            "agent.model is not set: give a checkpoint's path or a hub id (or set CKPT_DIR), "
-            "or use server=simulated or server=external"
-        )
-    return PoolSpec(
-        name=AGENT_POOL,
-        kind=PoolKind.vllm,
-        model=model,
-        num=server.num,
-        tensor_parallel_size=server.tensor_parallel_size,
-        tool_call_parser=server.tool_call_parser,
-        chat_template=server.chat_template,
-        extra_args=server.extra_args,
-        min_ready=server.min_ready,
-        may_shrink=True,
-    )
-
-
-def _external_agent(server: ServerSettings, model: str | None) -> PoolSpec:
-    urls = [clean_url(url, "server.endpoints") for url in server.endpoints]
-    if server.model_config:
-        if urls:
-            raise UserError("server.endpoints and server.model_config both name servers: give one of them")
-        urls = list(read_model_config(Path(server.model_config), model).urls)
-    if not urls:
-        raise UserError("server=external needs server.endpoints=[http://host:port] or server.model_config=FILE")
-    return PoolSpec(
-        name=AGENT_POOL,
-        kind=PoolKind.external,
-        model=model,
-        num=len(urls),
-        tool_call_parser=server.tool_call_parser,
-        endpoints=tuple(dict.fromkeys(urls)),
-        api_key=read_key(server.api_key_env, server.api_key_file, "server"),
-        min_ready=min(server.min_ready, len(set(urls))),
-    )
-
-
 def _other_pool(other: LocalModel, agent: PoolSpec) -> PoolSpec:
     wish = other.pool
     num_key = f"{other.key}.pool.num"
@@ -159,7 +112,7 @@ def _other_pool(other: LocalModel, agent: PoolSpec) -> PoolSpec:
     if other.simulated:
         return PoolSpec(
             name=wish.name,
-            kind=PoolKind.simulated,
+            kind=Simulated(),
             model=model or wish.name,
             num=wish.num,
             tool_call_parser=None,
@@ -170,7 +123,7 @@ def _other_pool(other: LocalModel, agent: PoolSpec) -> PoolSpec:
         urls = tuple(dict.fromkeys(clean_url(url, f"{other.key}.pool.endpoints") for url in wish.endpoints))
         return PoolSpec(
             name=wish.name,
-            kind=PoolKind.external,
+            kind=External(),
             model=model,
             num=len(urls),
             tool_call_parser=wish.tool_call_parser,
@@ -185,7 +138,7 @@ def _other_pool(other: LocalModel, agent: PoolSpec) -> PoolSpec:
         raise UserError(f"{other.key}.model is not set: give a checkpoint's path or a hub id for pool {wish.name}")
     return PoolSpec(
         name=wish.name,
-        kind=PoolKind.vllm,
+        kind=Vllm(),
         model=model,
         num=wish.num,
         tensor_parallel_size=wish.tensor_parallel_size,
@@ -198,12 +151,12 @@ def _other_pool(other: LocalModel, agent: PoolSpec) -> PoolSpec:
 
 def _joined(known: PoolSpec, spec: PoolSpec, other: LocalModel) -> PoolSpec:
     """One pool for two models: they must agree on what is served; the first one's other keys count."""
-    one_kind = known.kind is spec.kind or (known.kind is PoolKind.external and spec.kind is PoolKind.vllm)
+    one_kind = known.kind == spec.kind or (not known.kind.launched and spec.kind == Vllm())
     # Simulated servers play for whoever asks; external ones say themselves what they serve.
-    one_model = known.model == spec.model or known.kind is PoolKind.simulated or None in (known.model, spec.model)
+    one_model = known.model == spec.model or known.kind == Simulated() or None in (known.model, spec.model)
     if not (one_kind and one_model):
         raise UserError(
-            f"{other.key}.pool.name={spec.name}: this pool serves {known.model} ({known.kind}), "
-            f"not {spec.model} ({spec.kind}): give it a name of its own"
+            f"{other.key}.pool.name={spec.name}: this pool serves {known.model} ({known.kind.name}), "
+            f"not {spec.model} ({spec.kind.name}): give it a name of its own"
         )
     return replace(known, needs_tools=known.needs_tools or spec.needs_tools)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tau2_fleet.fleet.launch import ServerProcess
-from tau2_fleet.fleet.plan import Placement, PoolKind
+from tau2_fleet.fleet.plan import Placement
 from tau2_fleet.fleet.probe import ServedModel
 from tau2_fleet.llm.types import Endpoint
 from tau2_fleet.telemetry.events import ReplicaState, emit
@@ -72,7 +72,7 @@ class Replica:
 
     @property
     def external(self) -> bool:
-        return self.placement.pool.kind is PoolKind.external
+        return not self.placement.pool.kind.launched
 
     def enter(self, phase: Phase, detail: str | None = None) -> None:
         """Change the phase and let telemetry know."""

@@ -8,24 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Optional
+from typing import Any, Optional
 
-
-class ServerKind(StrEnum):
-    """Where the servers come from."""
-
-    vllm = "vllm"
-    external = "external"
-    simulated = "simulated"
-
-
-class Routing(StrEnum):
-    """How a request finds its replica."""
-
-    sticky = "sticky"
-    """A session stays with its replica; a new one goes where the least work is."""
-    least_loaded = "least_loaded"
-    random = "random"
+from tau2_fleet.extensions import target_of
 
 
 class Device(StrEnum):
@@ -127,7 +112,8 @@ class SimulatedSettings:
 class ServerSettings:
     """The fleet of a run. Ports: replica i of the agent's pool listens on `start_port + i`."""
 
-    kind: ServerKind = ServerKind.vllm
+    kind: Any = "vllm"
+    """Where the servers come from: vllm, external, simulated, or one of your own (`_target_` with its options)."""
     num: int = 4
     start_port: int = 1900
     host: str = "127.0.0.1"
@@ -145,7 +131,8 @@ class ServerSettings:
     min_ready: int = 1
     strict: bool = False
     """True: an error, not a warning, when the GPUs do not hold `num` replicas."""
-    routing: Routing = Routing.sticky
+    routing: Any = "sticky"
+    """How a request finds its replica: sticky, least_loaded, random, or a rule of your own (`_target_` and options)."""
     endpoints: list[str] = field(default_factory=list)
     """`server=external`: URLs of the agent's servers."""
     model_config: Optional[str] = None
@@ -154,3 +141,8 @@ class ServerSettings:
     api_key_file: Optional[str] = None
     preflight: bool = True
     simulated: SimulatedSettings = field(default_factory=SimulatedSettings)
+
+    @property
+    def kind_name(self) -> str:
+        """The name or import path of `kind`."""
+        return target_of(self.kind)[0]

@@ -18,7 +18,7 @@ from tau2_fleet.fleet.launch import end_servers
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.probe import ProbeError, check_health, served_models
 from tau2_fleet.fleet.replica import Phase, Replica
-from tau2_fleet.fleet.routing import PoolRouter
+from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.start_error import StartError, pool_failure, running_end, start_error
 from tau2_fleet.fleet.watch import WatchSettings
 from tau2_fleet.llm.types import Endpoint

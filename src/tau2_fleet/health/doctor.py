@@ -90,8 +90,8 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     models = roles.by_name()
     # Where the configuration is not valid, what is wrong with its pools has been said.
     specs = report.value("fleet", lambda: _pools(config, roles)) if valid else None
-    launches = [spec for spec in specs or () if spec.kind == "vllm"]
-    needs_vllm = bool(launches) if specs is not None else config.server.kind == "vllm"
+    launches = [spec for spec in specs or () if spec.kind.name == "vllm"]
+    needs_vllm = bool(launches) if specs is not None else config.server.kind_name == "vllm"
     report.run("GPUs", lambda: check_gpus(needs_vllm and config.server.device != "cpu"))
     report.run("vllm", lambda: check_vllm(config.server, needs_vllm, CHECKOUT))
     report.run("model", lambda: check_models(launches))

@@ -13,10 +13,10 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet import hub
 from tau2_fleet.fleet.extra_args import ExtraArgs
 from tau2_fleet.fleet.gpus import gpus
-from tau2_fleet.fleet.launch import find_executable
-from tau2_fleet.fleet.plan import PoolKind, PoolSpec, plan
+from tau2_fleet.fleet.kinds.vllm import Vllm
+from tau2_fleet.fleet.plan import PoolSpec, plan
 from tau2_fleet.fleet.ports import holder, is_free
-from tau2_fleet.fleet.prepare import choose_devices
+from tau2_fleet.fleet.prepare import devices_for, launched_kinds
 from tau2_fleet.fleet.probe import ProbeError, http_session, served_models
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.health.finding import Finding, note, ok, problem, warning
@@ -60,7 +60,7 @@ def check_models(specs: Sequence[PoolSpec]) -> Iterator[Finding]:
     """The checkpoints that the fleet is to serve, and room for those that must be downloaded."""
     missing: dict[str, Path] = {}
     for spec in specs:
-        if spec.kind is not PoolKind.vllm or spec.model is None:
+        if spec.kind != Vllm() or spec.model is None:
             continue
         try:
             remote = hub.is_on_hub(spec.model, spec.model_key)
@@ -88,16 +88,11 @@ def _cached(spec: PoolSpec) -> Path:
 
 def check_plan(specs: Sequence[PoolSpec], server: ServerSettings) -> Iterator[Finding]:
     """Whether the pools fit the GPUs, and whether their ports are free."""
-    launched = [spec for spec in specs if spec.kind is not PoolKind.external]
+    launched = [spec for spec in specs if spec.kind.launched]
     if not launched:
         return
-    needs_vllm = any(spec.kind is PoolKind.vllm for spec in launched)
-    executable = find_executable(server.executable)
     try:
-        devices: list[str] | None = []
-        if needs_vllm:
-            devices = choose_devices(server, executable or "")
-        found = plan(specs, server, devices)
+        found = plan(specs, server, devices_for(launched_kinds(specs), server))
     except UserError as error:
         yield problem("fleet", str(error))
         return
@@ -126,7 +121,7 @@ def _ports(host: str, ports: Sequence[int]) -> Finding:
 
 async def check_external(specs: Sequence[PoolSpec]) -> list[Finding]:
     """Whether servers that run already answer, and serve the model."""
-    external = [(spec, url) for spec in specs if spec.kind is PoolKind.external for url in spec.endpoints]
+    external = [(spec, url) for spec in specs if not spec.kind.launched for url in spec.endpoints]
     if not external:
         return []
     async with http_session() as http:

@@ -220,7 +220,7 @@ class Experiment:
 
     def _tracker(self, progress: Progress, schedule: Schedule) -> Tracker:
         run = TrackedRun(
-            model=self.config.agent.model or str(self.config.server.kind),
+            model=self.config.agent.model or self.config.server.kind_name,
             domains=tuple(schedule.totals),
             config=flat(self.config),
             sweep=None if _sweep is None else _sweep.directory.name,

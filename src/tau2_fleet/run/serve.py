@@ -116,7 +116,6 @@ class _Service:
     def _specs(self) -> list[PoolSpec]:
         """The pools that the configuration has servers launched for."""
         from tau2_fleet.config import agent_model
-        from tau2_fleet.fleet.plan import PoolKind
         from tau2_fleet.fleet.pools import local_models, pool_specs
         from tau2_fleet.llm.settings import Provider
         from tau2_fleet.simulation.model_clients import choose_roles
@@ -128,16 +127,16 @@ class _Service:
         )
         simulated = agent.provider is Provider.simulated
         specs = pool_specs(config.server, config.agent.model, simulated, local_models(roles.by_name()))
-        launched = [spec for spec in specs if spec.kind is not PoolKind.external]
+        launched = [spec for spec in specs if spec.kind.launched]
         if not launched:
             raise UserError("nothing to serve: with server=external and no local models there is nothing to launch")
         return launched
 
     def _tasks_file(self, specs: Sequence[PoolSpec]) -> Path | None:
         """What simulated servers play: all tasks of the domains' task sets."""
-        from tau2_fleet.fleet.plan import PoolKind
+        from tau2_fleet.fleet.kinds.simulated import Simulated
 
-        if all(spec.kind is not PoolKind.simulated for spec in specs):
+        if Simulated() not in [spec.kind for spec in specs]:
             return None
         from tau2_fleet.benchmark.domains import load_domain
         from tau2_fleet.simserver.scripts import write_script_file
@@ -156,7 +155,7 @@ class _Service:
         from tau2_fleet.display.console import out
         from tau2_fleet.fleet.command import served_name
         from tau2_fleet.fleet.external import MODEL_CONFIG_FILE, write_model_config
-        from tau2_fleet.fleet.plan import PoolKind
+        from tau2_fleet.fleet.kinds.simulated import Simulated
         from tau2_fleet.fleet.pools import AGENT_POOL
 
         config_file, key_file = self._directory / MODEL_CONFIG_FILE, self._directory / KEY_FILE
@@ -167,7 +166,7 @@ class _Service:
         statuses = fleet.status()
         for spec in specs:
             own = [status for status in statuses if status.pool == spec.name]
-            out.print(f"pool {spec.name} ({spec.kind}): {spec.model}", markup=False)
+            out.print(f"pool {spec.name} ({spec.kind.name}): {spec.model}", markup=False)
             for status in own:
                 out.print(f"  {status.url}  {status.phase}", markup=False)
         words = ["python -m src.main"]
@@ -175,7 +174,7 @@ class _Service:
             if spec.name == AGENT_POOL:
                 model = f" agent.model={served_name(spec)}" if len(fleet.served()) > 1 else ""
                 words.append(f"server=external server.model_config={config_file} server.api_key_file={key_file}{model}")
-            elif spec.kind is PoolKind.vllm:  # simulated models always get servers of their run's own
+            elif spec.kind != Simulated():  # simulated models always get servers of their run's own
                 key = spec.num_key.removesuffix(".num")
                 urls = ",".join(status.url for status in statuses if status.pool == spec.name)
                 words.append(f"{key}.endpoints=[{urls}] {key}.api_key_file={key_file}")

@@ -1,0 +1,58 @@
+"""`server=external`: servers that someone else runs, at URLs of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.external import clean_url, read_key, read_model_config
+from tau2_fleet.fleet.plan import PoolSpec
+from tau2_fleet.fleet.server_kind import Preparation, Starter
+from tau2_fleet.fleet.settings import ServerSettings
+
+
+@dataclass(frozen=True)
+class External:
+    """Nothing is started here and nothing ended."""
+
+    name = "external"
+    launched = False
+
+    def problems(self, server: ServerSettings, model: str | None) -> Iterator[str]:
+        if not server.endpoints and server.model_config is None:
+            yield "server=external: where? Give 'server.endpoints=[http://HOST:PORT]' or server.model_config=FILE"
+        elif server.endpoints and server.model_config is not None:
+            yield "server.endpoints and server.model_config: give one of the two"
+
+    def agent_pool(self, name: str, server: ServerSettings, model: str | None) -> PoolSpec:
+        urls = [clean_url(url, "server.endpoints") for url in server.endpoints]
+        if server.model_config:
+            if urls:
+                raise UserError("server.endpoints and server.model_config both name servers: give one of them")
+            urls = list(read_model_config(Path(server.model_config), model).urls)
+        if not urls:
+            raise UserError("server=external needs server.endpoints=[http://host:port] or server.model_config=FILE")
+        return PoolSpec(
+            name,
+            self,
+            model,
+            num=len(urls),
+            tool_call_parser=server.tool_call_parser,
+            endpoints=tuple(dict.fromkeys(urls)),
+            api_key=read_key(server.api_key_env, server.api_key_file, "server"),
+            min_ready=min(server.min_ready, len(set(urls))),
+        )
+
+    def gpus_per_replica(self, spec: PoolSpec) -> int:
+        return 0
+
+    def check(self, pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> None:
+        return
+
+    def devices(self, server: ServerSettings) -> list[str] | None:
+        return []
+
+    async def prepare(self, preparation: Preparation) -> Starter:
+        raise RuntimeError("servers elsewhere are not launched")

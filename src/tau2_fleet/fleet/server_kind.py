@@ -1,0 +1,172 @@
+"""What a kind of server is: where the servers of a pool come from, what they need, how they are started.
+
+A kind is a file of `tau2_fleet.fleet.kinds`, or a class anywhere that `server.kind` names; planning, preparing and
+launching ask it and know nothing else of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from tau2_fleet.extensions import Choice, make
+
+if TYPE_CHECKING:
+    from tau2_fleet.fleet.plan import Placement, PoolSpec
+    from tau2_fleet.fleet.settings import ServerSettings
+
+_FOLDER = "tau2_fleet.fleet.kinds"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCommand:
+    """How to start one server."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Beside the allow-listed part of this process's own environment."""
+    needs_hub: bool = False
+    """It gets the hub's token, where there is one."""
+    compiles: bool = False
+    """Its compile caches are kept across runs."""
+    cwd: Path | None = None
+    """null: the runner's."""
+
+
+Starter = Callable[["Placement", int], ServerCommand]
+"""From a replica's place and its port to the command that serves there."""
+RunTool = Callable[[list[str], Path, float | None, bool], Awaitable[tuple[int, str]]]
+"""Runs a program to its end as servers are run: command, log, limit in seconds, whether it gets the hub's token; exit
+status and output. Raises TimeoutError beyond the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What a kind has at hand to get its servers ready to be launched."""
+
+    server: ServerSettings
+    pools: tuple[PoolSpec, ...]
+    """Those of this kind."""
+    devices: Sequence[str] | None
+    """What servers may be given; None: they run on the CPU."""
+    logs: Path
+    tasks_file: Path | None
+    """The tasks of the run, for servers that play them."""
+    run_tool: RunTool
+
+
+class ServerKind(Protocol):
+    """Where the servers of a pool come from.
+
+    Every server must answer `/health`, `/v1/models` and `/v1/chat/completions` as OpenAI's does; one that is launched
+    finds the key to ask for in VLLM_API_KEY.
+    """
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def launched(self) -> bool:
+        """Whether the fleet starts, restarts and ends these servers."""
+        ...
+
+    def problems(self, server: ServerSettings, model: str | None) -> Iterator[str]:
+        """What of `server` and `agent.model` cannot be with servers of this kind; a line or two each."""
+        ...
+
+    def agent_pool(self, name: str, server: ServerSettings, model: str | None) -> PoolSpec:
+        """The agent's pool.
+
+        Raises:
+            UserError: a key is missing or wrong.
+        """
+        ...
+
+    def gpus_per_replica(self, spec: PoolSpec) -> int:
+        """GPUs that one replica takes; 0: none."""
+        ...
+
+    def check(self, pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> None:
+        """Raises UserError when something is missing here, such as a program or a model."""
+        ...
+
+    def devices(self, server: ServerSettings) -> list[str] | None:
+        """Entries for CUDA_VISIBLE_DEVICES that servers may be given; None: they run on the CPU."""
+        ...
+
+    async def prepare(self, preparation: Preparation) -> Starter:
+        """All that is done once before the first launch.
+
+        Raises:
+            UserError: these servers cannot be launched.
+        """
+        ...
+
+
+class LaunchedKind:
+    """The common part of kinds whose servers the fleet starts; a kind of one's own needs `name` and `command`."""
+
+    name = ""
+    launched = True
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def __repr__(self) -> str:
+        """Of kind and options alone: jobs of a sweep share their servers where these are the same."""
+        return f"{type(self).__module__}.{type(self).__qualname__}({sorted(vars(self).items())})"
+
+    def problems(self, server: ServerSettings, model: str | None) -> Iterator[str]:
+        if server.endpoints or server.model_config is not None:
+            told = f"read with server=external only, not {server.kind_name}"
+            yield f"server.endpoints and server.model_config are {told}"
+        if server.min_ready > server.num:
+            yield f"server.min_ready={server.min_ready}: more than server.num={server.num}"
+
+    def agent_pool(self, name: str, server: ServerSettings, model: str | None) -> PoolSpec:
+        from tau2_fleet.fleet.plan import PoolSpec
+
+        return PoolSpec(
+            name=name,
+            kind=self,
+            model=model or name,
+            num=server.num,
+            tensor_parallel_size=server.tensor_parallel_size,
+            tool_call_parser=server.tool_call_parser,
+            chat_template=server.chat_template,
+            extra_args=server.extra_args,
+            min_ready=server.min_ready,
+            may_shrink=True,
+        )
+
+    def gpus_per_replica(self, spec: PoolSpec) -> int:
+        return 0
+
+    def check(self, pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> None:
+        return
+
+    def devices(self, server: ServerSettings) -> list[str] | None:
+        return []
+
+    async def prepare(self, preparation: Preparation) -> Starter:
+        return lambda placement, port: ServerCommand(self.command(placement, preparation.server.host, port))
+
+    def command(self, placement: Placement, host: str, port: int) -> list[str]:
+        """The command line of one server."""
+        raise NotImplementedError(f"{type(self).__name__} says neither `command` nor `prepare`")
+
+
+def server_kind(choice: Choice) -> ServerKind:
+    """The kind that `server.kind` names.
+
+    Raises:
+        UserError: there is none like it, or it cannot be made.
+    """
+    return make(choice, "server.kind", _FOLDER, ServerKind)
