@@ -156,11 +156,18 @@ class LaunchedKind:
         return []
 
     async def prepare(self, preparation: Preparation) -> Starter:
-        return lambda placement, port: ServerCommand(self.command(placement, preparation.server.host, port))
+        def start(placement: Placement, port: int) -> ServerCommand:
+            return ServerCommand(self.command(placement, preparation.server.host, port), self.environment(placement))
+
+        return start
 
     def command(self, placement: Placement, host: str, port: int) -> list[str]:
         """The command line of one server."""
         raise NotImplementedError(f"{type(self).__name__} says neither `command` nor `prepare`")
+
+    def environment(self, placement: Placement) -> dict[str, str]:
+        """What one server needs in its environment beside the allow-listed part of the user's own."""
+        return {"CUDA_VISIBLE_DEVICES": ",".join(placement.devices)} if placement.devices else {}
 
 
 def server_kind(choice: Choice) -> ServerKind:
