@@ -25,6 +25,7 @@ from tau2_fleet.llm.types import CallStats, ChatMessage, ChatRequest, Reply, Usa
 from tau2_fleet.record.line import Record, SimulationKey
 from tau2_fleet.simulation.conversation import Conversation, Rules
 from tau2_fleet.simulation.domain_context import DomainContext, SimulationSettings
+from tau2_fleet.simulation.parties import make_parties
 from tau2_fleet.simulation.roles import Roles
 from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 
@@ -125,8 +126,8 @@ def _step(domain: Domain, rounds: int) -> Row:
         simulation = Simulation(
             context, task, SimulationJob(SimulationKey(domain.name, task.id, 0), 1, 1), lambda *_: None
         )
-        sides, environment = simulation._parties(), domain.environment(task)
-        conversation = Conversation(sides.agent, sides.user, environment, rules, simulation.calls)
+        sides, environment = make_parties(context, task, simulation.sessions), domain.environment(task)
+        conversation = Conversation(sides.agent, sides.user, environment, rules, simulation.sessions.calls)
         with _timed() as seconds:
             _driven(conversation.run([], context.greeting))
         return seconds[0]
@@ -229,7 +230,7 @@ def _prepared(domain: Domain) -> object:
     )
     task = domain.tasks()[0]
     simulation = Simulation(context, task, SimulationJob(SimulationKey(domain.name, task.id, 0), 1, 1), lambda *_: None)
-    return domain.environment(task), simulation._parties()
+    return domain.environment(task), make_parties(context, task, simulation.sessions)
 
 
 def _event(rounds: int) -> Row:

@@ -23,14 +23,14 @@ _JUDGE = "tau2.evaluator.evaluator_nl_assertions"
 _JUDGE_FUNCTION = ("NLAssertionsEvaluator", "evaluate_nl_assertions")
 
 
-def agent_system_prompt(policy: str) -> str:
-    """What the agent is told: its instructions and the domain's policy."""
-    return _text(_AGENT, "SYSTEM_PROMPT").format(
-        agent_instruction=_text(_AGENT, "AGENT_INSTRUCTION"), domain_policy=policy
-    )
+def agent_system_prompt(policy: str, instructions: str | None = None) -> str:
+    """What the agent is told: its instructions (None: the benchmark's) and the domain's policy."""
+    if instructions is None:
+        instructions = _text(_AGENT, "AGENT_INSTRUCTION")
+    return _text(_AGENT, "SYSTEM_PROMPT").format(agent_instruction=instructions, domain_policy=policy)
 
 
-def ground_truth_system_prompt(policy: str, task: Task) -> str:
+def ground_truth_system_prompt(policy: str, task: Task, instructions: str | None = None) -> str:
     """The agent's prompt with the gold actions of the task as steps to take.
 
     Raises:
@@ -40,21 +40,21 @@ def ground_truth_system_prompt(policy: str, task: Task) -> str:
     if not actions:
         raise ValueError(f"task {task.id} has no gold actions")
     return _text(_AGENT, "SYSTEM_PROMPT_GT").format(
-        agent_instruction=_text(_AGENT, "AGENT_GT_INSTRUCTION"),
+        agent_instruction=_text(_AGENT, "AGENT_GT_INSTRUCTION") if instructions is None else instructions,
         domain_policy=policy,
         resolution_steps=_resolution_steps()(_GroundTruth(task)),
     )
 
 
-def solo_system_prompt(policy: str, task: Task) -> str:
+def solo_system_prompt(policy: str, task: Task, instructions: str | None = None) -> str:
     """The prompt of an agent that works alone, from the task's ticket."""
-    names = _solo_names()
-    return _text(_AGENT, "SYSTEM_PROMPT_SOLO").format(
-        agent_instruction=_text(_AGENT, "AGENT_SOLO_INSTRUCTION").format(
+    if instructions is None:
+        names = _solo_names()
+        instructions = _text(_AGENT, "AGENT_SOLO_INSTRUCTION").format(
             stop_function_name=names["STOP_FUNCTION_NAME"], stop_token=names["STOP_TOKEN"]
-        ),
-        domain_policy=policy,
-        ticket=task.ticket,
+        )
+    return _text(_AGENT, "SYSTEM_PROMPT_SOLO").format(
+        agent_instruction=instructions, domain_policy=policy, ticket=task.ticket
     )
 
 
@@ -73,11 +73,11 @@ def solo_stop() -> tuple[str, str]:
     return names["STOP_FUNCTION_NAME"], names["STOP_TOKEN"]
 
 
-def user_system_prompt(scenario: UserScenario | str, with_tools: bool) -> str:
-    """What the simulated user is told: how to behave, and the task's scenario."""
-    return _text(_USER, "SYSTEM_PROMPT").format(
-        global_user_sim_guidelines=user_guidelines(with_tools), instructions=str(scenario)
-    )
+def user_system_prompt(scenario: UserScenario | str, with_tools: bool, guidelines: str | None = None) -> str:
+    """What the simulated user is told: how to behave (None: the benchmark's guidelines), and the task's scenario."""
+    if guidelines is None:
+        guidelines = user_guidelines(with_tools)
+    return _text(_USER, "SYSTEM_PROMPT").format(global_user_sim_guidelines=guidelines, instructions=str(scenario))
 
 
 @cache

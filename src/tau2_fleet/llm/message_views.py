@@ -7,6 +7,7 @@ the conversation with roles flipped and nothing of the agent's tool traffic (spe
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from tau2_fleet.llm.types import ChatMessage, ToolCallText
@@ -66,6 +67,13 @@ def heard_text(message: AssistantMessage | UserMessage) -> ChatMessage:
 def tool_result(message: ToolMessage) -> ChatMessage:
     """A tool's answer as the caller's model sees it."""
     return ChatMessage("tool", message.content, tool_call_id=message.id)
+
+
+def heard(incoming: AssistantMessage | UserMessage | Sequence[ToolMessage]) -> list[ChatMessage]:
+    """What a party's model reads of what came in: the other side's text, or the results of its own tools."""
+    if isinstance(incoming, Sequence):
+        return [tool_result(message) for message in incoming]
+    return [heard_text(incoming)]
 
 
 def agent_view(messages: list[Message]) -> list[ChatMessage]:

@@ -21,13 +21,18 @@ class RoleError(Exception):
 
 @dataclass(slots=True)
 class ModelSession:
-    """One side's private view of the conversation and the model that speaks for it."""
+    """One side's private view of the conversation and the model that speaks for it.
+
+    Scaffolds may set `system`, `tools`, `tool_choice` and `history` as they please; what `system` is at the end
+    stands in the record as the role's prompt.
+    """
 
     role: str
     """Last part of the session id: agent, user, judge, expert-N."""
     model: ChatModel
     session_id: str
-    system: ChatMessage
+    system: ChatMessage | None
+    """What every request begins with; None: nothing."""
     tools: ToolSet | None
     seed: int | None
     calls: CallLog
@@ -37,8 +42,8 @@ class ModelSession:
     _told: int = 0
     """Messages of the prompt that the log has, at level DEBUG."""
 
-    async def ask(self, history: Sequence[ChatMessage] | None = None) -> Reply:
-        """The model's answer to the history (its own when none is given).
+    async def ask(self, history: Sequence[ChatMessage] | None = None, *, with_tools: bool = True) -> Reply:
+        """The model's answer to the history (its own when none is given); it is not added to it.
 
         An empty reply is noted as such and asked for again with the next seed, twice at most; nothing is invented
         in its place.
@@ -47,15 +52,18 @@ class ModelSession:
             RoleError: every reply was empty.
             ModelError: the model could not be asked.
         """
-        messages = [self.system, *(self.history if history is None else history)]
+        messages = [*(self.history if history is None else history)]
+        if self.system is not None:
+            messages.insert(0, self.system)
+        tools = self.tools if with_tools else None
         if log.isEnabledFor(logging.DEBUG):
             self._tell_prompt(messages)
         for attempt in range(EMPTY_REPLY_ATTEMPTS):
             request = ChatRequest(
                 messages=messages,
                 session=self.session_id,
-                tools=self.tools,
-                tool_choice=self.tool_choice,
+                tools=tools,
+                tool_choice=None if tools is None else self.tool_choice,
                 seed=None if self.seed is None else self.seed + attempt,
                 deadline=self.deadline,
             )
@@ -65,7 +73,7 @@ class ModelSession:
                 if error.stats is not None:
                     self.calls.add(self.role, error.stats)
                 raise
-            markup = None if self.tools is None else find_markup(reply.text)
+            markup = None if tools is None else find_markup(reply.text)
             self.calls.add(self.role, reply.stats, reply, markup, request.seed)
             log.debug("reply of %s: %r %s", self.role, reply.text, reply.tool_calls or "")
             if not reply.empty:

@@ -1,6 +1,6 @@
 """One conversation between agent, user and environment, step by step, by the benchmark's rules.
 
-`simulate.py` builds the parties and calls `Conversation.run`; what the rules are is in spec 5.
+`simulate.py` builds the parties and calls `Conversation.run`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from tau2_fleet.benchmark.package import AssistantMessage, UserMessage
 from tau2_fleet.evaluation.termination import TerminationReason
 from tau2_fleet.llm.call_log import CallLog
 from tau2_fleet.llm.session import RoleError
+from tau2_fleet.simulation.party import AGENT, USER, PartyError, next_turn
 from tau2_fleet.telemetry.events import StepComplete, ToolCallDone, emit
 
 if TYPE_CHECKING:
-    from tau2.data_model.message import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
+    from tau2_fleet.agents.agent import Agent
+    from tau2_fleet.benchmark.package import Message, ToolCall, ToolMessage
+    from tau2_fleet.users.user import User
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +34,6 @@ class Role(StrEnum):
     AGENT = "agent"
     USER = "user"
     ENV = "env"
-
-
-class AgentSide(Protocol):
-    async def next_message(self, incoming: Sequence[UserMessage | ToolMessage]) -> AssistantMessage: ...
-
-
-class UserSide(Protocol):
-    async def next_message(self, incoming: Sequence[AssistantMessage | ToolMessage]) -> UserMessage: ...
 
 
 class EnvironmentSide(Protocol):
@@ -57,6 +53,8 @@ class Rules:
     """Any of these in a user's text ends the conversation."""
     solo_stop: str = ""
     """This in a solo agent's text ends it as it should; any other text is an error."""
+    solo_tool: str = "done"
+    """A call of this stands for such a text."""
 
 
 class Conversation:
@@ -64,8 +62,8 @@ class Conversation:
 
     def __init__(
         self,
-        agent: AgentSide,
-        user: UserSide | None,
+        agent: Agent,
+        user: User | None,
         environment: EnvironmentSide,
         rules: Rules,
         calls: CallLog,
@@ -80,6 +78,8 @@ class Conversation:
         self.steps = 0
         self.errors = 0
         self.ending: TerminationReason | None = None
+        self.problem: str | None = None
+        """What went wrong in a party's own code, where that ended the conversation."""
         self.sender = Role.AGENT
         self.receiver = Role.USER
         self.pending: Sequence[Message] = ()
@@ -102,20 +102,19 @@ class Conversation:
                 await self._step()
                 if self.receiver is not Role.ENV:
                     self._apply_limits()
-        except RoleError:
+        except RoleError as error:
             self.ending = self._error_of(self.receiver)
+            self.problem = str(error) if isinstance(error, PartyError) else None
         return self.ending
 
     async def _open(self, history: Sequence[Message], greeting: str) -> None:
-        from tau2.data_model.message import AssistantMessage
-
         if history:
             self._continue(history)
         elif not self.solo:
             self._send(AssistantMessage(role="assistant", content=greeting, cost=0.0))
         else:
             self.sender, self.receiver = Role.ENV, Role.AGENT
-            self._send(await self.agent.next_message(()))
+            await self._let_agent_speak([])
         self._check_communication()
         self.environment.sync()
 
@@ -149,9 +148,7 @@ class Conversation:
         if self.sender is Role.USER and any(token in text for token in self.rules.stop_tokens):
             self.ending = TerminationReason.user_stop
         elif self.sender is Role.AGENT and self.solo:
-            self.ending = (
-                TerminationReason.agent_stop if self.rules.solo_stop in text else TerminationReason.agent_error
-            )
+            self.ending = TerminationReason.agent_stop if self.rules.solo_stop in text else AGENT.error
 
     async def _step(self) -> None:
         """Deliver the pending message; what comes back is pending next."""
@@ -161,14 +158,32 @@ class Conversation:
         if receiver is Role.ENV:
             await self._run_tools()
         elif receiver is Role.USER and self.user is not None:
-            self._send(await self.user.next_message(self.pending))
+            self._send(await next_turn(self.user, self._incoming(), USER))
         else:
-            self._send(await self.agent.next_message(self.pending))
+            await self._let_agent_speak(self._incoming())
         self._check_communication()
         self.steps += 1
         self.environment.sync()
         duration_ms = (time.perf_counter() - begun) * 1000
         emit(StepComplete(total_duration_ms=duration_ms, from_role=sender, to_role=receiver, step=self.steps - 1))
+
+    def _incoming(self) -> Any:
+        """What is pending, as the parties take it: a message, or a list of tool results."""
+        return list(self.pending) if self.sender is Role.ENV else self.pending[0]
+
+    async def _let_agent_speak(self, incoming: Any) -> None:
+        turn = await next_turn(self.agent, incoming, AGENT)
+        self._send(self._as_stop(turn) if self.solo else turn)
+
+    def _as_stop(self, turn: AssistantMessage) -> AssistantMessage:
+        """A solo agent's last message, where it calls the tool that ends its work; calls beside that are dropped."""
+        calls = turn.tool_calls or []
+        if all(call.name != self.rules.solo_tool for call in calls):
+            return turn
+        about = dict(turn.raw_data or {})
+        beside = [call.name for call in calls if call.name != self.rules.solo_tool]
+        about["dropped_calls"] = [*about.get("dropped_calls", []), *beside]
+        return turn.model_copy(update={"content": self.rules.solo_stop, "tool_calls": None, "raw_data": about})
 
     async def _run_tools(self) -> None:
         results = []
@@ -208,4 +223,4 @@ class Conversation:
 
     @staticmethod
     def _error_of(role: Role) -> TerminationReason:
-        return TerminationReason.user_error if role is Role.USER else TerminationReason.agent_error
+        return (USER if role is Role.USER else AGENT).error

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from tau2_fleet.agents.expert_handoff import ExpertCard, call_expert_schema
 from tau2_fleet.agents.policy_edit import edit_policy
 from tau2_fleet.benchmark import prompts
+from tau2_fleet.benchmark.package import AssistantMessage, Message
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.types import ChatMessage, ChatModel, ToolSet
 from tau2_fleet.simulation.conversation import Rules
 from tau2_fleet.simulation.roles import Roles
+from tau2_fleet.simulation.scaffolds import Scaffolds
 from tau2_fleet.simulation.settings import AgentMode
 
 if TYPE_CHECKING:
@@ -38,6 +40,11 @@ class SimulationSettings:
     clients: Roles[ChatModel]
     rules: Rules = field(default_factory=Rules)
     mode: AgentMode = AgentMode.llm
+    scaffolds: Scaffolds = field(default_factory=Scaffolds)
+    agent_instructions: str | None = None
+    """In place of the benchmark's instructions to the agent."""
+    user_guidelines: str | None = None
+    """In place of the benchmark's guidelines for the simulated user."""
     expert_cards: Sequence[ExpertCard] = ()
     hide_transfer_tool: bool = False
     policy_edit: str = "off"
@@ -66,6 +73,10 @@ class DomainContext:
         self.policy: str = (domain.solo_policy if self.solo else None) or domain.policy
         self.agent_policy = edit_policy(self.policy, settings.policy_edit if settings.clients.experts else "off")
         self.greeting = prompts.greeting()
+        self.opening: Sequence[Message] = [AssistantMessage(role="assistant", content=self.greeting, cost=0.0)]
+        """The conversation before the user's first turn, where the task brings none."""
+        self.opening_view = [ChatMessage("assistant", self.greeting)]
+        """The same as the agent's model reads it."""
         self._shared: dict[str, ChatMessage] = {}
 
     def _offered(self, own_tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -78,24 +89,25 @@ class DomainContext:
 
     def agent_prompt(self, task: Task) -> ChatMessage:
         """The agent's system message, with the policy as edited for runs with experts."""
-        return self._system(self._agent_text(task, self.agent_policy, self.settings.format_instruction))
+        text = self._agent_text(task, self.agent_policy, self.settings.agent_instructions)
+        return self._system(f"{text}\n\n{FORMAT_INSTRUCTION}" if self.settings.format_instruction else text)
 
     def expert_prompt(self, task: Task) -> ChatMessage:
-        """An expert's system message: the same with the unedited policy."""
-        return self._system(self._agent_text(task, self.policy, format_instruction=False))
+        """An expert's system message: the benchmark's own, with the unedited policy."""
+        return self._system(self._agent_text(task, self.policy))
 
     def user_prompt(self, task: Task) -> ChatMessage:
         """The user simulator's system message."""
-        return ChatMessage("system", prompts.user_system_prompt(task.user_scenario, self.user_tools is not None))
+        with_tools = self.user_tools is not None
+        text = prompts.user_system_prompt(task.user_scenario, with_tools, self.settings.user_guidelines)
+        return ChatMessage("system", text)
 
-    def _agent_text(self, task: Task, policy: str, format_instruction: bool) -> str:
+    def _agent_text(self, task: Task, policy: str, instructions: str | None = None) -> str:
         if self.settings.mode is AgentMode.ground_truth:
-            text = prompts.ground_truth_system_prompt(policy, task)
-        elif self.solo:
-            text = prompts.solo_system_prompt(policy, task)
-        else:
-            text = prompts.agent_system_prompt(policy)
-        return f"{text}\n\n{FORMAT_INSTRUCTION}" if format_instruction else text
+            return prompts.ground_truth_system_prompt(policy, task, instructions)
+        if self.solo:
+            return prompts.solo_system_prompt(policy, task, instructions)
+        return prompts.agent_system_prompt(policy, instructions)
 
     def _system(self, text: str) -> ChatMessage:
         """One object per text, so that a prompt shared by all tasks is encoded once."""

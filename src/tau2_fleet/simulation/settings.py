@@ -11,6 +11,10 @@ from typing import Any, Optional
 
 from tau2_fleet.llm.settings import ModelSettings, PriceSettings
 
+AGENT_SCAFFOLD = "tau2_fleet.agents.tool_calling.ToolCallingAgent"
+USER_SCAFFOLD = "tau2_fleet.users.simulated_user.SimulatedUser"
+"""Import paths of the code that plays agent and user where nothing else is said."""
+
 
 class AgentMode(StrEnum):
     """How the agent takes part in a conversation."""
