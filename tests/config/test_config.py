@@ -23,13 +23,15 @@ from tau2_fleet.config import (
     load,
     model_settings,
     result_digest,
+    table,
     task_ids_of,
 )
 from tau2_fleet.config.command_line import read_dotenv
-from tau2_fleet.config.names import CONF_DIR, choices, groups, key_types
+from tau2_fleet.config.sources import SHIPPED
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.prices import PriceTable
 from tau2_fleet.llm.settings import PriceSettings, Provider
+from tau2_fleet.paths import CONF_DIR
 from tau2_fleet.run.directory import quoted
 from tau2_fleet.telemetry.levels import LogLevel
 from tau2_fleet.telemetry.secrets import protect_environment
@@ -70,7 +72,7 @@ def all_choices() -> Iterator[tuple[str, ...]]:
         "judge=vllm": "judge.model=org/judge",
     }
     for together in (["domain", "agent", "server", "user_llm", "judge", "experts", "wandb"], ["llm"], ["experiment"]):
-        columns = [choices(group) for group in together]
+        columns = [SHIPPED.choices(group) for group in together]
         for row in zip_longest(*columns):
             keys = ["llm@user_llm" if group == "llm" else group for group in together]
             chosen = [f"{key}={choice}" for key, choice in zip(keys, row, strict=True) if choice is not None]
@@ -88,7 +90,7 @@ def test_every_choice_of_every_group_is_a_valid_run(overrides: tuple[str, ...]) 
 
 def test_every_group_is_tried() -> None:
     tried = {one.partition("=")[0] for overrides in all_choices() for one in overrides if "." not in one}
-    assert {group for group in groups() if group != "llm"} | {"llm@user_llm"} == {
+    assert {group for group in SHIPPED.groups() if group != "llm"} | {"llm@user_llm"} == {
         one for one in tried if "=" not in one
     }
 
@@ -308,12 +310,12 @@ def test_a_dotenv_fills_in_what_the_environment_lacks(tmp_path: Path, monkeypatc
 
 def test_the_help_names_every_key_and_every_choice() -> None:
     text = help.text()
-    for key in key_types():
+    for key in table.key_names():
         last = key.rpartition(".")[2]
         assert re.search(rf"(^|[\s.]){re.escape(last)}\b", text, re.M), key
-    for group in groups():
+    for group in SHIPPED.groups():
         assert re.search(rf"^  {group} ", text, re.M)
-        assert all(choice in text for choice in choices(group))
+        assert all(choice in text for choice in SHIPPED.choices(group))
     assert "gpt-5*" in text
     assert max(len(line) for line in text.splitlines()) <= 120
 

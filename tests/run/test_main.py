@@ -97,13 +97,18 @@ def run_dirs(folder: Path, kind: str = "outputs") -> list[Path]:
     return sorted(folder.glob(f"{kind}/*/*"))
 
 
-def test_the_help_answers_in_less_than_a_second_of_cpu_without_hydra(tmp_path: Path) -> None:
+def test_the_help_answers_in_a_tenth_of_a_second_of_cpu_without_hydra(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     status, out, _ = command(tmp_path, "--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert status == 0
     assert "experiment=smoke" in out
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent < 0.3  # 0.1 on an idle machine
+    loaded = (
+        "import sys; from tau2_fleet.cli import run; run(['--help']); print({*sys.modules} & {'hydra', 'omegaconf'})"
+    )
+    assert finish(start([], tmp_path, loaded))[1].splitlines()[-1] == "set()"
 
 
 def test_a_start_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -267,7 +272,7 @@ def test_a_sweep_is_resumed_as_a_whole_and_may_grow(tmp_path: Path) -> None:
 def test_ctrl_c_before_anything_has_begun_is_130_without_a_traceback(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from tau2_fleet import cli; from tau2_fleet.config import help;"
-        "help.text = lambda: os.kill(os.getpid(), signal.SIGINT); sys.exit(cli.run())"
+        "help.text = lambda _: os.kill(os.getpid(), signal.SIGINT); sys.exit(cli.run())"
     )
     process = start(["--help"], tmp_path, code)
     status, _, err = finish(process)

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tau2_fleet.config import table
 from tau2_fleet.config.compose import compose
-from tau2_fleet.config.schema import Config, flat
+from tau2_fleet.config.schema import Config, DomainSettings, flat
 from tau2_fleet.config.tasks import task_ids_of
 from tau2_fleet.config.validation import read
+from tau2_fleet.key import Resume
 
 Difference = tuple[Any, Any]
 """The first configuration's value of a key and the second's."""
 
 REFERENCES = ("official", "leaderboard")
 """The experiments that a run is compared with; the first is preferred where both are as near."""
-
-_RESULT_PARTS = ("agent", "user_llm", "judge", "experts", "max_steps", "max_errors", "validate_communication", "seed")
-_WITHOUT_EFFECT = re.compile(
-    r"(^agent|^user_llm|^judge|\.llm)\.(price(\..*)?|api_key_env|max_tokens_key|lifetime(\..*)?|pool(\.(?!model$).*)?)$|\.fallback(\..*)?$"
-)
-_MORE_TASKS = ("num_trials", "num_tasks", "task_ids")
 
 
 def result_keys(config: Config) -> dict[str, Any]:
@@ -33,10 +29,7 @@ def result_keys(config: Config) -> dict[str, Any]:
     Of `server` only whether it is simulated. Experts' fallbacks do not count: once the choice is made it is in `llm`.
     """
     keys = {
-        key: value
-        for part in _RESULT_PARTS
-        for key, value in flat(getattr(config, part), f"{part}.").items()
-        if not _WITHOUT_EFFECT.search(key)
+        key: value for key, value in flat(config).items() if _is(key, Resume.fixed) and not key.startswith("domain.")
     }
     for slot in ("experts.expert_1", "experts.expert_2", "experts.expert_3"):
         keys[slot] = keys.pop(f"{slot}.llm.model", None)
@@ -48,12 +41,25 @@ def result_keys(config: Config) -> dict[str, Any]:
     return keys
 
 
+def _is(key: str, resume: Resume) -> bool:
+    """Whether it is a key that holds a value, and of this class."""
+    entry = table.find(key)
+    return entry is not None and entry.members is None and entry.resume is resume
+
+
+def _is_younger_default(key: str, value: Any) -> bool:
+    """Whether a run from before this key was known meant the same."""
+    entry = table.find(key)
+    return entry is not None and entry.key.added and value == entry.default
+
+
 def result_digest(config: Config) -> str:
     """SHA-256 (hex) of the keys on which outcomes depend: equal where one run may go on with the other's results.
 
     Domains, tasks and trials can be added to a run and are not part of it.
     """
-    text = json.dumps(result_keys(config), sort_keys=True, ensure_ascii=False, default=str)
+    keys = {key: value for key, value in result_keys(config).items() if not _is_younger_default(key, value)}
+    text = json.dumps(keys, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -72,8 +78,9 @@ def differing_keys(saved: Config, new: Config) -> dict[str, Difference]:
         if after is None:
             differences["domain"] = (list(saved.domain), list(new.domain))
             continue
-        if before.data_dir != after.data_dir:
-            differences[f"domain.{name}.data_dir"] = (before.data_dir, after.data_dir)
+        prefix = f"domain.{name}."
+        changed = _differences(flat(before, prefix), flat(after, prefix))
+        differences |= {key: values for key, values in changed.items() if _is(key, Resume.fixed)}
         # Sets of one domain share its tasks; a file may give the same id to another task.
         from_file = before.tasks.endswith(".json") or after.tasks.endswith(".json")
         if before.tasks != after.tasks and (from_file or not _chosen_ids(saved, name) <= _chosen_ids(new, name)):
@@ -117,10 +124,11 @@ def _reference(name: str) -> Config:
 
 
 def _compared(config: Config) -> dict[str, Any]:
-    keys = result_keys(config) | {key: getattr(config, key) for key in _MORE_TASKS}
+    keys = result_keys(config)
+    keys |= {key: value for key, value in flat(config).items() if "." not in key and _is(key, Resume.may_grow)}
     keys["domain"] = sorted(config.domain)
-    keys |= {f"domain.{name}.tasks": domain.tasks for name, domain in config.domain.items()}
-    keys |= {f"domain.{name}.data_dir": domain.data_dir for name, domain in config.domain.items()}
+    for last in (field.name for field in dataclasses.fields(DomainSettings)):
+        keys |= {f"domain.{name}.{last}": getattr(domain, last) for name, domain in config.domain.items()}
     del keys["agent.model"]
     return keys
 

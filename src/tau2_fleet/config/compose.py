@@ -1,23 +1,24 @@
-"""Composes a configuration outside a run (for tools and references) and says in a line what is wrong with one."""
+"""Composes a configuration outside a run (for tools and references) and says in a line what is wrong with one.
+
+Hydra is imported where it is used: `--help` imports this room, and answers without it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from tau2_fleet.config.names import choices, did_you_mean, groups, nearest, nearest_keys, optional_parts, wanted
+from tau2_fleet.config import table
+from tau2_fleet.config.names import did_you_mean, nearest, nearest_keys
 from tau2_fleet.config.schema import register
+from tau2_fleet.config.sources import Sources, as_overrides, sources
 from tau2_fleet.errors import UserError
 from tau2_fleet.paths import CONF_DIR
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 NO_TASKS = "Other domains of the original scripts (bank, movie, ...) have no tasks."
 
@@ -26,16 +27,21 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     """The composed configuration, not yet validated; also inside a running Hydra job.
 
     Args:
+        overrides: the arguments; of flags only those that add folders of configuration files.
         with_hydra: Hydra's own part too, as `hydra`.
 
     Raises:
         UserError: it cannot be composed.
     """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
     register()
     try:
         inside_a_job = GlobalHydra.instance().is_initialized()
         with nullcontext() if inside_a_job else initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            return hydra_compose("config", list(overrides), return_hydra_config=with_hydra)
+            return hydra_compose("config", as_overrides(overrides), return_hydra_config=with_hydra)
     except Exception as error:
         raise UserError(explain(error, overrides)) from error
 
@@ -47,30 +53,35 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     them where it does not check. They carry no more than their text, so it is their texts that are read here;
     `overrides` are the arguments, for those that do not say which of them they mean.
     """
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    there = sources(overrides)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _unknown_choice(error.missing_cfg_file)
+        return _unknown_choice(error.missing_cfg_file, there)
     text, cause = str(error), error.__cause__
     if not isinstance(error, HydraException | OmegaConfBaseException | YAMLError | OSError):
-        return _null_where_none_can_be(text, overrides)
+        return _null_where_none_can_be(text, overrides, there)
     if file := re.match(r"In '(.*)': \w+ raised while composing config:\n", text):
         where, detail = f"conf/{file[1]}.yaml: ", text[file.end() :]
     else:
         where, detail = "", str(cause) if isinstance(cause, OmegaConfBaseException) else text
     if found := re.search(r"^ +full_key: (.+)$", detail, re.M):
-        return where + _wrong_key(detail.splitlines()[0], re.sub(r"\[\d+\]", "", found[1]), text)
+        return where + _wrong_key(detail.splitlines()[0], re.sub(r"\[\d+\]", "", found[1]), text, there)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, YAMLError):
         return " ".join(text.split())
     if match := re.match(r"In '(.*)': Could not override '(.*)'\. No match in the defaults list", text):
-        return f"conf/{match[1]}.yaml: there is no group {match[2]}.{did_you_mean(nearest(match[2], groups()))}"
+        return f"conf/{match[1]}.yaml: there is no group {match[2]}.{did_you_mean(nearest(match[2], there.groups()))}"
     if match := re.match(r"Ambiguous value for argument '(.*)'", text):
         key, _, value = match[1].partition("=")
         return f"{match[1]}: several values are a sweep, with --multirun, or one list: '{key}=[{value}]'"
     if match := re.match(r"Error parsing override '(.*)'", text):
         return _not_understood(match[1], text)
     if match := re.match(r"Could not override '(.*?)'", text):
-        return _unknown_key(match[1])
+        return _unknown_key(match[1], there)
     if match := re.match(r"(?:no viable alternative|mismatched|extraneous|token recognition).*", text):
         snippets = re.findall(r"'([^']+)'", match[0])
         meant = [override for override in overrides if any(snippet in override for snippet in snippets)]
@@ -79,21 +90,21 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     return ": ".join(lines[:2]) or type(error).__name__
 
 
-def _unknown_choice(config: str) -> str:
+def _unknown_choice(config: str, sources: Sources) -> str:
     group, _, choice = config.rpartition("/")
-    there = choices(group)
+    there = sources.choices(group)
     if not there:
-        return f"{config}: there is no such file in conf/.{did_you_mean(nearest_keys(group or config))}"
+        return f"{config}: there is no such file in conf/.{did_you_mean(nearest_keys(group or config, sources))}"
     line = f"{group}={choice}: there is no such choice.{did_you_mean(nearest(choice, there))}"
     more = {"user_llm": " Any model: user_llm.model=NAME.", "domain": f" {NO_TASKS}"}.get(group, "")
     return f"{line}\nChoices of {group}: {', '.join(there)}.{more}"
 
 
-def _wrong_key(reason: str, key: str, text: str) -> str:
+def _wrong_key(reason: str, key: str, text: str, sources: Sources) -> str:
     """OmegaConf's reason for refusing a key, in the words of this configuration; `text` is Hydra's around it."""
     if "not in struct" in reason or re.match(r"Key '.*' not in ", reason):
         named = re.match(r"Could not override '(.*?)'", text)
-        return _unknown_key(named[1] if named and not key.startswith(f"{named[1]}.") else key)
+        return _unknown_key(named[1] if named and not key.startswith(f"{named[1]}.") else key, sources)
     if "interpolat" in reason.lower():
         return f"{key}: {reason}"
     override = re.match(r"Error merging override (.*)", text)
@@ -101,22 +112,23 @@ def _wrong_key(reason: str, key: str, text: str) -> str:
     what = override[1] if override else f"{key}={stated[1]}" if stated else key
     if "does not support deletion" in reason:
         return f"{what}: a key cannot be taken away; set it, to null where it can be without a value"
-    kind = wanted(key)
+    entry = table.find(key)
     if re.match(r"\+?domain\.", what):
         name, _, tasks = what.lstrip("+").removeprefix("domain.").partition("=")
         name = name.partition(".")[0]
         return f"{what}: domains are selected with domain=[...], their tasks with domain.{name}.tasks={tasks or '...'}"
-    if kind is None:
+    if entry is None or entry.members is not None:
         return f"{what}: {reason}"
+    kind = entry.wanted()
     value = what.partition("=")[2]
     members = kind.removeprefix("one of ").removesuffix(" or null").split(", ") if "one of" in kind else []
     return f"{what}: {key} takes {kind}.{did_you_mean(nearest(value, members))}"
 
 
-def _unknown_key(key: str) -> str:
+def _unknown_key(key: str, sources: Sources) -> str:
     parts = key.split(".")
     if parts[0] == "domain" and len(parts) > 1:
-        there = choices("domain")
+        there = sources.choices("domain")
         if parts[1] in there:
             return (
                 f"{key}: the domain {parts[1]} is not selected. "
@@ -125,18 +137,18 @@ def _unknown_key(key: str) -> str:
         return f"{key}: there is no domain {parts[1]}.{did_you_mean(nearest(parts[1], there))} {NO_TASKS}"
     if "extra_body" in parts:
         return f"{key}: what goes into extra_body is added with a plus: +{key}=..."
-    return f"{key}: there is no such key.{did_you_mean(nearest_keys(key))} All keys: --help"
+    return f"{key}: there is no such key.{did_you_mean(nearest_keys(key, sources))} All keys: --help"
 
 
-def _null_where_none_can_be(text: str, overrides: Sequence[str]) -> str:
+def _null_where_none_can_be(text: str, overrides: Sequence[str], sources: Sources) -> str:
     """Hydra's asserts that a group is not null, and that the parent of a key is not."""
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if value == "null" and choices(key):
-            return f"{override}: choose one of {', '.join(choices(key))}"
+        if value == "null" and (there := sources.choices(key)):
+            return f"{override}: choose one of {', '.join(there)}"
     for override in overrides if "None" in text else ():
         key = override.lstrip("+~").partition("=")[0]
-        for part in optional_parts():
+        for part in table.optional_groups():
             if f"{key}.".startswith(f"{part}."):
                 ways = f"choose another {key.partition('.')[0]}=..., or set it in a file of conf/experiment/"
                 return f"{override}: {part} is null here, and what it has cannot be set; {ways}"

@@ -1,76 +1,123 @@
-"""The type of every key of `conf/`; Hydra checks what it composes against `Config`, everybody else reads one."""
+"""The keys of `conf/`, each with type, default, range and meaning; Hydra checks what it composes against `Config`.
+
+Everybody else reads one. Importing this costs milliseconds, for `--help`: Hydra is imported where it is told.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
+from enum import Enum, StrEnum
 from typing import Any, Optional
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
-
 from tau2_fleet.fleet.settings import ServerSettings
+from tau2_fleet.key import COUNT, FROM_ZERO, POSITIVE, Range, Resume, key
 from tau2_fleet.llm.settings import ModelSettings, PriceSettings
 from tau2_fleet.simulation.settings import AgentSettings, ExpertsSettings, JudgeSettings
 from tau2_fleet.telemetry.levels import LogLevel
 from tau2_fleet.telemetry.settings import WandbSettings
 
 
+class Section(StrEnum):
+    """The headings of `--help`, in their order."""
+
+    run = "What is run"
+    agent = "The agent"
+    models = "The other models"
+    servers = "The servers"
+    output = "Limits and output"
+
+
 @dataclass
 class DomainSettings:
     """Which tasks of a domain are run, and on which data."""
 
-    tasks: str = "base"
-    """A task set's name, or the path of a JSON file of tasks."""
-    data_dir: Optional[str] = None
-    """Other data of the benchmark's form (default: TAU2_DATA_DIR); null: the installed package's."""
+    tasks: str = key(
+        "base", help="a task set (base, train, test, ...) or a JSON file of tasks", path=True, resume=Resume.may_grow
+    )
+    data_dir: Optional[str] = key(
+        None,
+        help="other data of the benchmark's form",
+        path=True,
+        shown="TAU2_DATA_DIR, else the installed package's",
+    )
 
 
 @dataclass
 class LimitsSettings:
     """When to stop waiting, spending, or running."""
 
-    call_timeout_s: Optional[float] = 600.0
-    """One model call, its retries included; null: no such limit."""
-    simulation_timeout_s: Optional[float] = 3600.0
-    run_timeout_s: Optional[float] = None
-    max_cost_usd: Optional[float] = None
-    """No new simulation starts once the run has cost this much."""
-    grace_s: float = 30.0
-    """How long simulations in flight may go on after the first Ctrl-C."""
+    call_timeout_s: Optional[float] = key(600.0, help="one model call, its retries included", range=POSITIVE)
+    simulation_timeout_s: Optional[float] = key(3600.0, help="one simulation", range=POSITIVE)
+    run_timeout_s: Optional[float] = key(None, help="the run", range=POSITIVE)
+    max_cost_usd: Optional[float] = key(
+        None, help="no new simulation starts once the run has cost this much", range=POSITIVE
+    )
+    grace_s: float = key(30.0, help="for simulations in flight after the first Ctrl-C", range=FROM_ZERO)
 
 
 @dataclass
 class Config:
     """One run, said in full."""
 
-    agent: AgentSettings = field(default_factory=AgentSettings)
-    domain: dict[str, DomainSettings] = field(default_factory=dict)
-    """The selected domains, in the order of their selection."""
-    server: ServerSettings = field(default_factory=ServerSettings)
-    user_llm: ModelSettings = field(default_factory=ModelSettings)
-    judge: JudgeSettings = field(default_factory=JudgeSettings)
-    experts: ExpertsSettings = field(default_factory=ExpertsSettings)
-    limits: LimitsSettings = field(default_factory=LimitsSettings)
-    wandb: WandbSettings = field(default_factory=WandbSettings)
-    max_steps: int = 200
-    max_errors: int = 10
-    validate_communication: bool = False
-    num_trials: int = 1
-    num_tasks: Optional[int] = None
-    """The first so many tasks of each domain; null: all."""
-    task_ids: Optional[list[str]] = None
-    """`5`, or `retail/5` with several domains; null: all."""
-    max_concurrency: int = 10
-    """Simulations in flight over all domains."""
-    seed: int = 300
-    log_level: LogLevel = LogLevel.INFO
-    resume: Optional[str] = None
-    """The run directory to go on with; `src.main` acts on it before Hydra composes."""
-    resume_force: bool = False
-    experiment_name: Optional[str] = None
-    """Set by the files of `conf/experiment/`: which of them this run started from."""
+    agent: AgentSettings = key(factory=AgentSettings, help="the model under test", section=Section.agent)
+    domain: dict[str, DomainSettings] = key(
+        factory=dict,
+        help="which domains, in this order: retail, 'domain=[retail,airline]'",
+        section=Section.run,
+        resume=Resume.may_grow,
+    )
+    server: ServerSettings = key(
+        factory=ServerSettings, help="the agent's servers", section=Section.servers, resume=Resume.may_differ
+    )
+    user_llm: ModelSettings = key(factory=ModelSettings, help="who plays the customer", section=Section.models)
+    judge: JudgeSettings = key(
+        factory=JudgeSettings, help="who grades natural-language assertions", section=Section.models
+    )
+    experts: ExpertsSettings = key(
+        factory=ExpertsSettings, help="to whom the agent can hand a turn", section=Section.models
+    )
+    limits: LimitsSettings = key(
+        factory=LimitsSettings,
+        help="when to stop waiting, spending, running; seconds and USD, null: never",
+        section=Section.output,
+        resume=Resume.may_differ,
+    )
+    wandb: WandbSettings = key(
+        factory=WandbSettings, help="the W&B run", section=Section.output, resume=Resume.may_differ, packed=True
+    )
+    max_steps: int = key(200, help="a conversation's limit of steps", range=COUNT)
+    max_errors: int = key(10, help="a conversation's limit of failed tool calls", range=COUNT)
+    validate_communication: bool = key(False, help="end a conversation at a message with both text and tool calls")
+    num_trials: int = key(1, help="repetitions of each task", range=Range(1, 10_000), resume=Resume.may_grow)
+    num_tasks: Optional[int] = key(
+        None, help="the first so many tasks of each domain; null: all", range=COUNT, resume=Resume.may_grow
+    )
+    task_ids: Optional[list[str]] = key(
+        None,
+        help="these only: '[5,7]', or '[retail/5,airline/7]' with several domains; null: all",
+        resume=Resume.may_grow,
+    )
+    max_concurrency: int = key(
+        10, help="simulations in flight over all domains", range=Range(1, 100_000), resume=Resume.may_differ
+    )
+    seed: int = key(300, help="from which the trials' seeds are drawn", range=FROM_ZERO)
+    log_level: LogLevel = key(
+        LogLevel.INFO,
+        help="DEBUG, PROFILE, USER_JUDGE, INFO, WARNING, ERROR or CRITICAL",
+        section=Section.output,
+        resume=Resume.may_differ,
+    )
+    resume: Optional[str] = key(
+        None,
+        help="go on in the directory of that run or sweep",
+        path=True,
+        resume=Resume.may_differ,
+    )
+    resume_force: bool = key(False, help="go on even if keys that change results differ", resume=Resume.may_differ)
+    experiment_name: Optional[str] = key(
+        None, help="set by the files of experiment/: which of them this run started from", resume=Resume.may_differ
+    )
 
 
 SCHEMA_NAME = "schema"
@@ -94,6 +141,8 @@ def schema() -> Config:
     Hydra cannot set a key of a group that is null, which would put them out of reach of the command line; `read`
     takes them away again where they stay unset.
     """
+    from omegaconf import MISSING
+
     config = Config()
     for model in (config.agent, config.user_llm, config.judge):
         model.price = PriceSettings(input=MISSING, output=MISSING)
@@ -102,4 +151,6 @@ def schema() -> Config:
 
 def register() -> None:
     """Make the schema known to Hydra; doing it again changes nothing."""
+    from hydra.core.config_store import ConfigStore
+
     ConfigStore.instance().store(name=SCHEMA_NAME, node=schema(), provider="tau2_fleet.config")

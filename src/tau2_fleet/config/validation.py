@@ -3,51 +3,58 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from tau2_fleet.config import table
 from tau2_fleet.config.compose import NO_TASKS, explain
-from tau2_fleet.config.names import choices, did_you_mean, key_types, nearest, nearest_keys
-from tau2_fleet.config.ranges import out_of_range
+from tau2_fleet.config.names import did_you_mean, nearest, nearest_keys
 from tau2_fleet.config.roles import AGENT_POOL, model_settings
 from tau2_fleet.config.schema import Config, flat
+from tau2_fleet.config.sources import SHIPPED, Sources
 from tau2_fleet.config.tasks import split_task_id
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.routing_policy import routing_policy
-from tau2_fleet.fleet.server_kind import server_kind
 from tau2_fleet.fleet.settings import SimulatedSettings
+from tau2_fleet.key import key_of
 from tau2_fleet.llm.settings import ModelSettings, Provider
-from tau2_fleet.simserver.latency import load_profile
-from tau2_fleet.simserver.options import contradictions
 from tau2_fleet.simulation.settings import AgentMode
 from tau2_fleet.telemetry.secrets import redact
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 NO_SOLO = frozenset({"retail", "airline"})
 """Domains whose tasks carry no ticket to work from."""
 
 
-def load(tree: DictConfig) -> Config:
+def load(tree: DictConfig, sources: Sources = SHIPPED) -> Config:
     """The run that a composed configuration describes.
+
+    Args:
+        tree: as Hydra composed it.
+        sources: where its files lie, for what a message can suggest.
 
     Raises:
         UserError: a key is unknown, a value is out of range, or keys contradict each other.
     """
-    config = read(tree)
-    validate(config)
+    config = read(tree, sources)
+    validate(config, sources)
     return config
 
 
-def read(tree: DictConfig) -> Config:
+def read(tree: DictConfig, sources: Sources = SHIPPED) -> Config:
     """The same without the rules on values: for references and saved configurations.
 
     Raises:
         UserError: a key is unknown or of the wrong type.
     """
-    _refuse_unknown_keys(OmegaConf.to_container(tree, resolve=False), "")
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    _refuse_unknown_keys(OmegaConf.to_container(tree, resolve=False), "", sources)
     try:
         config = OmegaConf.to_object(_without_unset_prices(tree))
     except OmegaConfBaseException as error:
@@ -57,33 +64,33 @@ def read(tree: DictConfig) -> Config:
     return config
 
 
-def validate(config: Config) -> None:
+def validate(config: Config, sources: Sources = SHIPPED) -> None:
     """Raises UserError naming what cannot be: the first three problems, each in a line or two."""
-    problems = list(_problems(config))
+    problems = list(_problems(config, sources))
     if problems:
         more = f"\n({len(problems) - 3} more)" if len(problems) > 3 else ""
         raise UserError("\n".join(problems[:3]) + more)
 
 
-def _refuse_unknown_keys(tree: Any, prefix: str) -> None:
+def _refuse_unknown_keys(tree: Any, prefix: str, sources: Sources) -> None:
     """Hydra itself lets `+key=value` add keys that no one reads."""
     if not isinstance(tree, dict):
         return
-    known = key_types()
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if prefix == "domain." and name not in choices("domain"):
-            near = did_you_mean(nearest(str(name), choices("domain")))
-            raise UserError(f"domain={name}: there is no such domain.{near} {NO_TASKS}")
-        if key in known or key.endswith(".extra_body"):
-            continue
-        if not any(other.startswith(key + ".") for other in known) and key != "domain":
-            raise UserError(f"{key}: there is no such key.{did_you_mean(nearest_keys(key))} All keys: --help")
-        _refuse_unknown_keys(value, key + ".")
+        entry = table.find(key)
+        if prefix == "domain.":
+            _refuse_unknown_keys(value, f"{key}.", sources)
+        elif entry is None:
+            raise UserError(f"{key}: there is no such key.{did_you_mean(nearest_keys(key, sources))} All keys: --help")
+        elif entry.members is not None or key == "domain":
+            _refuse_unknown_keys(value, f"{key}.", sources)
 
 
 def _without_unset_prices(tree: DictConfig) -> DictConfig:
     """A price of which nothing is set is no price (see `schema.register`)."""
+    from omegaconf import OmegaConf
+
     tree = copy.deepcopy(tree)
     for part in ("agent", "user_llm", "judge"):
         price = OmegaConf.select(tree, f"{part}.price")
@@ -95,27 +102,32 @@ def _without_unset_prices(tree: DictConfig) -> DictConfig:
     return tree
 
 
-def _tidy(config: Config) -> None:
-    """An empty variable is no value; `~` is the home directory."""
-    config.agent.model = _path(config.agent.model)
-    for domain in config.domain.values():
-        domain.data_dir = _path(domain.data_dir)
-        domain.tasks = _path(domain.tasks) or "base"
+def _tidy(settings: Any) -> None:
+    """Paths as programs know them: `~` is the home directory, and an empty text, as an unset variable leaves, none."""
+    if isinstance(settings, dict):
+        for part in settings.values():
+            _tidy(part)
+    if not dataclasses.is_dataclass(settings):
+        return
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if not isinstance(value, str) or not key_of(field).path:
+            _tidy(value)
+        elif not value:
+            setattr(settings, field.name, field.default)
+        elif value.startswith("~"):
+            setattr(settings, field.name, os.path.expanduser(value))
 
 
-def _path(text: str | None) -> str | None:
-    return str(Path(text).expanduser()) if text and text.startswith("~") else text or None
-
-
-def _problems(config: Config) -> Iterator[str]:
+def _problems(config: Config, sources: Sources) -> Iterator[str]:
     values = flat(config)
-    yield from out_of_range(values)
+    yield from table.impossible(values)
     for key, value in values.items():
         for text in _texts(value):
             if redact(text) != text:
                 yield f"{key} holds the value of an API key: name its variable instead, with api_key_env"
     yield from _agent_problems(config)
-    yield from _domain_problems(config)
+    yield from _domain_problems(config, sources)
     yield from _server_problems(config)
     for key, model in model_settings(config).items():
         yield from _model_problems(key, model)
@@ -138,6 +150,9 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _agent_problems(config: Config) -> Iterator[str]:
+    from tau2_fleet.fleet.routing_policy import routing_policy
+    from tau2_fleet.fleet.server_kind import server_kind
+
     agent = config.agent
     try:
         yield from server_kind(config.server.kind).problems(config.server, agent.model)
@@ -156,10 +171,13 @@ def _context_problems(key: str, output: int | None, context: int | None) -> Iter
         yield f"{key}.max_output_tokens={output}: leaves nothing of {key}.max_context_tokens={context} for the input"
 
 
-def _domain_problems(config: Config) -> Iterator[str]:
+def _domain_problems(config: Config, sources: Sources) -> Iterator[str]:
+    there = sources.choices("domain")
     if not config.domain:
-        yield f"domain: select at least one of {', '.join(choices('domain'))}"
+        yield f"domain: select at least one of {', '.join(there)}"
     for name, domain in config.domain.items():
+        if name not in there:
+            yield f"domain={name}: there is no such domain.{did_you_mean(nearest(name, there))} {NO_TASKS}"
         if domain.tasks.endswith(".json") and not Path(domain.tasks).is_file():
             yield f"domain.{name}.tasks={domain.tasks}: there is no such file"
         if domain.data_dir is not None and not Path(domain.data_dir).is_dir():
@@ -167,7 +185,7 @@ def _domain_problems(config: Config) -> Iterator[str]:
     if config.task_ids is not None and not config.task_ids:
         yield "task_ids=[]: name at least one task, or leave it null for all"
     for text in config.task_ids or []:
-        named, task = split_task_id(text)
+        named, task = split_task_id(text, config.domain)
         if named is not None and named not in config.domain:
             yield f"task_ids: {text} is of the domain {named}, which is not selected (domain={_listed(config)})"
         elif named is None and len(config.domain) > 1:
@@ -193,6 +211,9 @@ def _server_problems(config: Config) -> Iterator[str]:
 
 
 def _simulated_problems(simulated: SimulatedSettings) -> Iterator[str]:
+    from tau2_fleet.simserver.latency import load_profile
+    from tau2_fleet.simserver.options import contradictions
+
     for problem in contradictions(simulated):
         yield f"server.simulated.{problem}"
     if simulated.latency:
@@ -218,8 +239,6 @@ def _model_problems(key: str, model: ModelSettings) -> Iterator[str]:
             yield f"{key}.model is not set: which model is to be served (or {key}.pool.name={AGENT_POOL})?"
     elif not model.model:
         yield f"{key}.model is not set: give the name that {model.provider.value} knows the model by"
-    if model.max_tokens_key not in ("max_tokens", "max_completion_tokens"):
-        yield f"{key}.max_tokens_key={model.max_tokens_key}: must be max_tokens or max_completion_tokens"
     if model.base_url is not None:
         yield from _url_problems(f"{key}.base_url", [model.base_url])
     if pool is not None:

@@ -6,11 +6,12 @@ them, and the simulated servers, which get theirs as JSON on the command line, r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Optional
 
 from tau2_fleet.extensions import target_of
+from tau2_fleet.key import COUNT, FROM_ZERO, POSITIVE, SHARE, Range, key
 
 
 class Device(StrEnum):
@@ -58,89 +59,88 @@ class FaultKind(StrEnum):
 class FaultSettings:
     """What goes wrong on purpose, and how often."""
 
-    rate: float = 0.0
-    """Share of requests with a fault, 0 to 1."""
-    kinds: list[FaultKind] = field(default_factory=list)
-    """Those that happen, the costly ones more rarely; empty: all."""
-    most_in_a_row: int = 3
-    """Faults of one and the same request at most; then it succeeds."""
-    slow_s: float = 2.0
-    """The most that `slow` adds."""
-    retry_after_s: int = 1
-    gigantic_bytes: int = 40_000_000
+    rate: float = key(0.0, help="share of requests with a fault", range=SHARE)
+    kinds: list[FaultKind] = key(factory=list, help="which faults happen, the costly ones more rarely; []: all")
+    most_in_a_row: int = key(3, help="faults of one and the same request at most; then it succeeds", range=COUNT)
+    slow_s: float = key(2.0, help="the most that the fault `slow` adds", range=FROM_ZERO)
+    retry_after_s: int = key(1, help="what the fault `retry_after` asks to wait", range=FROM_ZERO)
+    gigantic_bytes: int = key(40_000_000, help="size of the answer of the fault `gigantic`", range=COUNT)
 
 
 @dataclass
 class EngineSettings:
     """Latency that depends on tokens and on how many requests run at once: speeds and room of the engine."""
 
-    on: bool = False
-    prefill_tokens_per_s: float = 20_000.0
-    decode_tokens_per_s: float = 150.0
-    """Of a request that runs alone."""
-    decode_slowdown: float = 0.02
-    """How much each further request in the batch slows every one of them."""
-    max_batch: int = 256
-    """Requests that run at once; the others wait."""
-    kv_tokens: int = 400_000
-    """Room for the prompts and answers of the running requests."""
-    output_tokens: int = 0
-    """Mean length of the answers (exponentially distributed), thinking included; 0: as long as their text is."""
+    on: bool = key(False, help="whether latency comes from this model of an engine")
+    prefill_tokens_per_s: float = key(20_000.0, help="speed of reading prompts", range=POSITIVE)
+    decode_tokens_per_s: float = key(150.0, help="speed of writing, of a request that runs alone", range=POSITIVE)
+    decode_slowdown: float = key(
+        0.02, help="how much each further request in the batch slows every one of them", range=FROM_ZERO
+    )
+    max_batch: int = key(256, help="requests that run at once; the others wait", range=COUNT)
+    kv_tokens: int = key(
+        400_000, help="room, in tokens, for the prompts and answers of the running requests", range=COUNT
+    )
+    output_tokens: int = key(
+        0,
+        help="mean length of the answers (exponentially distributed), thinking included; 0: as long as their text is",
+        range=FROM_ZERO,
+    )
 
 
 @dataclass
 class SimulatedSettings:
     """How simulated servers behave (`server=simulated`, and every model of provider `simulated`)."""
 
-    latency: Optional[str] = None
-    """A profile in `data/latency/` (its name without `.yaml`) or a path; null: answers at once."""
-    latency_scale: float = 1.0
-    """Factor on every latency of the profile."""
-    call_expert_rate: float = 0.0
-    """Share of agent turns that are handed to an expert first, when experts are offered."""
-    max_model_len: int = 131072
-    """Context in tokens; a request beyond it is refused as vLLM does."""
-    prefix_cache_tokens: int = 0
-    """Tokens of past prompts that the server remembers as its prefix cache; 0: none."""
-    seed: int = 0
-    """Of every draw: latencies, experts, faults."""
-    engine: EngineSettings = field(default_factory=EngineSettings)
-    faults: FaultSettings = field(default_factory=FaultSettings)
+    latency: Optional[str] = key(
+        None, help="a profile of data/latency/ (its name without .yaml) or a path; null: answers at once", path=True
+    )
+    latency_scale: float = key(1.0, help="factor on every latency of the profile", range=FROM_ZERO)
+    call_expert_rate: float = key(
+        0.0, help="share of agent turns that are handed to an expert first, when experts are offered", range=SHARE
+    )
+    max_model_len: int = key(131072, help="context in tokens; a request beyond it is refused as vLLM does", range=COUNT)
+    prefix_cache_tokens: int = key(
+        0, help="tokens of past prompts that the server remembers as its prefix cache; 0: none", range=FROM_ZERO
+    )
+    seed: int = key(0, help="of every draw: latencies, experts, faults")
+    engine: EngineSettings = key(factory=EngineSettings, help="latency from tokens and load")
+    faults: FaultSettings = key(factory=FaultSettings, help="what goes wrong on purpose")
 
 
 @dataclass
 class ServerSettings:
     """The fleet of a run. Ports: replica i of the agent's pool listens on `start_port + i`."""
 
-    kind: Any = "vllm"
-    """Where the servers come from: vllm, external, simulated, or one of your own (`_target_` with its options)."""
-    num: int = 4
-    start_port: int = 1900
-    host: str = "127.0.0.1"
-    gpu_ids: Optional[list[int]] = None
-    """null: those visible; indices as CUDA_VISIBLE_DEVICES would take them."""
-    device: Device = Device.auto
-    executable: str = "vllm"
-    tensor_parallel_size: int = 1
-    tool_call_parser: str = "hermes"
-    chat_template: Optional[str] = None
-    extra_args: str = ""
-    """Any `vllm serve` flags, as one string."""
-    stagger_s: float = 0.0
-    ready_timeout_s: float = 600.0
-    min_ready: int = 1
-    strict: bool = False
-    """True: an error, not a warning, when the GPUs do not hold `num` replicas."""
-    routing: Any = "sticky"
-    """How a request finds its replica: sticky, least_loaded, random, or a rule of your own (`_target_` and options)."""
-    endpoints: list[str] = field(default_factory=list)
-    """`server=external`: URLs of the agent's servers."""
-    model_config: Optional[str] = None
-    """`server=external`: a `model_config_local.json` as `tau2-fleet serve` or the old scripts write it."""
-    api_key_env: Optional[str] = None
-    api_key_file: Optional[str] = None
-    preflight: bool = True
-    simulated: SimulatedSettings = field(default_factory=SimulatedSettings)
+    kind: Any = key("vllm", help="set by the group: vllm, external, simulated, or {_target_: my_module.MyKind, ...}")
+    num: int = key(4, help="replicas", range=Range(1, 4096))
+    start_port: int = key(1900, help="replica i listens on start_port + i; 0: any free ports", range=Range(0, 65535))
+    host: str = key("127.0.0.1", help="the address that servers listen on")
+    gpu_ids: Optional[list[int]] = key(
+        None, help="which GPUs, as CUDA_VISIBLE_DEVICES counts them; null: those visible"
+    )
+    device: Device = key(Device.auto, help="auto, cuda or cpu")
+    executable: str = key("vllm", help="the vllm command, of another environment too", path=True)
+    tensor_parallel_size: int = key(1, help="GPUs of a replica", range=COUNT)
+    tool_call_parser: str = key("hermes", help="vllm serve's parser for the model's tool calls")
+    chat_template: Optional[str] = key(None, help="a template file in place of the model's own", path=True)
+    extra_args: str = key("", help="any vllm serve flags, as one string")
+    stagger_s: float = key(0.0, help="seconds between the starts of replicas", range=FROM_ZERO)
+    ready_timeout_s: float = key(600.0, help="seconds until a replica must be ready", range=POSITIVE)
+    min_ready: int = key(1, help="replicas that are enough to go on with", range=COUNT)
+    strict: bool = key(False, help="true: an error, not a warning, when the GPUs do not hold server.num replicas")
+    routing: Any = key(
+        "sticky",
+        help="sticky (a session stays with its replica), least_loaded, random, or {_target_: my_module.MyRule, ...}",
+    )
+    endpoints: list[str] = key(factory=list, help="server=external: URLs of the agent's servers")
+    model_config: Optional[str] = key(
+        None, help="server=external: a model_config_local.json, as tau2-fleet serve or the old scripts write", path=True
+    )
+    api_key_env: Optional[str] = key(None, help="server=external: the variable that holds their key")
+    api_key_file: Optional[str] = key(None, help="server=external: a file that holds it", path=True)
+    preflight: bool = key(True, help="try a tool call on each pool before the run")
+    simulated: SimulatedSettings = key(factory=SimulatedSettings, help="how simulated servers behave", packed=True)
 
     @property
     def kind_name(self) -> str:

@@ -5,9 +5,13 @@ Plain dataclasses: `tau2_fleet.config` makes the Hydra schema of them, `tau2_fle
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Optional
+
+from tau2_fleet.key import COUNT, FROM_ZERO, Range, Resume, key
+
+_FREE = Resume.may_differ
 
 
 class Provider(StrEnum):
@@ -34,72 +38,78 @@ class Provider(StrEnum):
 class PriceSettings:
     """USD per million tokens."""
 
-    input: float = 0.0
-    output: float = 0.0
-    cached_input: Optional[float] = None
-    """null: cached input costs as much as other input."""
+    input: float = key(0.0, help="of input", range=FROM_ZERO)
+    output: float = key(0.0, help="of output", range=FROM_ZERO)
+    cached_input: Optional[float] = key(None, help="of cached input; null: as other input", range=FROM_ZERO)
 
 
 @dataclass
 class PoolSettings:
     """The servers behind a model of provider `vllm` or `simulated`; the same name is the same pool."""
 
-    name: str = "agent"
-    model: Optional[str] = None
-    """Checkpoint path or hub id to serve; null: the model's own `model`."""
-    num: int = 1
-    """Replicas."""
-    tensor_parallel_size: int = 1
-    tool_call_parser: Optional[str] = None
-    extra_args: str = ""
-    """Any `vllm serve` flags, as one string."""
-    endpoints: list[str] = field(default_factory=list)
-    """URLs of servers that run already (then nothing is launched for this pool)."""
-    api_key_env: Optional[str] = None
-    api_key_file: Optional[str] = None
+    name: str = key("agent", help="the same name is the same servers; agent: those of server", resume=_FREE)
+    model: Optional[str] = key(None, help="checkpoint or hub id to serve; null: the model's own `model`", path=True)
+    num: int = key(1, help="replicas", range=COUNT, resume=_FREE)
+    tensor_parallel_size: int = key(1, help="GPUs of a replica", range=COUNT, resume=_FREE)
+    tool_call_parser: Optional[str] = key(None, help="as server.tool_call_parser", resume=_FREE)
+    extra_args: str = key("", help="any vllm serve flags, as one string", resume=_FREE)
+    endpoints: list[str] = key(factory=list, help="URLs of servers that run already: nothing is launched", resume=_FREE)
+    api_key_env: Optional[str] = key(None, help="the variable that holds their key", resume=_FREE)
+    api_key_file: Optional[str] = key(None, help="a file that holds it", path=True, resume=_FREE)
 
 
 @dataclass
 class LifetimeSettings:
     """How long a remote model can be asked, as its provider announced it."""
 
-    model: Optional[str] = None
-    """The model that this is about, as `model` names it; for another one it says nothing."""
-    ends: Optional[str] = None
-    """The day of the shutdown (2026-12-11), or the words `none announced`."""
-    successor: Optional[str] = None
-    """What the provider names in its place: a file of `conf/llm/`."""
-    looked: Optional[str] = None
-    """The day on which somebody looked it up."""
-    source: Optional[str] = None
-    """Where."""
+    model: Optional[str] = key(None, help="which model this is about; for another one it says nothing")
+    ends: Optional[str] = key(None, help="the day of the shutdown (2026-12-11), or `none announced`")
+    successor: Optional[str] = key(None, help="what the provider names in its place: a file of conf/llm/")
+    looked: Optional[str] = key(None, help="the day on which somebody looked it up")
+    source: Optional[str] = key(None, help="where")
 
 
 @dataclass
 class ModelSettings:
     """One model: where it is, what is sent with each request, what it costs."""
 
-    provider: Provider = Provider.openai
-    model: Optional[str] = None
-    """The name sent to the provider."""
-    base_url: Optional[str] = None
-    api_key_env: Optional[str] = None
-    """Environment variable that holds the key; null: the provider's usual one."""
-    temperature: Optional[float] = 1.0
-    """null: not sent (reasoning models refuse it)."""
-    top_p: Optional[float] = None
-    max_output_tokens: Optional[int] = 16384
-    max_context_tokens: Optional[int] = None
-    """Tokens of history, tools and answer together; null: what the server itself allows."""
-    reasoning_effort: Optional[str] = None
-    sends_seed: bool = True
-    """Whether the provider takes a `seed`."""
-    max_tokens_key: str = "max_tokens"
-    """`max_tokens` or `max_completion_tokens`, whichever the provider asks for."""
-    extra_body: dict[str, Any] = field(default_factory=dict)
-    """Further keys of the request body."""
-    price: Optional[PriceSettings] = None
-    """null: the price table of `data/prices/`; a fleet of one's own costs nothing."""
-    pool: Optional[PoolSettings] = None
-    lifetime: Optional[LifetimeSettings] = None
-    """null: nothing is known, or the servers are one's own."""
+    provider: Provider = key(Provider.openai, help="vllm, simulated, openai, anthropic or litellm")
+    model: Optional[str] = key(
+        None, help="the name that the provider knows it by, or a checkpoint", path=True, shown="the group's"
+    )
+    base_url: Optional[str] = key(None, help="another OpenAI-compatible URL")
+    api_key_env: Optional[str] = key(
+        None, help="the variable that holds the key; null: the provider's usual one", resume=_FREE
+    )
+    temperature: Optional[float] = key(
+        1.0, help="null: not sent (reasoning models refuse it)", range=Range(0, 2), shown="the group's"
+    )
+    top_p: Optional[float] = key(None, help="null: not sent", range=Range(0, 1, above=True))
+    max_output_tokens: Optional[int] = key(16384, help="tokens of an answer; null: not sent", range=COUNT)
+    max_context_tokens: Optional[int] = key(
+        None, help="tokens of history, tools and answer together; null: what the server itself allows", range=COUNT
+    )
+    reasoning_effort: Optional[str] = key(None, help="as the provider names it; null: not sent")
+    sends_seed: bool = key(True, help="whether the provider takes a seed")
+    max_tokens_key: str = key(
+        "max_tokens",
+        help="max_tokens or max_completion_tokens, whichever the provider asks for",
+        among=("max_tokens", "max_completion_tokens"),
+        resume=_FREE,
+        shown="the group's",
+    )
+    extra_body: dict[str, Any] = key(
+        factory=dict, help="more keys of the request body, added with a plus: +user_llm.extra_body.top_k=20"
+    )
+    price: Optional[PriceSettings] = key(
+        None,
+        help="USD per million tokens; null: the table of data/prices/, of servers of this run 0",
+        packed=True,
+        resume=_FREE,
+    )
+    pool: Optional[PoolSettings] = key(
+        None, help="the servers of provider vllm or simulated, of this run or running already", packed=True
+    )
+    lifetime: Optional[LifetimeSettings] = key(
+        None, help="until when it can be asked; null: not known, or one's own", packed=True, resume=_FREE
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import resource
 import time
@@ -36,6 +35,8 @@ async def collected_in_turn() -> AsyncIterator[None]:
     wait for a collector. Python's own looks at what thousands of requests in flight hold again and again instead: it
     took a tenth of the time with 2,000 simulations in flight, tenths of a second at once.
     """
+    import asyncio  # here and below: `--help` imports this module, and has no loop
+
     gc.freeze()
     gc.disable()
     collecting = asyncio.create_task(_collect_in_turn(), name="collector")
@@ -50,6 +51,8 @@ async def collected_in_turn() -> AsyncIterator[None]:
 
 async def _collect_in_turn() -> None:
     """Collect when that has become a small share of the time since the last collection, or when memory grows."""
+    import asyncio
+
     last, spent_s, most = time.monotonic(), 0.0, _GROWTH * _peak_memory()
     while True:
         await asyncio.sleep(_LOOK_S)

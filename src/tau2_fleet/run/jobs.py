@@ -22,6 +22,7 @@ from tau2_fleet.config.command_line import in_order, read_dotenv
 from tau2_fleet.config.compose import explain
 from tau2_fleet.config.expert_choice import choose_experts
 from tau2_fleet.config.schema import register
+from tau2_fleet.config.sources import sources
 from tau2_fleet.display.console import complain, tell
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.paths import CONF_DIR
@@ -38,6 +39,7 @@ class Jobs:
     def __init__(self, arguments: Sequence[str]) -> None:
         self.statuses: list[int] = []
         self._arguments = arguments
+        self._sources = sources(arguments)
         self._ends: list[JobEnd] = []
         self._finish_sweep: Callable[[Sequence[JobEnd]], None] | None = None
 
@@ -69,7 +71,7 @@ class Jobs:
     def _run(self, tree: DictConfig, run_dir: Path, sweep_dir: Path | None) -> int:
         refuse_checkout(run_dir)
         chosen = choose_experts(tree)
-        config = load(tree)
+        config = load(tree, self._sources)
         with reserved(run_dir):
             check_resumable(config, run_dir)
             for line in chosen:

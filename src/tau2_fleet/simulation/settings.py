@@ -5,10 +5,11 @@ Plain dataclasses, like `tau2_fleet.llm.settings`: whoever builds a conversation
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Optional
 
+from tau2_fleet.key import COUNT, FROM_ZERO, Range, Resume, key
 from tau2_fleet.llm.settings import ModelSettings, PriceSettings
 
 AGENT_SCAFFOLD = "tau2_fleet.agents.tool_calling.ToolCallingAgent"
@@ -31,63 +32,77 @@ class AgentMode(StrEnum):
 class AgentSettings:
     """The model under test. Where it is served is the business of `server`."""
 
-    model: Optional[str] = None
-    """A local path or a hub id; null: discovered (`server=external`) or none needed (`server=simulated`)."""
-    mode: AgentMode = AgentMode.llm
-    temperature: Optional[float] = 1.0
-    """null: not sent."""
-    top_p: Optional[float] = None
-    max_output_tokens: Optional[int] = 8000
-    """null: not sent."""
-    max_context_tokens: Optional[int] = 23000
-    """Tokens of history, tools and answer together; null: what the server itself allows."""
-    sends_seed: bool = True
-    extra_body: dict[str, Any] = field(default_factory=dict)
-    """Further keys of the request body."""
-    price: Optional[PriceSettings] = None
-    """null: a fleet of one's own costs nothing."""
-    strip_message_tags: bool = False
-    """Whether `<message>` tags are taken off its replies (thinking always is)."""
-    format_instruction: bool = False
-    """Whether its prompt asks for think and `<message>` tags."""
+    model: Optional[str] = key(
+        None,
+        help="local path or hub id; not needed where server=external tells it or server=simulated plays it",
+        path=True,
+        shown="the variable CKPT_DIR",
+    )
+    mode: AgentMode = key(AgentMode.llm, help="llm, solo (mock, telecom) or ground_truth")
+    temperature: Optional[float] = key(1.0, help="null: not sent", range=Range(0, 2))
+    top_p: Optional[float] = key(None, help="null: not sent", range=Range(0, 1, above=True))
+    max_output_tokens: Optional[int] = key(8000, help="tokens of an answer; null: not sent", range=COUNT)
+    max_context_tokens: Optional[int] = key(
+        23000, help="tokens of history, tools and answer together; null: what the server itself allows", range=COUNT
+    )
+    sends_seed: bool = key(True, help="whether its servers take a seed")
+    extra_body: dict[str, Any] = key(
+        factory=dict, help="more keys of the request body, added with a plus: +agent.extra_body.top_k=20"
+    )
+    price: Optional[PriceSettings] = key(
+        None,
+        help="USD per million tokens; null: a fleet of one's own costs nothing",
+        packed=True,
+        resume=Resume.may_differ,
+    )
+    strip_message_tags: bool = key(False, help="take <message> tags off its replies (thinking always is)")
+    format_instruction: bool = key(False, help="ask in its prompt for think and <message> tags")
 
 
 @dataclass
 class JudgeSettings(ModelSettings):
     """The model that grades natural-language assertions."""
 
-    enabled: bool = True
-    """False: no judge; a task whose reward needs one cannot be run."""
-    always: bool = False
-    """True: also grade the assertions that do not count for the reward."""
+    enabled: bool = key(True, help="false: no judge; a task whose reward needs one cannot be run")
+    always: bool = key(False, help="also grade the assertions that do not count for the reward")
 
 
 @dataclass
 class ExpertSettings:
     """One expert: the model that answers, and what the agent is told of it."""
 
-    llm: ModelSettings = field(default_factory=ModelSettings)
-    fallback: Optional[ModelSettings] = None
-    """The model to use in its place when the key that `llm` needs is not there; null: then the run cannot start."""
-    strength: str = ""
-    """What it is good at, as the agent reads it."""
-    latency_s: float = 0.0
-    """Typical seconds until an answer, as the agent reads it."""
-    price: PriceSettings = field(default_factory=PriceSettings)
-    """USD per million tokens, as the agent reads it; what a call costs is counted by `llm.price`."""
+    llm: ModelSettings = key(factory=ModelSettings, help="the model that answers")
+    fallback: Optional[ModelSettings] = key(
+        None,
+        help="the model in its place when the key that llm needs is not there; null: then the run cannot start",
+        resume=Resume.may_differ,
+    )
+    strength: str = key("", help="what it is good at, as the agent reads it", shown="the group's")
+    latency_s: float = key(
+        0.0, help="typical seconds until an answer, as the agent reads it", range=FROM_ZERO, shown="the group's"
+    )
+    price: PriceSettings = key(
+        factory=PriceSettings,
+        help="USD per million tokens, as the agent reads it; what is counted is llm.price",
+        packed=True,
+    )
 
 
 @dataclass
 class ExpertsSettings:
     """The experts that the agent can call; none of the three: no tool `call_expert`."""
 
-    expert_1: Optional[ExpertSettings] = None
-    expert_2: Optional[ExpertSettings] = None
-    expert_3: Optional[ExpertSettings] = None
-    hide_transfer_tool: bool = True
-    """With experts: whether `transfer_to_human_agents` is taken from the agent's tools (never from the experts')."""
-    policy_edit: str = "off"
-    """With experts: `off`, `own` (our paragraph for the human-transfer ones), or a YAML file of replacements."""
+    expert_1: Optional[ExpertSettings] = key(None, help="the first")
+    expert_2: Optional[ExpertSettings] = key(None, help="the second")
+    expert_3: Optional[ExpertSettings] = key(None, help="the third")
+    hide_transfer_tool: bool = key(
+        True, help="with experts: take transfer_to_human_agents from the agent's tools (never from the experts')"
+    )
+    policy_edit: str = key(
+        "off",
+        help="with experts: off, own (our words for the human transfer) or a YAML file of replacements",
+        path=True,
+    )
 
     def members(self) -> dict[str, ExpertSettings]:
         """The experts in use, by the name under which the agent calls them (`expert-1` ...)."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Optional
+
+from tau2_fleet.key import key
 
 
 class WandbMode(StrEnum):
@@ -21,15 +23,13 @@ class WandbMode(StrEnum):
 class WandbSettings:
     """The W&B run of a run."""
 
-    mode: WandbMode = WandbMode.auto
-    project: str = "tau2-fleet"
-    entity: Optional[str] = None
-    """null: the key's own."""
-    group: Optional[str] = None
-    """null: the sweep's name in a sweep, else none."""
-    name: Optional[str] = None
-    """null: made of the model and the domains."""
-    tags: list[str] = field(default_factory=list)
-    notes: Optional[str] = None
-    transcripts: bool = False
-    """Whether conversations are uploaded too, not only their numbers."""
+    mode: WandbMode = key(
+        WandbMode.auto, help="auto (online with WANDB_API_KEY, else offline), online, offline, disabled"
+    )
+    project: str = key("tau2-fleet", help="must not be empty")
+    entity: Optional[str] = key(None, help="null: the key's own")
+    group: Optional[str] = key(None, help="null: the sweep's name in a sweep, else none")
+    name: Optional[str] = key(None, help="null: made of the model and the domains")
+    tags: list[str] = key(factory=list, help="'wandb.tags=[a,b]'")
+    notes: Optional[str] = key(None, help="any text")
+    transcripts: bool = key(False, help="upload conversations too, not only their numbers")
