@@ -18,12 +18,14 @@ from tau2_fleet.telemetry.events import GpuSample, ReplicaSample, StepComplete, 
 from tau2_fleet.telemetry.run_counters import RunCounters
 from tau2_fleet.telemetry.settings import WandbMode, WandbSettings
 from tau2_fleet.tracking.live_metrics import LiveMetrics
+from tau2_fleet.tracking.mode import resolve_mode
 from tau2_fleet.tracking.start import TrackedRun
 from tau2_fleet.tracking.tables import flat, run_files
-from tau2_fleet.tracking.tracker import Tracker, resolve_mode
+from tau2_fleet.tracking.tracker import Tracker
 from tests.telemetry.earlier import Earlier
 from tests.telemetry.events_of import llm_call, simulation, tool_call
 from tests.telemetry.run_directory import write_run
+from tests.tracking.useless_wandb import wandb_at
 from tests.tracking.wandb_reader import artifacts, history, of_type, read_back, summary, table
 
 RUN = TrackedRun(
@@ -162,17 +164,19 @@ def test_disabled_starts_nothing_and_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def _stub(tmp_path: Path, body: str) -> dict[str, str]:
+def _stub(tmp_path: Path, body: str, **more: str) -> dict[str, str]:
     """An environment in which `import wandb` gives a package of ours."""
     package = tmp_path / "stub" / "wandb"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(body)
-    return _environment(tmp_path / "home", PYTHONPATH=str(tmp_path / "stub"), WANDB_API_KEY="k" * 40)
+    return _environment(tmp_path / "home", PYTHONPATH=str(tmp_path / "stub"), WANDB_API_KEY="k" * 40, **more)
 
 
-def _with_stub(tmp_path: Path, body: str, finish_timeout_s: float = 20.0) -> tuple[str | None, float, float]:
+def _with_stub(
+    tmp_path: Path, body: str, finish_timeout_s: float = 20.0, **more: str
+) -> tuple[str | None, float, float]:
     """The message at the end, and seconds that the run and its end took."""
-    environment = _stub(tmp_path, body)
+    environment = _stub(tmp_path, body, **more)
     settings = WandbSettings(mode=WandbMode.online)
     begun = time.monotonic()
     with Tracker(
@@ -212,10 +216,13 @@ def test_without_network_an_online_run_is_kept_offline_instead(tmp_path: Path) -
         "class Settings:\n    def __init__(self, **values): pass\n"
         "class Run:\n    id = 'x'; step = 0; url = None; summary = {}\n    def finish(self, **k): pass\n"
         "    def define_metric(self, *a, **k): pass\n    def log(self, *a, **k): pass\n"
+        "    log_artifact = log\n"
         "def init(mode, **k):\n    if mode == 'online': raise ConnectionError('no route; key ' + 'k' * 40)\n"
-        "    return Run()\n"
+        "    return Run()\nclass Artifact:\n    def __init__(self, *a, **k): pass\n"
+        "    def add_file(self, *a, **k): pass\n"
     )
-    message, _, _ = _with_stub(tmp_path, stub)
+    with wandb_at("refuses") as url:
+        message, _, _ = _with_stub(tmp_path, stub, WANDB_BASE_URL=url)
     assert message == (
         "W&B: kept offline (cannot go online, ConnectionError: no route; key [redacted]); "
         f"upload it with: wandb sync {tmp_path}/run/wandb"

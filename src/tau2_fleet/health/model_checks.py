@@ -14,7 +14,7 @@ from tau2_fleet.llm.keys import find_key, key_name
 from tau2_fleet.llm.preflight import preflight
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.telemetry.settings import WandbMode, WandbSettings
-from tau2_fleet.tracking.tracker import has_key, resolve_mode
+from tau2_fleet.tracking.mode import has_key, resolve_mode
 
 KNOWN_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TOGETHER_API_KEY", "NEBIUS_API_KEY", "WANDB_API_KEY")
 

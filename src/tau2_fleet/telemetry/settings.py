@@ -1,10 +1,10 @@
-"""What `conf/wandb` says; `tau2_fleet.config` makes the Hydra schema of it, `tau2_fleet.telemetry.wandb` reads it."""
+"""What `conf/wandb` says; `tau2_fleet.config` makes the Hydra schema of it, `tau2_fleet.tracking` reads it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Optional
+from typing import Any, Optional
 
 from tau2_fleet.key import key
 
@@ -26,6 +26,7 @@ class WandbSettings:
     mode: WandbMode = key(
         WandbMode.auto, help="auto (online with WANDB_API_KEY, else offline), online, offline, disabled"
     )
+    sink: Any = key("wandb", help="who receives the run: wandb, or {_target_: my_module.MyTracker, ...}")
     project: str = key("tau2-fleet", help="must not be empty")
     entity: Optional[str] = key(None, help="null: the key's own")
     group: Optional[str] = key(None, help="null: the sweep's name in a sweep, else none")

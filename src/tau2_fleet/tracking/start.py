@@ -1,4 +1,4 @@
-"""What W&B is told of a run at its start: the message that `tracker` sends to `tracker_process` first."""
+"""What a tracker is told of a run at its start: the message that `tracker` sends to its process first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAME_LENGTH = 128
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """One run, as W&B is to show it."""
+    """One run, as a tracker is to show it."""
 
     model: str
     """The agent's, as configured; its last path component names and tags the W&B run."""
@@ -47,10 +47,11 @@ class TrackedRun:
 def first_message(
     run: TrackedRun, settings: WandbSettings, mode: WandbMode, run_dir: Path, finish_timeout_s: float
 ) -> dict[str, Any]:
-    """All that `tracker_process` must know; `mode` is the resolved one."""
+    """All that the process must know (`RunStart` and which tracker); `mode` is the resolved one."""
     tags = dict.fromkeys([*settings.tags, run.short_model, *run.domains])
     return {
         "kind": "start",
+        "sink": plain(settings.sink),
         "run_dir": str(run_dir.resolve()),
         "mode": str(mode),
         "project": settings.project,
