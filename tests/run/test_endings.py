@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import socket
@@ -247,12 +248,12 @@ def run_with_files_of_at_most(size: int, run_dir: Path, *overrides: str) -> subp
 
 
 @pytest.mark.parametrize(
-    ("size", "told"), [(2_000, "cannot write {}/.hydra/config.yaml: "), (8_000, "cannot store a prompt in {}/")]
+    ("size", "told"), [(2_000, "cannot write {}/.hydra/config.yaml: "), (8_000, "cannot store .* in {}/")]
 )
 def test_a_disk_that_is_full_from_the_start_is_one_clear_error(tmp_path: Path, size: int, told: str) -> None:
     process = run_with_files_of_at_most(size, tmp_path / "run", "experiment=smoke", "log_level=ERROR")
     assert process.returncode == 1, process.stderr
-    assert process.stderr.startswith(f"error: {told.format(tmp_path / 'run')}")
+    assert re.match(f"error: {told.format(tmp_path / 'run')}", process.stderr)
     assert process.stderr.count("\n") == 1
     assert_no_server_remains(tmp_path / "run")
 

@@ -1,6 +1,6 @@
 """`tau2-fleet doctor [key=value ...]`: what a configuration needs, and whether it is there, a line per check.
 
-Takes the same settings as `src.main`. Exit status 1 when the chosen configuration could not run.
+Takes the same settings as `tau2-fleet run`. Exit status 1 when the chosen configuration could not run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tau2_fleet.errors import ExitStatus
+from tau2_fleet.invocation import install_hint
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _USAGE = """usage: tau2-fleet doctor [--no-calls] [key=value ...]
 
-Says what the configuration needs and whether it is there; the settings are those of python -m src.main.
+Says what the configuration needs and whether it is there; the settings are those of tau2-fleet run.
   --no-calls   do not ask remote models (each is asked once otherwise, for a fraction of a cent)"""
 
 _NO_CALLS = "--no-calls"
@@ -41,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from tau2_fleet.display.console import out
         from tau2_fleet.health.findings import FindingsReport
     except ModuleNotFoundError as error:
-        # Before the first `make install` there is not even what draws a line.
-        sys.stderr.write(f"error: the package {error.name} is not installed here; run: make install\n")
+        # Before the first installation there is not even what draws a line.
+        sys.stderr.write(f"error: the package {error.name} is not installed here; run: {install_hint()}\n")
         return ExitStatus.FAILED
     if any(argument in ("-h", "--help") for argument in given):
         out.print(_USAGE, markup=False)
@@ -104,7 +105,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
 
 
 def _composed(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
-    """What `src.main` would run with these arguments, and where it would write."""
+    """What `tau2-fleet run` would run with these arguments, and where it would write."""
     from tau2_fleet.config import compose
     from tau2_fleet.config.command_line import in_order, read_dotenv
     from tau2_fleet.errors import UserError

@@ -10,6 +10,7 @@ from rich.text import Text
 from tau2_fleet.display.console import neutralise, out
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.health.finding import Finding, FindingState, problem
+from tau2_fleet.invocation import install_hint
 from tau2_fleet.telemetry.secrets import redact
 
 Value = TypeVar("Value")
@@ -86,7 +87,7 @@ def _as_finding(subject: str, error: Exception) -> Finding:
     if isinstance(error, UserError):
         return problem(subject, str(error))
     if isinstance(error, ModuleNotFoundError):
-        return problem(subject, f"the package {error.name} is not installed", "make install")
+        return problem(subject, f"the package {error.name} is not installed", install_hint())
     return problem(subject, f"the check itself failed: {type(error).__name__}: {error}")
 
 

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 from tau2_fleet.health.finding import Finding, note, ok, problem, warning
+from tau2_fleet.invocation import install_hint
 from tau2_fleet.paths import CHECKOUT
 
 _OLDEST_PYTHON = (3, 11)
@@ -61,7 +62,7 @@ def check_packages(checkout: Path | None = CHECKOUT) -> Finding:
     fatal = [name for name in missing if _plain(name) in needed]
     fatal += [text for text in differing if text.startswith(f"{_BENCHMARK} ")]
     if fatal:
-        return problem("packages", f"missing or wrong: {_some(fatal)}", "make install")
+        return problem("packages", f"missing or wrong: {_some(fatal)}", install_hint())
     if missing or differing:
         parts = [f"not installed: {_some(missing)}"] if missing else []
         parts += [f"other versions: {_some(differing)}"] if differing else []
@@ -100,7 +101,7 @@ def check_benchmark() -> Finding:
     try:
         package = distribution(_BENCHMARK)
     except PackageNotFoundError:
-        return problem("benchmark", f"the package {_BENCHMARK} is not installed", "make install")
+        return problem("benchmark", f"the package {_BENCHMARK} is not installed", install_hint())
     altered, count = [], 0
     for file in package.files or ():
         if file.hash is None or file.hash.mode != "sha256":
@@ -114,12 +115,12 @@ def check_benchmark() -> Finding:
         if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != file.hash.value:
             altered.append(str(file))
     if not count:
-        return warning("benchmark", f"{_BENCHMARK} {package.version} brings no checksums", "make install")
+        return warning("benchmark", f"{_BENCHMARK} {package.version} brings no checksums", install_hint())
     if altered:
         return problem(
             "benchmark",
             f"{_BENCHMARK} {package.version}: {len(altered)} files are not as published: {_some(altered)}",
-            "rm -rf .venv && make install",
+            install_hint(anew=True),
         )
     return ok("benchmark", f"{_BENCHMARK} {package.version}: {count} files as published (checksums)")
 

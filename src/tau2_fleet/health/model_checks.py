@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.health.finding import Finding, note, ok, problem, warning
+from tau2_fleet.invocation import install_hint
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.keys import find_key, key_name
 from tau2_fleet.llm.preflight import preflight
@@ -77,7 +78,7 @@ async def check_wandb(settings: WandbSettings) -> Finding:
     if mode is WandbMode.disabled:
         return note("W&B", "disabled")
     if find_spec("wandb") is None:
-        return warning("W&B", "the package wandb is not installed", "make install, or wandb=disabled")
+        return warning("W&B", "the package wandb is not installed", f"{install_hint()}, or wandb=disabled")
     if mode is WandbMode.offline:
         why = "no key (WANDB_API_KEY)" if settings.mode is WandbMode.auto and not has_key() else "as asked"
         return ok("W&B", f"offline, {why}; the end of a run says how to sync")

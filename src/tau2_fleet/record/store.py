@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Self
 from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.spending import Spending, spending_of
 from tau2_fleet.evaluation.termination import OURS
+from tau2_fleet.invocation import typed
 from tau2_fleet.record.line import Record, SimulationKey, decode_line, encode_line, read_line
 from tau2_fleet.record.lock import cannot_write, take
 from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, stored_lines
@@ -168,7 +169,7 @@ class Store:
             os.ftruncate(file.fileno(), before)
             raise UserError(
                 f"cannot store {what} in {self.directory / name}: {error.strerror or error}; "
-                f"make room and go on with resume={self.directory}"
+                f"make room and go on: {typed('run', f'resume={self.directory}')}"
             ) from error
 
     def _read_prompts(self) -> None:

@@ -17,6 +17,7 @@ from tau2_fleet.display.console import neutralise
 from tau2_fleet.errors import ExitStatus
 from tau2_fleet.evaluation.metrics import Estimate, Metrics, Result, measure
 from tau2_fleet.evaluation.spending import Spending, as_tree, moved_models, returned_models, total
+from tau2_fleet.invocation import typed
 from tau2_fleet.record.atomic import write_json
 from tau2_fleet.record.store import Entry, Store
 
@@ -131,21 +132,16 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
         told = escape(neutralise(f"{model} was answered by {counts}: the name moved to another model on the way"))
         console.print(f"[yellow]warning[/]: {told}")
     if not overall.complete:
-        console.print(f"go on:  python -m src.main resume={escape(_quoted(run_dir))}")
-    console.print(f"files:  {escape(short_path(run_dir))}")
+        console.print(f"go on:  {typed('run', f'resume={short_path(run_dir)}')}", markup=False, soft_wrap=True)
+    console.print(f"files:  {short_path(run_dir)}", markup=False, soft_wrap=True)
     failures = any(metrics.average_reward.value < 1 for metrics in outcome.metrics.values())
-    what = "--failed" if failures else ""
-    console.print(f"look:   tau2-fleet show {escape(_quoted(run_dir))} {what}".rstrip())
+    what = ["--failed"] if failures else []
+    console.print(f"look:   {typed('show', short_path(run_dir), *what)}", markup=False, soft_wrap=True)
 
 
 def short_path(path: Path) -> str:
     """The path as one would type it here."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _quoted(path: Path) -> str:
-    text = short_path(path)
-    return f"'{text}'" if any(letter in text for letter in " ()[]{},=$&;") else text
 
 
 def _figures(metrics: Metrics | None, exponents: Sequence[int]) -> list[str]:

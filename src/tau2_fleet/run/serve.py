@@ -1,6 +1,6 @@
 """`tau2-fleet serve key=value ...`: the fleet of a configuration alone, until Ctrl-C.
 
-It takes what `src.main` takes, prints the endpoints, and leaves in its directory a `model_config_local.json` and
+It takes what `tau2-fleet run` takes, prints the endpoints, and leaves in its directory a `model_config_local.json` and
 the key (mode 0600); another run uses them with `server=external`.
 """
 
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.invocation import typed
 
 if TYPE_CHECKING:
     from tau2_fleet.config import Config
@@ -21,12 +24,13 @@ if TYPE_CHECKING:
     from tau2_fleet.telemetry.events import Event
 
 KEY_FILE = "api_key"
+_PLAIN = re.compile(r"[\w./:@+-]+")
 _RUN_DIR = "hydra.run.dir="
 _HELP = """tau2-fleet serve key=value ...
 
-Starts the servers that `python -m src.main` with the same arguments would start, prints their endpoints and keeps
+Starts the servers that `tau2-fleet run` with the same arguments would start, prints their endpoints and keeps
 them running until Ctrl-C. Their directory (hydra.run.dir=...) gets model_config_local.json and the key; for a run:
-  python -m src.main server=external server.model_config=DIR/model_config_local.json server.api_key_file=DIR/api_key"""
+  tau2-fleet run server=external server.model_config=DIR/model_config_local.json server.api_key_file=DIR/api_key"""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,7 +63,7 @@ def _serve(arguments: Sequence[str]) -> None:
 
     for argument in arguments:
         if argument.startswith("-"):
-            raise UserError(f"{argument}: tau2_fleet.run.serve takes keys (key=value) and --help only")
+            raise UserError(f"{argument}: tau2-fleet serve takes keys (key=value) and --help only")
     read_dotenv()
     stamp = register_resolvers(arguments).relative_to("multirun")
     given = [argument.removeprefix(_RUN_DIR) for argument in arguments if argument.startswith(_RUN_DIR)]
@@ -169,17 +173,32 @@ class _Service:
             out.print(f"pool {spec.name} ({spec.kind.name}): {spec.model}", markup=False)
             for status in own:
                 out.print(f"  {status.url}  {status.phase}", markup=False)
-        words = ["python -m src.main"]
+        lines = [typed("run")]
         for spec in specs:
             if spec.name == AGENT_POOL:
-                model = f" agent.model={served_name(spec)}" if len(fleet.served()) > 1 else ""
-                words.append(f"server=external server.model_config={config_file} server.api_key_file={key_file}{model}")
+                words = [_setting("server.model_config", config_file), _setting("server.api_key_file", key_file)]
+                if len(fleet.served()) > 1:
+                    words.append(_setting("agent.model", str(served_name(spec))))
+                lines.append(" ".join(["server=external", *words]))
             elif spec.kind != Simulated():  # simulated models always get servers of their run's own
                 key = spec.num_key.removesuffix(".num")
                 urls = ",".join(status.url for status in statuses if status.pool == spec.name)
-                words.append(f"{key}.endpoints=[{urls}] {key}.api_key_file={key_file}")
-        if len(words) > 1:
-            out.print("\nFor a run (Ctrl-C here ends the servers):\n  " + " \\\n    ".join(words), markup=False)
+                endpoints = shlex.quote(f"{key}.endpoints=[{urls}]")
+                lines.append(f"{endpoints} {_setting(f'{key}.api_key_file', key_file)}")
+        if len(lines) > 1:
+            out.print(
+                "\nFor a run (Ctrl-C here ends the servers):\n  " + " \\\n    ".join(lines),
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+def _setting(key: str, value: str | Path) -> str:
+    """`key=value` as it is typed: quoted for Hydra where need be, then for the shell."""
+    from tau2_fleet.run.directory import quoted
+
+    text = str(value)
+    return shlex.quote(f"{key}={text if _PLAIN.fullmatch(text) else quoted(text)}")
 
 
 def _show_state(event: Event) -> None:
