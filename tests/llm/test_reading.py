@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from typing import Any
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from tau2_fleet.llm.completion import decode_completion
 from tau2_fleet.llm.failures import Cause, Failure, failure_of_response, short
-from tau2_fleet.llm.markup import MarkupWatch, find_markup
+from tau2_fleet.llm.markup import find_markup
 from tau2_fleet.llm.thinking import split
 from tau2_fleet.llm.types import ChatMessage, ToolCallText
 
@@ -148,17 +147,6 @@ def test_leftover_tool_call_markup_is_found(text: str) -> None:
 @pytest.mark.parametrize("text", [None, "", "Your order [1] costs <b>5</b>.", "a <tool> b", "function=3"])
 def test_ordinary_text_is_not_taken_for_markup(text: str | None) -> None:
     assert find_markup(text) is None
-
-
-def test_markup_is_counted_always_and_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
-    watch = MarkupWatch("tiny", "server.tool_call_parser")
-    with caplog.at_level(logging.WARNING):
-        for text in ("<tool_call>{}", "fine", "<tool_call>{}"):
-            watch.look(text)
-    assert watch.count == 2
-    assert len(caplog.records) == 1
-    assert "server.tool_call_parser" in caplog.text
-    assert "--tool-call-parser" in caplog.text
 
 
 @settings(max_examples=200, deadline=None)

@@ -72,7 +72,7 @@ def ours(domain: Domain, task: Any, agent: list[Line], user: list[Line], rules: 
     )
     with patch("tau2_fleet.simulation.conversation.emit", lambda event: steps.append(type(event).__name__)):
         record = asyncio.run(simulation.run())
-    assert record.error is None, record.error
+    assert record.error is None or record.termination_reason in ("agent_error", "user_error"), record.error
     return Outcome(
         [essence(message) for message in record.messages],
         steps.count("StepComplete"),

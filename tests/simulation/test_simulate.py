@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tau2_fleet.benchmark.domains import load_domain
+from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.message_views import NOT_A_JSON_OBJECT, parse_call
 from tau2_fleet.llm.types import ContextOverflowError, DeadlineError, FatalModelError, ModelError, ToolCallText
 from tau2_fleet.simulation.settings import AgentMode
@@ -134,11 +135,35 @@ def test_it_is_counted_also_when_the_conversation_is_cut_short():
     assert (record.termination_reason, record.notes) == ("infrastructure_error", {"user_turns_as_agent": 1})
 
 
-def test_markup_of_a_call_left_in_the_text_is_noted_with_its_call():
-    agent = Lines(reply('<tool_call>{"name": "create_task"}</tool_call>'), reply(None, CREATE), reply("Done."))
-    customer = Lines(reply("Please create it."), reply("I see <tool_call>."), reply("Thanks ###STOP###"))
-    record = simulate(agent, customer)
+def test_what_was_found_in_a_reply_stands_on_its_call_at_its_turn_and_is_counted():
+    spoilt = reply('<tool_call>{"name": "create_task"}</tool_call>')
+    spoilt.stats.note(Condition.markup_left, "<tool_call>")
+    spoilt.stats.note(Condition.aborted)
+    customer = Lines(reply("Please create it."), reply("Yes."), reply("Thanks ###STOP###"))
+    record = simulate(Lines(spoilt, reply(None, CREATE), reply("Done.")), customer)
     assert [(call["role"], call["markup"]) for call in record.calls if "markup" in call] == [("agent", "<tool_call>")]
+    assert [call["conditions"] for call in record.calls if "conditions" in call] == [["markup_left", "aborted"]]
+    assert record.replies == {"agent": {"markup_left": 1, "aborted": 1}}
+    found = [
+        message["raw_data"]["conditions"] for message in record.messages if "conditions" in (message["raw_data"] or {})
+    ]
+    assert found == [["agent: markup_left", "agent: aborted"]]
+
+
+def test_a_role_that_says_nothing_ends_the_simulation_with_the_reason():
+    thinking = [reply(None, thinking="Hm") for _ in range(3)]
+    for one in thinking:
+        one.stats.note(Condition.only_thinking)
+    record = simulate(Lines(*thinking), user())
+    assert (record.termination_reason, record.reward) == ("agent_error", 0.0)
+    assert "all of it was thinking" in (record.error or "")
+    assert record.replies == {"agent": {"only_thinking": 3}}
+
+
+def test_the_third_text_that_says_the_same_is_repeated_and_calls_between_do_not_hide_it():
+    agent = Lines(reply("Your id?"), reply("your  ID?"), reply(None, CREATE), reply("YOUR ID?"), reply("Done."))
+    customer = Lines(reply("Hello."), reply("Help."), reply("Please."), reply("Now."), reply("Thanks ###STOP###"))
+    assert simulate(agent, customer).replies == {"agent": {"repeated": 1}}
 
 
 def test_solo_drops_the_calls_beside_done_and_requires_calls():

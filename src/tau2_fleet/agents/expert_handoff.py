@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tau2_fleet.llm.call_ids import CallIdForm
+from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.session import ModelSession, RoleError
 from tau2_fleet.llm.types import ChatMessage, FatalModelError, ModelError, Reply, ToolCallText
 
@@ -76,9 +78,13 @@ class ExpertHandoff:
 
     experts: Mapping[str, ModelSession]
     history: list[ChatMessage] = field(default_factory=list)
-    """The public conversation from the agent's side: what each expert is shown."""
+    """The public conversation from the agent's side: what each expert is shown; grows by `heard`."""
     max_failures: int = MAX_FAILURES_PER_TURN
     last_expert: str | None = None
+
+    def heard(self, *messages: ChatMessage) -> None:
+        """More of the conversation, with ids of tool calls that any server takes: they are another model's."""
+        self.history.extend(message.fitted(CallIdForm.COMMON) for message in messages)
 
     @staticmethod
     def requested(reply: Reply) -> ToolCallText | None:
@@ -94,16 +100,22 @@ class ExpertHandoff:
         name = _expert_name(call.arguments)
         session = self.experts.get(name or "")
         if session is None:
+            first = next(iter(self.experts.values()))
+            first.calls.mark("agent", Condition.expert_failed, f"there is no expert named {name!r}")
             return f"Error: no expert named {name!r}; there are {', '.join(self.experts)}."
         self.last_expert = name
         try:
             reply = await session.ask(self.history)
         except FatalModelError:
             raise
-        except (ModelError, RoleError):
+        except (ModelError, RoleError) as error:
+            session.calls.mark(session.role, Condition.expert_failed, str(error))
             return f"Error: {name} did not answer. {_OTHER_WAYS}"
         # A call that was not offered to it: in the trajectory it would stand as a tool of the domain.
-        return reply if self.requested(reply) is None else f"Error: {name} did not take the turn. {_OTHER_WAYS}"
+        if self.requested(reply) is None:
+            return reply
+        session.calls.mark(session.role, Condition.expert_failed, f"it called {CALL_EXPERT} itself")
+        return f"Error: {name} did not take the turn. {_OTHER_WAYS}"
 
 
 def _expert_name(arguments: str) -> str | None:

@@ -32,7 +32,9 @@ class ToolCallingAgent:
         self.context = context
         self.model = context.model
         self.model.history = list(context.history)
-        self.handoff = ExpertHandoff(context.experts, history=list(context.history)) if context.experts else None
+        self.handoff = ExpertHandoff(context.experts) if context.experts else None
+        if self.handoff is not None:
+            self.handoff.heard(*context.history)
 
     @property
     def name(self) -> str:
@@ -119,4 +121,4 @@ class ToolCallingAgent:
     def _remember(self, *messages: ChatMessage) -> None:
         self.history.extend(messages)
         if self.handoff is not None:
-            self.handoff.history.extend(messages)
+            self.handoff.heard(*messages)

@@ -10,7 +10,8 @@ import anthropic
 import orjson
 
 from tau2_fleet.llm.claude_history import claude_history, claude_tools, marked_for_cache
-from tau2_fleet.llm.completion import count, decode_json, model_id
+from tau2_fleet.llm.completion import count, decode_json, is_missing, model_id
+from tau2_fleet.llm.examine import check_whole, plain_reason
 from tau2_fleet.llm.failures import Cause, Failure, failure_of_response, short
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
@@ -86,6 +87,8 @@ class AnthropicClaude:
     def _read(self, message: Any) -> ProviderAnswer:
         """The answer in a decoded message; raises a `Failure` when it is none."""
         usage, written = _usage(message)
+        if isinstance(message, dict):
+            check_whole((message.get("stop_reason"),), message.get("error"), usage)
         try:
             texts, thoughts, blocks, calls = [], [], [], []
             for block in message["content"]:
@@ -115,8 +118,9 @@ class AnthropicClaude:
             thinking=thinking or None,
             usage=usage,
             cache_write_tokens=written,
-            finish_reason=reason if isinstance(reason, str) else None,
+            finish_reason=plain_reason(reason),
             model=model_id(message),
+            usage_missing=is_missing(usage),
         )
 
     async def context_tokens(self, session: str) -> int | None:

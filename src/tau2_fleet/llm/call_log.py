@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.types import CallStats, Reply, Usage
-from tau2_fleet.telemetry.events import LLMCall, emit
+from tau2_fleet.telemetry.events import LLMCall, ReplyCondition, emit
 
 _EVENT_TYPE = {"agent": "llm_call", "user": "user_sim", "judge": "evaluator"}
-_STATS = tuple(entry.name for entry in dataclasses.fields(CallStats))
+_STATS = tuple(entry.name for entry in dataclasses.fields(CallStats) if entry.name not in ("conditions", "details"))
 _USAGE = tuple(entry.name for entry in dataclasses.fields(Usage))
 
 
@@ -31,20 +33,21 @@ class CallLog:
     calls: list[dict[str, Any]] = field(default_factory=list)
     usage_by_role: dict[str, Usage] = field(default_factory=dict)
     cost_by_role: dict[str, float] = field(default_factory=dict)
+    replies: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Role to condition to how often it was found."""
+    _turn: list[str] = field(default_factory=list)
 
     def add(
         self,
         role: str,
         stats: CallStats,
         reply: Reply | None = None,
-        markup: str | None = None,
         seed: int | None = None,
     ) -> None:
         """Note a call that is over.
 
         Args:
             reply: None for one that failed.
-            markup: what its text holds of a tool call that the server did not parse.
             seed: the request's; kept of empty replies, which are asked for again with another.
         """
         self.usage_by_role.setdefault(role, Usage()).add(stats.usage)
@@ -55,11 +58,48 @@ class CallLog:
         entry["usage"] = as_dict(stats.usage)
         if reply is not None and reply.thinking:
             entry["thinking"] = reply.thinking
-        if markup is not None:
-            entry["markup"] = markup
+        if Condition.markup_left in stats.details:
+            entry["markup"] = stats.details[Condition.markup_left]
         if reply is not None and reply.empty:
             entry |= {"empty": True, "seed": seed}
         self.calls.append(entry)
+        self._tell(role, stats, reply)
+        if stats.conditions:
+            self._count(role, stats.conditions, stats.details, entry)
+
+    def mark(self, role: str, condition: Condition, detail: str) -> None:
+        """Note a condition that shows only after a call: on the role's last one."""
+        entry = next((call for call in reversed(self.calls) if call["role"] == role), None)
+        self._count(role, [condition], {condition: detail}, {} if entry is None else entry)
+
+    def take_turn_conditions(self) -> list[str]:
+        """What was found since this was asked last, in the words of `role: condition`."""
+        found, self._turn = self._turn, []
+        return found
+
+    def _count(
+        self, role: str, conditions: list[Condition], details: Mapping[Condition, str], entry: dict[str, Any]
+    ) -> None:
+        entry["conditions"] = [*entry.get("conditions", ()), *map(str, conditions)]
+        if details:
+            entry["details"] = {**entry.get("details", {}), **{str(name): text for name, text in details.items()}}
+        counts = self.replies.setdefault(role, {})
+        for condition in conditions:
+            counts[condition.value] = counts.get(condition.value, 0) + 1
+            self._turn.append(f"{role}: {condition}")
+            emit(
+                ReplyCondition(
+                    role=role,
+                    condition=condition.value,
+                    model=entry.get("model", ""),
+                    step=self.step,
+                    replica=entry.get("replica"),
+                    detail=details.get(condition),
+                )
+            )
+
+    def _tell(self, role: str, stats: CallStats, reply: Reply | None) -> None:
+        """Telemetry hears of the call."""
         emit(
             LLMCall(
                 type=_EVENT_TYPE.get(role, "expert_call"),

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from tau2_fleet.llm.failures import Cause, Failure, failure_of_response, short
+from tau2_fleet.llm.examine import check_whole, plain_reason
+from tau2_fleet.llm.failures import Cause, Failure, short
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.types import ToolCallText, Usage, without_surrogates
 
@@ -46,23 +47,26 @@ def read_completion(completion: Any) -> ProviderAnswer:
         raise Failure(Cause.unusable, f"the answer is not a chat completion: {short(str(completion)[:2000])}")
     usage = _usage(completion.get("usage"))
     choices = completion.get("choices")
-    if not choices and completion.get("error"):
-        raise _error_inside(completion["error"], usage)
+    if completion.get("error"):
+        check_whole((), completion["error"], usage)
     try:
         choice = choices[0]  # type: ignore[index]
+        more = choice.get("provider_specific_fields")  # where litellm puts what it does not know
+        told = choice if not isinstance(more, dict) else {**more, **choice}
+        reason, native = told.get("finish_reason"), told.get("native_finish_reason")
         message = choice["message"]
-        text = _text(message.get("content"))
-        if not text and isinstance(message.get("refusal"), str):
-            text = message["refusal"]
-        thinking = message.get("reasoning_content") or message.get("reasoning")
-        finish_reason = choice.get("finish_reason")
+        check_whole((reason, native), told.get("error") or _error_of(message), usage)
+        text, thinking, refusal = _contents(message)
         return ProviderAnswer(
-            text=text,
+            text=text or refusal or text,
             tool_calls=_tool_calls(message.get("tool_calls")),
-            thinking=thinking if isinstance(thinking, str) else None,
+            thinking=thinking,
             usage=usage,
-            finish_reason=finish_reason if isinstance(finish_reason, str) else None,
+            finish_reason=plain_reason(reason),
             model=model_id(completion),
+            native_reason=plain_reason(native),
+            refused=bool(refusal),
+            usage_missing=is_missing(usage),
         )
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise Failure(
@@ -70,14 +74,60 @@ def read_completion(completion: Any) -> ProviderAnswer:
         ) from error
 
 
-def _text(content: Any) -> str | None:
-    """The text of a content, whose parts are put together."""
-    if content is None or isinstance(content, str):
-        return content
-    if not isinstance(content, list):
+def _error_of(message: Any) -> Any:
+    return message.get("error") if isinstance(message, dict) else None
+
+
+_THINKING_KEYS = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
+"""Where servers put thinking that they have told from the text."""
+
+
+def _contents(message: Any) -> tuple[str | None, str | None, str | None]:
+    """Text, thinking and refusal of a message."""
+    content = message.get("content")
+    thinking: str | None = None
+    for key in _THINKING_KEYS:
+        found = message.get(key)
+        if isinstance(found, str) and found:
+            thinking = found
+            break
+    more = message.get("provider_specific_fields")
+    refusal = message.get("refusal") or (more.get("refusal") if isinstance(more, dict) else None)
+    if not isinstance(refusal, str):
+        refusal = None
+    if isinstance(content, list):
+        content, parts_thought, parts_refused = _joined(content)
+        thinking, refusal = thinking or parts_thought, refusal or parts_refused
+    elif not (content is None or isinstance(content, str)):
         raise TypeError("content")
-    parts = [part if isinstance(part, str) else part.get("text", "") for part in content]
-    return "".join(parts)
+    if thinking is None and message.get("reasoning_details"):
+        thinking = _joined([{"type": "reasoning", "text": part} for part in _details(message)])[1]
+    return content, thinking, refusal
+
+
+def _details(message: Any) -> list[str]:
+    """The readable parts of OpenRouter's `reasoning_details`."""
+    details = message["reasoning_details"]
+    parts = details if isinstance(details, list) else []
+    texts = [part.get("text") or part.get("summary") for part in parts if isinstance(part, dict)]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _joined(parts: list[Any]) -> tuple[str, str | None, str | None]:
+    """Text, thinking and refusal of a content that comes in parts, such as Mistral's and OpenAI's."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    refusals: list[str] = []
+    for part in parts:
+        kind = "" if isinstance(part, str) else str(part.get("type"))
+        if kind in ("thinking", "reasoning", "redacted_thinking"):
+            inner = part.get("thinking") or part.get("reasoning") or part.get("text") or ""
+            thoughts.append(inner if isinstance(inner, str) else _joined(inner)[0])
+        elif kind == "refusal":
+            refusals.append(str(part.get("refusal") or ""))
+        else:
+            texts.append(part if isinstance(part, str) else part.get("text", ""))
+    return "".join(texts), "\n".join(thoughts) or None, "".join(refusals) or None
 
 
 def _tool_calls(calls: Any) -> tuple[ToolCallText, ...]:
@@ -90,8 +140,10 @@ def _tool_calls(calls: Any) -> tuple[ToolCallText, ...]:
     for call in calls:
         function = call["function"]
         name, arguments = function["name"], function.get("arguments")
-        if isinstance(arguments, dict) or arguments is None:
-            arguments = orjson.dumps(arguments or {}).decode()
+        if not isinstance(arguments, str):
+            if not isinstance(arguments, dict) and arguments is not None:
+                raise TypeError("arguments")
+            arguments = orjson.dumps(arguments).decode()
         if not isinstance(name, str) or not isinstance(arguments, str):
             raise TypeError("function")
         call_id = call.get("id")
@@ -120,16 +172,13 @@ def model_id(answer: dict[str, Any]) -> str | None:
     return name[:200] if isinstance(name, str) and name else None
 
 
+def is_missing(usage: Usage) -> bool:
+    """Whether an answer said nothing usable of its tokens: no prompt is empty, and no answer without any token."""
+    return not usage.input_tokens or not usage.output_tokens
+
+
 def count(value: Any) -> int:
-    """A number of tokens as a server gave it; anything else counts as 0."""
+    """A number of tokens as a server gave it, a float too; anything else counts as 0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
-
-
-def _error_inside(error: Any, usage: Usage) -> Failure:
-    """OpenRouter and others answer with status 200 and an `error` object that has the true status as its code."""
-    code = error.get("code") if isinstance(error, dict) else None
-    if isinstance(code, int) and 400 <= code < 600:
-        failure = failure_of_response(code, {}, orjson.dumps({"error": error}))
-        failure.usage = usage
-        return failure
-    return Failure(Cause.unusable, f"the answer is an error: {short(str(error)[:2000])}", usage=usage)

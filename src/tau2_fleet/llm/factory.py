@@ -10,7 +10,6 @@ from tau2_fleet.llm.context import Context
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.keys import key_name
 from tau2_fleet.llm.limiter import Limiter
-from tau2_fleet.llm.markup import MarkupWatch
 from tau2_fleet.llm.model import Model
 from tau2_fleet.llm.prices import PriceTable, own_price
 from tau2_fleet.llm.provider import Backend
@@ -44,13 +43,11 @@ def build(
     call_timeout_s: float | None = 600.0,
     retry: RetryPolicy | None = None,
     clock: Clock | None = None,
-    parser_key: str = "the pool's tool_call_parser",
 ) -> Model:
     """A model that can be asked.
 
     `name` is what records and logs call it. `router` is the pool's (providers `vllm` and `simulated`).
     `limiters` is shared by all models of a run. Without `prices` only the settings' own price counts.
-    `parser_key` is the key of the configuration that sets the pool's tool-call parser.
 
     Raises:
         UserError: the settings cannot be: no model, no pool, no room for an answer.
@@ -63,7 +60,6 @@ def build(
         backend,
         limiter=(limiters or Limiters(clock)).of(settings),
         context=Context(name, settings),
-        markup=MarkupWatch(name, parser_key),
         clock=clock,
         retry=retry or RetryPolicy(),
         price=own_price(settings) if prices is None else prices.price_of(settings),

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.types import Endpoint, Usage
 from tau2_fleet.telemetry.secrets import redact
 
@@ -69,6 +70,8 @@ class Failure(Exception):
         """Tokens that the useless answer cost all the same."""
         self.context_tokens = context_tokens
         """The model's context as an `overflow` answer named it."""
+        self.condition: Condition | None = None
+        """What a whole answer showed that cannot be used: `aborted` or `error_inside`."""
 
     def asked_wait_s(self, now: float) -> float | None:
         """Seconds that the server asked to wait, seen from `now` (seconds since the epoch); None: it did not ask."""

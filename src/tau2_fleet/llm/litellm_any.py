@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from tau2_fleet.llm.call_ids import form_for
 from tau2_fleet.llm.claude_history import OPENING
 from tau2_fleet.llm.completion import read_completion
 from tau2_fleet.llm.failures import Cause, Failure, failure_of_response, short
@@ -65,12 +66,13 @@ class LiteLLMAny:
         self._sends_seed = settings.sends_seed and (known is None or "seed" in known)
         if settings.sends_seed and not self._sends_seed:
             log.info("%s takes no seed: none is sent", settings.model)
+        self._id_form = form_for(settings.model, settings.base_url, None, own_pool=False)
         self._user_begins = _USER_BEGINS.search(settings.model or "") is not None
 
     async def ask(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> ProviderAnswer:
         messages = _opened_by_user(request.messages) if self._user_begins else request.messages
         asked: dict[str, Any] = {
-            "messages": [orjson.loads(message.encoded) for message in messages],
+            "messages": [orjson.loads(message.fitted(self._id_form).encoded) for message in messages],
             "extra_headers": {"X-Session-ID": request.session},
         }
         if request.tools is not None:

@@ -1,45 +1,132 @@
-"""Notices tool-call markup that a server's parser left in the text: the sign of a parser that does not fit."""
+"""The one table of how models write tool calls, to find those that a server's parser left in a reply.
+
+`llm.examine` asks for every reply to a request with tools, `fleet.pool_check` before a run.
+"""
 
 from __future__ import annotations
 
-import logging
 import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
-logger = logging.getLogger(__name__)
 
-_MARKUP = re.compile(
-    r"</?tool_call>|</?tool_calls?_(?:begin|section_begin)\W|<\|tool_calls?(?:_section)?_begin\|>|\[TOOL_CALLS\]"
-    r"|<｜tool▁calls?▁begin｜>|</?TOOLCALL>|<\|python_tag\|>|<function=|<function_call>|<\|tool_call\|>"
-    r"|<\|channel\|>commentary|<minimax:tool_call>|<\|action_start\|>"
+class Markup(NamedTuple):
+    """A tool call that was found as text."""
+
+    piece: str
+    """What gave it away."""
+    form: str
+    """Whose way of writing calls it is, by vLLM's names of parsers where it has one; empty where several would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """One way to write a call."""
+
+    name: str
+    marks: str
+    """Regular expression; each alternative begins with a letter or sign of its own, which keeps the search fast."""
+
+
+_BAR = "[|｜]"
+_FORMS = (
+    _Form("openai", r"<\|channel\|>\s*commentary|<\|constrain\|>|<\|call\|>|<\|recipient\|>|to=functions\.\w"),
+    _Form("openai", r"assistantcommentary|commentary to=\w"),
+    _Form("deepseek_v32", rf"</?{_BAR}DSML{_BAR}"),
+    _Form("deepseek_v3", r"<｜tool[▁_]?(?:calls?|sep|outputs?)|<\|tool▁|<｜function"),
+    _Form("kimi_k2", r"<\|tool_calls?_section_(?:begin|end)\|>|<\|tool_call_(?:begin|argument_begin|end)\|>"),
+    _Form("deepseek_v3", r"<\|tool_calls_(?:begin|end)\|>|<\|tool_sep\|>"),
+    _Form("glm45", r"<arg_key>|<arg_value>|<tool_call>\s*[\w.-]+\s*(?:\n|<arg_key>|</tool_call>)"),
+    _Form("qwen3_coder", r"<function=[\w.-]+>?\s*<parameter=|<parameter=[\w.-]+>|<tool_call>\s*<function="),
+    _Form("hermes", r"</?tool_calls?>|</?tool_use>|<tools>\s*[\[{]|</?function_call>"),
+    _Form("qwen3_coder", r"<function=[\w.-]*>?|</function>"),
+    _Form("minimax_m2", r"</?minimax:tool_call>|</?minimax:"),
+    _Form("seed_oss", r"</?seed:tool_call>"),
+    _Form("longcat", r"</?longcat_tool_call>"),
+    _Form("step3", r"<steptml:"),
+    _Form("olmo3", r"<function_calls>\s*\w+\("),
+    _Form("minimax_m2", r"</?(?:\w+:)?(?:function_calls|tool_code)>|<(?:\w+:)?invoke\s+name\s*="),
+    _Form("mistral", r"\[TOOL_CALLS?\]|\[ARGS\]|\[CALL_ID\]|\[/?AVAILABLE_TOOLS\]"),
+    _Form("llama3_json", r"<\|python_tag\|>"),
+    _Form("llama4_pythonic", r"<\|python_(?:start|end)\|>"),
+    _Form("lfm2", r"<\|tool_call_start\|>"),
+    _Form("granite", r"<\|tool_call\|>|<\|tool_call>|<tool_call\|>|<\|/tool_call\|>|<\|tool_use"),
+    _Form("internlm", r"<\|action_start\|>|<\|plugin\|>|<\|interpreter\|>"),
+    _Form("phi4_mini_json", r"functools\s*\["),
+    _Form("nemotron", r"</?TOOLCALL>"),
+    _Form("functiongemma", r"<start_function_call>|<end_function_call>"),
+    _Form("cohere_command3", r"<\|START_ACTION\|>|<\|START_TOOL"),
+    _Form("apertus", r"<\|tools_(?:prefix|suffix)\|>"),
+    _Form("gigachat3", r"function call<\|role_sep\|>"),
+    _Form("kimi_k3", r"<\|open\|>tools<\|sep\|>"),
+    _Form("plamo3", r"<\|plamo:begin_tool"),
+    _Form("inkling", r"<\|content_invoke_tool"),
+    _Form("functionary", r"<\|from\|>assistant|<\|reserved_special_token_249\|>|>>>\s*[A-Za-z_]\w*\s*\n\s*\{"),
+    _Form("pythonic", r"```tool_(?:code|call)\b"),
 )
+_MARKS = re.compile("|".join(f"({form.marks})" for form in _FORMS))
+_WORDS = ("functions.", "assistantcommentary", "functools", ">>>", "Action")
+"""Marks of calls that hold no bracket."""
 
 
-def find_markup(text: str | None) -> str | None:
-    """The first piece of tool-call markup in a reply's text; None: there is none."""
-    found = _MARKUP.search(text) if text and ("<" in text or "[" in text) else None
-    return found.group() if found else None
+def find_markup(text: str | None, names: Collection[str] = (), *, plain: bool = True) -> Markup | None:
+    """The first sign of a tool call in a text; None: there is none.
+
+    Args:
+        names: the tools that were offered: calls without any tags are told from talk by them.
+        plain: False: only tags, for text that may well speak of tools, such as thinking.
+    """
+    if not text or not _may_hold_a_call(text):
+        return None
+    found = _MARKS.search(text)
+    if found is not None:
+        return Markup(" ".join(found.group().split()), _FORMS[(found.lastindex or 1) - 1].name)
+    if not names or not plain:
+        return None
+    return _plain_call(text, frozenset(names))
 
 
-class MarkupWatch:
-    """Counts the replies of one model that carry markup, and warns of the first."""
+def form_of(piece: str) -> str:
+    """Whose form the `piece` of a `Markup` is, told from it alone; empty where it could be anybody's."""
+    found = _MARKS.search(piece)
+    if found is not None:
+        return _FORMS[(found.lastindex or 1) - 1].name
+    return "pythonic" if "(" in piece else "llama3_json" if ":" in piece and '"' in piece else ""
 
-    def __init__(self, model: str, advice: str) -> None:
-        """`advice` names the key that sets the parser: `server.tool_call_parser`."""
-        self.count = 0
-        self._model = model
-        self._advice = advice
 
-    def look(self, text: str | None) -> None:
-        """Look at the text of a reply to a request that offered tools."""
-        markup = find_markup(text)
-        if markup is None:
-            return
-        self.count += 1
-        if self.count == 1:
-            logger.warning(
-                "%s leaves tool-call markup (%s) in its text: its server's tool-call parser does not fit; "
-                "set %s (vLLM's --tool-call-parser)",
-                self._model,
-                markup,
-                self._advice,
-            )
+def _may_hold_a_call(text: str) -> bool:
+    """A few scans before any search: every reply comes here."""
+    return "<" in text or "{" in text or "(" in text or "[" in text or any(word in text for word in _WORDS)
+
+
+def _plain_call(text: str, names: frozenset[str]) -> Markup | None:
+    if not any(name in text for name in names):
+        return None
+    for form, pattern in _patterns(names):
+        found = pattern.search(text)
+        if found is not None:
+            return Markup(" ".join(found.group().split())[:80], form)
+    return None
+
+
+@lru_cache(maxsize=64)
+def _patterns(names: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """How calls of these tools look without any tags."""
+    one_of = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    name = rf"(?:functions?[./]|tools?\.|default_api\.)?(?:{one_of})(?::\d+)?"
+    quote = r"\\?[\"']"
+    keys = "name|function|function_name|tool|tool_name|tool_call|recipient_name|action|api|method"
+    label = r"(?:[Tt]ool|[Ff]unction|[Cc]all|[Tt]ool[ _][Cc]all)s?:?"
+    forms = (
+        ("llama3_json", rf"\{{\s*{quote}type{quote}\s*:\s*{quote}function{quote}[^}}]{{0,40}}{name}{quote}"),
+        ("llama3_json", rf"{quote}(?:{keys}){quote}\s*:\s*{quote}{name}{quote}\s*[,}}]"),
+        ("llama3_json", rf"\{{\s*{quote}{name}{quote}\s*:\s*[\[{{]"),
+        ("pythonic", rf"(?:^|[\[`,]|tool_code\n)\s*(?:print\(\s*|await\s+)?{name}\(\s*(?:\w+\s*=|\{{|\))"),
+        ("", rf"^\s*(?:\*\*)?Action:(?:\*\*)?\s*`?{name}\b"),
+        ("functionary", rf"^\W*(?:assistant)?\s*{name}`?\s*(?:\n|json|:)?\s*\{{\s*(?:\}}|{quote})"),
+        ("qwen3_coder", rf"<(?:\w+:)?(?:{name})>\s*(?:<|\{{)|<(?:{name})\s+\w+=|<(?:{name})\s*/>"),
+        ("", rf"\[{label}\s*{name}\b|\[{name}\]\s*\(?\s*[\{{(]"),
+    )
+    return tuple((form, re.compile(pattern, re.MULTILINE)) for form, pattern in forms)

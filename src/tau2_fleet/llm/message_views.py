@@ -29,14 +29,22 @@ def parse_call(call: ToolCallText, requestor: Literal["assistant", "user"]) -> T
     """
     from tau2.data_model.message import ToolCall
 
-    try:
-        arguments = json.loads(call.arguments)
-        if not isinstance(arguments, dict) or _is_nested_deeper(arguments, MOST_NESTED):
-            raise ValueError("not an object that a tool could take")
-        json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
+    arguments = arguments_of(call.arguments)
+    if arguments is None:
         arguments = {NOT_A_JSON_OBJECT: call.arguments}
     return ToolCall(id=call.id, name=call.name, arguments=arguments, requestor=requestor)
+
+
+def arguments_of(text: str) -> dict[str, Any] | None:
+    """The JSON object in a call's arguments; None: they are none that a tool could take."""
+    try:
+        arguments = json.loads(text)
+        if not isinstance(arguments, dict) or _is_nested_deeper(arguments, MOST_NESTED):
+            return None
+        json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    return arguments
 
 
 def _is_nested_deeper(value: Any, levels: int) -> bool:

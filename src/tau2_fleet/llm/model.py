@@ -6,15 +6,15 @@ import asyncio
 import dataclasses
 
 from tau2_fleet.llm.clock import Clock
+from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.context import Context
+from tau2_fleet.llm.examine import estimated_usage, examine
 from tau2_fleet.llm.failures import RETRIED, Cause, Failure
 from tau2_fleet.llm.http import current_call
 from tau2_fleet.llm.limiter import Circuit, Limiter
-from tau2_fleet.llm.markup import MarkupWatch
 from tau2_fleet.llm.prices import FREE, Price
 from tau2_fleet.llm.provider import Backend, ProviderAnswer
 from tau2_fleet.llm.retry import RetryPolicy
-from tau2_fleet.llm.thinking import split
 from tau2_fleet.llm.types import (
     CallStats,
     ChatRequest,
@@ -37,7 +37,6 @@ class Model:
         *,
         limiter: Limiter,
         context: Context,
-        markup: MarkupWatch,
         clock: Clock,
         retry: RetryPolicy,
         price: Price = FREE,
@@ -47,7 +46,6 @@ class Model:
     ) -> None:
         """`asked_as` is the name that the provider knows; `key_env` names the variable that holds the key."""
         self.name = name
-        self.markup = markup
         self._backend = backend
         self._limiter = limiter
         self._circuit = Circuit()
@@ -86,10 +84,11 @@ class Model:
         stats.duration_ms = 1000 * (clock.monotonic() - began)
         stats.finish_reason = answer.finish_reason
         stats.returned_model = answer.model
-        text, thinking = split(answer.text, answer.thinking)
-        if request.tools is not None:
-            self.markup.look(text)
-        return Reply(text=text, tool_calls=answer.tool_calls, stats=stats, thinking=thinking)
+        seen = examine(answer, request.tools)
+        if seen.conditions:
+            stats.conditions += seen.conditions
+            stats.details |= seen.details
+        return Reply(text=seen.text, tool_calls=seen.tool_calls, stats=stats, thinking=seen.thinking)
 
     def _with_stats(self, error: ModelError, stats: CallStats, began: float) -> ModelError:
         stats.duration_ms = 1000 * (self._clock.monotonic() - began)
@@ -110,6 +109,8 @@ class Model:
             try:
                 answer = await self._attempt(request, stats, avoid)
             except Failure as failure:
+                if failure.condition is not None:
+                    stats.note(failure.condition, str(failure))
                 if failure.usage is not None:
                     self._spend(stats, ProviderAnswer(None, usage=failure.usage))
                 if failure.cause not in RETRIED or stats.attempts >= self._retry.attempts:
@@ -118,8 +119,13 @@ class Model:
                 await self._back_off(failure, stats, deadline)
             else:
                 self._circuit.replied()
+                if answer.usage_missing:
+                    answer = dataclasses.replace(answer, usage=estimated_usage(request, answer))
+                else:
+                    self._context.learn(request, answer.usage)
                 self._spend(stats, answer)
-                self._context.learn(request, answer.usage)
+                if stats.trimmed_messages:
+                    stats.note(Condition.history_cut, f"{stats.trimmed_messages} messages")
                 return answer
 
     async def _attempt(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> ProviderAnswer:

@@ -16,6 +16,7 @@ import orjson
 from yarl import URL
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.llm.call_ids import form_for
 from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.completion import count, decode_completion, decode_json
 from tau2_fleet.llm.failures import Cause, Failure, failure_of_response
@@ -70,6 +71,8 @@ class OpenAICompatible:
         self._sampling = _sampling(settings)
         self._sends_seed = settings.sends_seed
         self._chooses_tool = "tool_choice" not in settings.extra_body
+        parser = settings.pool.tool_call_parser if settings.pool is not None and router is not None else None
+        self._id_form = form_for(settings.model, settings.base_url, parser, own_pool=router is not None)
         self._fixed = None if router is not None else _endpoint(settings)
         self._context: int | None = None
         self._context_known = self._fixed is not None and self._fixed.name == URL(_OPENAI).host
@@ -156,9 +159,11 @@ class OpenAICompatible:
         pieces.append(b"}")
         return b"".join(pieces)
 
-    @staticmethod
-    def _history(target: _Target, request: ChatRequest) -> list[bytes]:
-        pieces = [target.opening, b",".join([message.encoded for message in request.messages]), b"]"]
+    def _history(self, target: _Target, request: ChatRequest) -> list[bytes]:
+        messages = request.messages
+        if self._id_form is not None:
+            messages = [message.fitted(self._id_form) for message in messages]
+        pieces = [target.opening, b",".join([message.encoded for message in messages]), b"]"]
         if request.tools is not None:
             pieces += (b',"tools":', request.tools.encoded)
         return pieces

@@ -24,6 +24,12 @@ class ProviderAnswer:
     finish_reason: str | None = None
     model: str | None = None
     """The model's id as the answer gives it."""
+    native_reason: str | None = None
+    """The finish reason of a server behind a gateway, where the gateway tells it too."""
+    refused: bool = False
+    """It says outright that this is a refusal or the work of a filter."""
+    usage_missing: bool = False
+    """It holds no usable token counts; `usage` has what there is."""
 
 
 class Backend(Protocol):

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tau2_fleet.llm.call_log import CallLog
-from tau2_fleet.llm.markup import find_markup
+from tau2_fleet.llm.conditions import Condition, why_unusable
 from tau2_fleet.llm.types import ChatMessage, ChatModel, ChatRequest, ModelError, Reply, ToolSet, Usage
 
 EMPTY_REPLY_ATTEMPTS = 3
+REPEATS = 3
+"""Texts in a row that say the same before it is told."""
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +43,19 @@ class ModelSession:
     history: list[ChatMessage] = field(default_factory=list)
     _told: int = 0
     """Messages of the prompt that the log has, at level DEBUG."""
+    _last_text: str = ""
+    """What its last text said, but for blanks and case."""
+    _times: int = 0
+    """How often in a row it has said that."""
 
     async def ask(self, history: Sequence[ChatMessage] | None = None, *, with_tools: bool = True) -> Reply:
         """The model's answer to the history (its own when none is given); it is not added to it.
 
-        An empty reply is noted as such and asked for again with the next seed, twice at most; nothing is invented
-        in its place.
+        A reply without text and call is noted as such and asked for again with the next seed, twice at most;
+        nothing is invented in its place.
 
         Raises:
-            RoleError: every reply was empty.
+            RoleError: every reply was empty; it says how.
             ModelError: the model could not be asked.
         """
         messages = [*(self.history if history is None else history)]
@@ -73,12 +79,25 @@ class ModelSession:
                 if error.stats is not None:
                     self.calls.add(self.role, error.stats)
                 raise
-            markup = None if tools is None else find_markup(reply.text)
-            self.calls.add(self.role, reply.stats, reply, markup, request.seed)
+            if history is None and self._repeats(reply):
+                reply.stats.note(Condition.repeated)
+            self.calls.add(self.role, reply.stats, reply, request.seed)
             log.debug("reply of %s: %r %s", self.role, reply.text, reply.tool_calls or "")
             if not reply.empty:
                 return reply
-        raise RoleError(f"{self.role} gave {EMPTY_REPLY_ATTEMPTS} empty replies in a row")
+        why = why_unusable(reply.stats.conditions, reply.stats.details)
+        raise RoleError(
+            f"{self.role} gave {EMPTY_REPLY_ATTEMPTS} replies in a row without text or tool call; of the last: {why}"
+        )
+
+    def _repeats(self, reply: Reply) -> bool:
+        """Whether its texts say the same for the third time in a row; replies that call tools are passed over."""
+        if reply.tool_calls or reply.empty:
+            return False
+        text = "".join((reply.text or "").split()).casefold()
+        self._times = self._times + 1 if text == self._last_text else 1
+        self._last_text = text
+        return self._times >= REPEATS
 
     def _tell_prompt(self, messages: Sequence[ChatMessage]) -> None:
         """Log what the prompt has more than the one before: with the system prompt at first."""

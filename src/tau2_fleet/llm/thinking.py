@@ -1,24 +1,149 @@
-"""Tells a model's thinking from what it says: `<think>` text is cut out of the reply, and kept."""
+"""Tells a model's thinking from what it says: thinking in the text is cut out of the reply, and kept.
+
+Called for every reply by `llm.examine`. Servers leave thinking in the text where their reasoning parser is off or
+does not fit, and some strip the special tokens and leave the words.
+"""
 
 from __future__ import annotations
 
 import re
 
-_BLOCK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
+_NAMES = r"(?:[\w.-]{1,20}[:_])?think(?:ing)?|thoughts?|reasoning|scratchpad"
+_OPEN = (
+    rf"<\s?(?:{_NAMES})(?:\s[^<>]{{0,60}})?>|&lt;(?:{_NAMES})&gt;|(?-i:\[THINK(?:ING)?\])|◁think▷|<unused94>(?:thought)?"
+    r"|<[|｜](?:begin_of_thought|start_of_thought|start_thinking|begin_think|think|thinking|content_thinking)[|｜]>"
+    r"|<\|channel>\s*(?:thought|analysis)|<\|open\|>think<\|sep\|>|<\|plamo:begin_think:plamo\|>"
+)
+_CLOSE = (
+    rf"<\s?/\s?(?:{_NAMES})\s?>|&lt;/(?:{_NAMES})&gt;|\[/THINK(?:ING)?\]|◁/think▷|<unused95>"
+    r"|<[|｜](?:end_of_thought|end_thinking|end_think|/think|/thinking)[|｜]>"
+    r"|<channel\|>|<\|close\|>think<\|sep\|>|<\|plamo:end_think:plamo\|>"
+)
+_OPENING = re.compile(_OPEN, re.IGNORECASE)
+_CLOSING = re.compile(_CLOSE, re.IGNORECASE)
+_WRAPPER = re.compile(
+    r"\s*(?:<(answer|response)>(.*?)(?:</\1>|\Z)"
+    r"|<\|(?:begin_of_solution|start_response|start_text|content_text)\|>(.*?)(?:<\|[a-z_]+\|>|\Z))\s*\Z",
+    re.DOTALL | re.IGNORECASE,
+)
+"""What some models put around their answer once they have thought."""
+
+_CHANNEL = re.compile(
+    r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(\w+)([^<]*)(?:<\|constrain\|>\s*\w*\s*)?<\|message\|>"
+)
+_ENDS = re.compile(r"<\|(?:end|return|call|start)\|>(?:\s*assistant)?\s*")
+_BARE_FINAL = re.compile(r"assistant\s?final(?!ly\b|i[sz]e)")
+_BARE_ANALYSIS = re.compile(r"\s*(?:assistant\s?)?(?:analysis(?=[^a-z])|commentary(?=[A-Z]))")
+_BARE_CALL = re.compile(r"assistant\s?commentary(?:\s*to=|\s)|(?:commentary\s+)?to=functions\.")
+_PROSE = re.compile(
+    r"\s*Here(?:'s| is| are) my (?:thought process|reasoning steps):(.*?)"
+    r"(?:Here(?:'s| is) my response:|\[BEGIN FINAL RESPONSE\])(.*?)(?:\[END FINAL RESPONSE\]\s*)?\Z",
+    re.DOTALL,
+)
 
 
 def split(text: str | None, thinking: str | None) -> tuple[str | None, str | None]:
-    """Text without thinking, and all thinking: the server's own field first, then `<think>` blocks of the text.
+    """Text without thinking, and all thinking: the server's own field first, then what stood in the text.
 
     A block that is never closed reaches to the end; one that is never opened (chat templates open it
-    in the prompt) reaches from the beginning. Text without any thinking is returned as it is.
+    in the prompt) reaches from the beginning to the last closing. Text without any thinking is returned as it is.
     """
-    if text is None or "think>" not in text:
+    said, thoughts = cut(text)
+    if thoughts is None:
         return text.lstrip() if text and thinking else text, thinking or None
-    found = [thinking] if thinking else []
-    before, closed, rest = text.partition("</think>")
-    if closed and "<think>" not in before:
-        found.append(before.strip())
-        text = rest
-    found += [block.strip() for block in _BLOCK.findall(text)]
-    return _BLOCK.sub("", text).strip(), "\n".join(part for part in found if part) or None
+    return said, "\n".join(part for part in (thinking, *thoughts) if part) or None
+
+
+def cut(text: str | None) -> tuple[str | None, list[str] | None]:
+    """Text without the thinking in it, and that thinking piece by piece; None: there was none."""
+    if not text or not _may_think(text):
+        return text, None
+    thoughts: list[str] = []
+    said = _without_channels(_without_prose(text, thoughts), thoughts)
+    said = _without_blocks(said, thoughts)
+    if said is text:
+        return text, None
+    wrapped = _WRAPPER.match(said)
+    if wrapped is not None:
+        said = wrapped[2] or wrapped[3] or ""
+    return said.strip(), [thought for part in thoughts if (thought := part.strip())]
+
+
+def _may_think(text: str) -> bool:
+    """Whether it is worth while to look closer; a few scans, because every reply comes here."""
+    return (
+        "<" in text
+        or "[" in text
+        or "assistant" in text
+        or "◁" in text
+        or "&lt;" in text
+        or text.lstrip()[:8] in ("analysis", "Here is ", "Here are", "Here's m", "commenta")
+    )
+
+
+def _without_prose(text: str, thoughts: list[str]) -> str:
+    found = _PROSE.match(text)
+    if found is None:
+        return text
+    thoughts.append(found[1])
+    return found[2]
+
+
+def _without_channels(text: str, thoughts: list[str]) -> str:
+    """What harmony's final channel says, with its special tokens or without; calls in another channel stay text."""
+    marks = list(_CHANNEL.finditer(text))
+    if marks:
+        return _of_channels(text, marks, thoughts)
+    final = _last(_BARE_FINAL, text)
+    begun = _BARE_ANALYSIS.match(text)
+    if final is not None and (begun is not None or final.group() == "assistantfinal"):
+        thoughts.append(_BARE_ANALYSIS.sub("", text[: final.start()], count=1))
+        return text[final.end() :]
+    if begun is None or text[begun.end() : begun.end() + 1].isspace():
+        return text
+    call = _BARE_CALL.search(text, begun.end())
+    end = len(text) if call is None else call.start()
+    thoughts.append(text[begun.end() : end])
+    return text[end:]
+
+
+def _of_channels(text: str, marks: list[re.Match[str]], thoughts: list[str]) -> str:
+    before = _ENDS.sub("", text[: marks[0].start()]).strip()
+    said = [before] if before and marks[0][1] != "final" else []
+    if before and not said:
+        thoughts.append(before)
+    for mark, following in zip(marks, [*marks[1:], None], strict=True):
+        part = text[mark.end() : len(text) if following is None else following.start()]
+        if "to=" in mark[2] or "to=" in text[max(0, mark.start() - 40) : mark.start()]:
+            said.append(mark.group() + part)
+        elif mark[1] == "final":
+            said.append(_ENDS.sub("", part))
+        else:
+            thoughts.append(_ENDS.sub("", part))
+    return "\n".join(said)
+
+
+def _without_blocks(text: str, thoughts: list[str]) -> str:
+    """The text without what stands between tags; what comes before a closing that nothing opened is thinking too."""
+    said: list[str] = []
+    blocks: list[str] = []
+    at = 0
+    while (opening := _OPENING.search(text, at)) is not None:
+        closing = _CLOSING.search(text, opening.end())
+        said.append(text[at : opening.start()])
+        blocks.append(text[opening.end() : len(text) if closing is None else closing.start()])
+        at = len(text) if closing is None else closing.end()
+    rest = "".join(said) + text[at:] if blocks else text
+    last = _last(_CLOSING, rest)
+    if last is not None:
+        thoughts.append(_CLOSING.sub("\n", rest[: last.start()]))
+        rest = rest[last.end() :]
+    thoughts += blocks
+    return rest
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    found = None
+    for match in pattern.finditer(text):
+        found = match
+    return found

@@ -14,6 +14,9 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
+from tau2_fleet.llm.call_ids import CallIdForm, fitting_id
+from tau2_fleet.llm.conditions import Condition
+
 ChatRole = Literal["system", "user", "assistant", "tool"]
 
 not_in_a_name = re.compile(r"[^a-zA-Z0-9_-]")
@@ -50,7 +53,7 @@ class ToolCallText:
 class ChatMessage:
     """One message of a chat history in the OpenAI form; immutable, its JSON encoded at most once."""
 
-    __slots__ = ("_encoded", "content", "role", "tool_call_id", "tool_calls")
+    __slots__ = ("_encoded", "_fitted", "content", "role", "tool_call_id", "tool_calls")
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class ChatMessage:
         self.tool_calls = tool_calls
         self.tool_call_id = tool_call_id
         self._encoded: bytes | None = None
+        self._fitted: tuple[CallIdForm, ChatMessage] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The message as the OpenAI chat API wants it: no missing content without tool calls, tool calls sendable."""
@@ -93,6 +97,21 @@ class ChatMessage:
                 self._encoded = orjson.dumps(without_surrogates(message))
         return self._encoded
 
+    def fitted(self, form: CallIdForm | None) -> ChatMessage:
+        """The message with ids of tool calls that such a server takes; itself where they fit already."""
+        if form is None or (not self.tool_calls and self.tool_call_id is None):
+            return self
+        if self._fitted is None or self._fitted[0] is not form:
+            self._fitted = (form, self._with_ids(form))
+        return self._fitted[1]
+
+    def _with_ids(self, form: CallIdForm) -> ChatMessage:
+        calls = tuple(ToolCallText(fitting_id(call.id, form), call.name, call.arguments) for call in self.tool_calls)
+        result_of = None if self.tool_call_id is None else fitting_id(self.tool_call_id, form)
+        if calls == self.tool_calls and result_of == self.tool_call_id:
+            return self
+        return ChatMessage(self.role, self.content, calls, result_of)
+
 
 def without_surrogates(value: Any) -> Any:
     """The same JSON value with `?` for lone surrogates, which UTF-8 cannot carry."""
@@ -111,11 +130,13 @@ class ToolSet:
 
     schemas: tuple[dict[str, Any], ...]
     encoded: bytes
+    names: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, schemas: Sequence[dict[str, Any]]) -> ToolSet | None:
         """None for no tools: the API refuses an empty list."""
-        return cls(tuple(schemas), orjson.dumps(list(schemas))) if schemas else None
+        names = frozenset(schema["function"]["name"] for schema in schemas)
+        return cls(tuple(schemas), orjson.dumps(list(schemas)), names) if schemas else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +194,16 @@ class CallStats:
     error: str | None = None
     returned_model: str | None = None
     """The model's id as the answer gave it (`gpt-5-2025-08-07` for `gpt-5`); None: it gave none."""
+    conditions: list[Condition] = field(default_factory=list)
+    """What was found in the replies of all attempts; a condition of two attempts stands there twice."""
+    details: dict[Condition, str] = field(default_factory=dict)
+    """More of a condition: which markup, what the server said."""
+
+    def note(self, condition: Condition, detail: str | None = None) -> None:
+        """A condition was found."""
+        self.conditions.append(condition)
+        if detail:
+            self.details[condition] = detail
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,8 @@ class Record:
     calls: list[dict[str, Any]] = field(default_factory=list)
     usage_by_role: dict[str, dict[str, int]] = field(default_factory=dict)
     cost_by_role: dict[str, float] = field(default_factory=dict)
+    replies: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Role to condition (`llm.conditions`) to how often it was found; nothing of a calm conversation."""
     prompts: dict[str, str] = field(default_factory=dict)
     """Role to the digest of its system prompt; the text stands in `prompts.jsonl`."""
     notes: dict[str, Any] = field(default_factory=dict)
@@ -209,7 +211,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "cost_by_role": _is_object_of(_is_amount),
     "termination_reason": lambda value: value in _ENDINGS,
     "db_diff": lambda value: value is None or _is_list_of_objects(value),
-    "usage_by_role": _is_object_of(_is_object_of(_is_count)),
+    **dict.fromkeys(("usage_by_role", "replies"), _is_object_of(_is_object_of(_is_count))),
     "prompts": _is_object_of(_is_text),
     "error": lambda value: value is None or _is_text(value),
 }

@@ -17,7 +17,7 @@ from tau2_fleet.benchmark.package import AssistantMessage, UserMessage
 from tau2_fleet.evaluation.termination import TerminationReason
 from tau2_fleet.llm.call_log import CallLog
 from tau2_fleet.llm.session import RoleError
-from tau2_fleet.simulation.party import AGENT, USER, PartyError, next_turn
+from tau2_fleet.simulation.party import AGENT, USER, next_turn
 from tau2_fleet.telemetry.events import StepComplete, ToolCallDone, emit
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Conversation:
         self.errors = 0
         self.ending: TerminationReason | None = None
         self.problem: str | None = None
-        """What went wrong in a party's own code, where that ended the conversation."""
+        """Why it ended as the agent's or the user's error."""
         self.sender = Role.AGENT
         self.receiver = Role.USER
         self.pending: Sequence[Message] = ()
@@ -103,8 +103,7 @@ class Conversation:
                 if self.receiver is not Role.ENV:
                     self._apply_limits()
         except RoleError as error:
-            self.ending = self._error_of(self.receiver)
-            self.problem = str(error) if isinstance(error, PartyError) else None
+            self.ending, self.problem = self._error_of(self.receiver), str(error)
         return self.ending
 
     async def _open(self, history: Sequence[Message], greeting: str) -> None:
@@ -133,6 +132,13 @@ class Conversation:
         else:
             self._send(last)
 
+    def _send_reply(self, message: AssistantMessage | UserMessage) -> None:
+        """A message that a model wrote; it carries what was found in the replies that led to it."""
+        found = self.calls.take_turn_conditions()
+        if found:
+            message.raw_data = {**(message.raw_data or {}), "conditions": found}
+        self._send(message)
+
     def _send(self, message: AssistantMessage | UserMessage) -> None:
         """Put a party's message on its way, and see whether it ends the conversation."""
         self.trajectory.append(message)
@@ -148,7 +154,10 @@ class Conversation:
         if self.sender is Role.USER and any(token in text for token in self.rules.stop_tokens):
             self.ending = TerminationReason.user_stop
         elif self.sender is Role.AGENT and self.solo:
-            self.ending = TerminationReason.agent_stop if self.rules.solo_stop in text else AGENT.error
+            if self.rules.solo_stop in text:
+                self.ending = TerminationReason.agent_stop
+            else:
+                self.ending, self.problem = AGENT.error, "a text where only tool calls are allowed"
 
     async def _step(self) -> None:
         """Deliver the pending message; what comes back is pending next."""
@@ -158,7 +167,7 @@ class Conversation:
         if receiver is Role.ENV:
             await self._run_tools()
         elif receiver is Role.USER and self.user is not None:
-            self._send(await next_turn(self.user, self._incoming(), USER))
+            self._send_reply(await next_turn(self.user, self._incoming(), USER))
         else:
             await self._let_agent_speak(self._incoming())
         self._check_communication()
@@ -173,7 +182,7 @@ class Conversation:
 
     async def _let_agent_speak(self, incoming: Any) -> None:
         turn = await next_turn(self.agent, incoming, AGENT)
-        self._send(self._as_stop(turn) if self.solo else turn)
+        self._send_reply(self._as_stop(turn) if self.solo else turn)
 
     def _as_stop(self, turn: AssistantMessage) -> AssistantMessage:
         """A solo agent's last message, where it calls the tool that ends its work; calls beside that are dropped."""
@@ -220,6 +229,7 @@ class Conversation:
         message = self.pending[0]
         if message.is_tool_call() == message.has_text_content():
             self.ending = self._error_of(self.sender)
+            self.problem = "a message with both text and tool calls, or with neither"
 
     @staticmethod
     def _error_of(role: Role) -> TerminationReason:

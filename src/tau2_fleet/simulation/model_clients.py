@@ -78,7 +78,6 @@ def make_clients(
             prices=prices,
             limiters=limiters,
             call_timeout_s=call_timeout_s,
-            parser_key="server.tool_call_parser" if role == "agent" else f"the pool.tool_call_parser of {role}",
         )
 
     return roles.map(client)

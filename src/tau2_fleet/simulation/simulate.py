@@ -128,7 +128,8 @@ class Simulation:
             outcome.messages, outcome.begun_with = conversation.trajectory, len(parties.history)
             async with asyncio.timeout(self.context.settings.simulation_timeout_s):
                 outcome.ending = await conversation.run(parties.history, self.context.greeting)
-            outcome.error = conversation.problem
+                if outcome.ending in (TerminationReason.agent_error, TerminationReason.user_error):
+                    outcome.error = conversation.problem
         except Exception as error:
             outcome.failed(*self._diagnose(error))
         if conversation is None:
@@ -184,6 +185,7 @@ class Simulation:
             calls=calls.calls,
             usage_by_role={role: as_dict(usage) for role, usage in calls.usage_by_role.items()},
             cost_by_role=dict(calls.cost_by_role),
+            replies=calls.replies,
             prompts=self.sessions.prompts(self.keep_prompt),
             notes=notes,
             error=outcome.error,

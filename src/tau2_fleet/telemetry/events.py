@@ -69,6 +69,20 @@ class LLMCall(Event):
 
 
 @dataclass(slots=True)
+class ReplyCondition(Event):
+    """Something was found in a reply (or on the way to it); one event each, after the `LLMCall` of that reply."""
+
+    role: str
+    """agent, user, judge or expert-N."""
+    condition: str
+    """A word of the closed set in `llm.conditions`."""
+    model: str
+    step: int | None = None
+    replica: str | None = None
+    detail: str | None = None
+
+
+@dataclass(slots=True)
 class ToolCallDone(Event):
     """One live tool call (never one that a replay makes)."""
 

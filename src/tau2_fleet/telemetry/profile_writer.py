@@ -20,6 +20,7 @@ from tau2_fleet.telemetry.events import (
     LLMCall,
     ReplicaSample,
     ReplicaState,
+    ReplyCondition,
     RunMark,
     Scope,
     SimulationDone,
@@ -30,6 +31,7 @@ from tau2_fleet.telemetry.line_writer import FileSink, LineWriter
 
 TYPES: dict[type[Event], str] = {
     LLMCall: "",
+    ReplyCondition: "reply_condition",
     ToolCallDone: "tool_call",
     StepComplete: "step_complete",
     SimulationDone: "simulation",
