@@ -144,9 +144,8 @@ def test_what_was_found_in_a_reply_stands_on_its_call_at_its_turn_and_is_counted
     assert [(call["role"], call["markup"]) for call in record.calls if "markup" in call] == [("agent", "<tool_call>")]
     assert [call["conditions"] for call in record.calls if "conditions" in call] == [["markup_left", "aborted"]]
     assert record.replies == {"agent": {"markup_left": 1, "aborted": 1}}
-    found = [
-        message["raw_data"]["conditions"] for message in record.messages if "conditions" in (message["raw_data"] or {})
-    ]
+    notes = [message.get("raw_data") or {} for message in record.messages]
+    found = [note["conditions"] for note in notes if "conditions" in note]
     assert found == [["agent: markup_left", "agent: aborted"]]
 
 
