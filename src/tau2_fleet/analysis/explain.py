@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +111,21 @@ def gold_checks_of_task(record: Json) -> list[GoldCheck]:
     return checks
 
 
+def turn_of_call(record: Json, wanted: ComparedCall) -> int | None:
+    """The index of the first message that makes this call."""
+    return turn_with(
+        record, lambda call: call.get("name") == wanted.name and (call.get("arguments") or {}) == wanted.arguments
+    )
+
+
+def turn_with(record: Json, fits: Callable[[Json], bool]) -> int | None:
+    """The index of the first message with such a tool call."""
+    for index, message in enumerate(_messages(record)):
+        if any(fits(call) for call in message.get("tool_calls") or ()):
+            return index
+    return None
+
+
 def other_calls(record: Json, gold: list[GoldCheck]) -> Counter[str]:
     """How often tools were called that no gold action names."""
     named = {check.gold.name for check in gold}
@@ -144,7 +159,7 @@ def _detail(kind: str, record: Json, info: Json) -> str:
         facts = [check["info"] for check in info.get("communicate_checks") or () if not check["met"]]
         return "the agent never said " + ", ".join(repr(fact) for fact in facts) if facts else "a fact was never said"
     if kind == "ENV_ASSERTION":
-        unmet = [_assertion(check) for check in info.get("env_assertions") or () if not check["met"]]
+        unmet = [assertion_text(check) for check in info.get("env_assertions") or () if not check["met"]]
         return "not so at the end: " + "; ".join(unmet) if unmet else "an assertion does not hold at the end"
     if kind == "NL_ASSERTION":
         unmet = [
@@ -156,7 +171,8 @@ def _detail(kind: str, record: Json, info: Json) -> str:
     return "is 0"
 
 
-def _assertion(check: Json) -> str:
+def assertion_text(check: Json) -> str:
+    """An environment assertion as a call, with what it should have given."""
     wanted = check.get("env_assertion") or {}
     arguments = ", ".join(f"{key}={value!r}" for key, value in (wanted.get("arguments") or {}).items())
     expected = "" if wanted.get("assert_value", True) else " is False"

@@ -20,6 +20,11 @@ _TOLERANCE = 1e-6
 """The benchmark's: a reward this near to 1 is a success."""
 
 
+def is_success(reward: float) -> bool:
+    """Whether a reward counts as a success, with the benchmark's tolerance."""
+    return abs(reward - 1.0) <= _TOLERANCE
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What the statistics need of one simulation."""
@@ -35,7 +40,7 @@ class Result:
 
     @property
     def success(self) -> bool:
-        return abs(self.reward - 1.0) <= _TOLERANCE
+        return is_success(self.reward)
 
     @property
     def infrastructure_error(self) -> bool:

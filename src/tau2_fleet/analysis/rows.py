@@ -1,0 +1,157 @@
+"""One row per simulation: what tables, `simulations.csv` and the report say of it without its conversation."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tau2_fleet.analysis.causes import causes
+from tau2_fleet.evaluation.metrics import Result
+from tau2_fleet.record.atomic import replaced
+
+ROWS_FILE = "simulations.csv"
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One simulation; a field that its record does not hold is None."""
+
+    id: str
+    """`retail/5`: domain and task."""
+    domain: str
+    task_id: str
+    trial: int
+    seed: int
+    reward: float
+    termination_reason: str
+    cause: str | None
+    """The primary cause of lost reward (`tau2_fleet.analysis.causes.Cause`); None for a reward of 1."""
+    causes: str
+    """All causes, the primary one first, joined by blanks."""
+    detail: str | None
+    """The primary cause in words."""
+    db: float | None
+    env_assertion: float | None
+    action: float | None
+    communicate: float | None
+    nl_assertion: float | None
+    messages: int
+    steps: int
+    """Turns and tool results after the greeting."""
+    tool_calls: int
+    tool_errors: int
+    expert_calls: int
+    duration_s: float
+    agent_s: float
+    """Seconds in the agent's model calls, their waiting included; `user_s` and `expert_s` likewise."""
+    user_s: float
+    expert_s: float
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    replies: str
+    """Conditions of replies with their numbers: `agent.cut=2 user.empty=1`."""
+    attempt: int
+    started: str
+    error: str | None
+
+    @property
+    def result(self) -> Result:
+        """What the statistics need of it."""
+        return Result(
+            task=self.id,
+            reward=self.reward,
+            termination_reason=self.termination_reason,
+            duration_s=self.duration_s,
+            cost_usd=self.cost_usd,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+        )
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+
+
+def row_of(record: dict[str, Any]) -> Row:
+    """The row of a stored record."""
+    losses = causes(record)
+    parts = record.get("sub_rewards") or {}
+    calls = record.get("calls") or []
+    messages = record.get("messages") or []
+    tools = [message for message in messages if message.get("role") == "tool"]
+    usage = (record.get("usage_by_role") or {}).values()
+    return Row(
+        id=f"{record['domain']}/{record['task_id']}",
+        domain=record["domain"],
+        task_id=record["task_id"],
+        trial=record["trial"],
+        seed=record["seed"],
+        reward=record["reward"],
+        termination_reason=str(record["termination_reason"]),
+        cause=str(losses[0].cause) if losses else None,
+        causes=" ".join(dict.fromkeys(str(loss.cause) for loss in losses)),
+        detail=losses[0].detail if losses else None,
+        db=parts.get("DB"),
+        env_assertion=parts.get("ENV_ASSERTION"),
+        action=parts.get("ACTION"),
+        communicate=parts.get("COMMUNICATE"),
+        nl_assertion=parts.get("NL_ASSERTION"),
+        messages=len(messages),
+        steps=max(len(messages) - 1, 0),
+        tool_calls=len(tools),
+        tool_errors=sum(bool(message.get("error")) for message in tools),
+        expert_calls=sum(str(call.get("role")).startswith("expert") for call in calls),
+        duration_s=record["duration_s"],
+        agent_s=_seconds(calls, "agent"),
+        user_s=_seconds(calls, "user"),
+        expert_s=_seconds(calls, "expert"),
+        input_tokens=sum(int(used.get("input_tokens") or 0) for used in usage),
+        output_tokens=sum(int(used.get("output_tokens") or 0) for used in usage),
+        cost_usd=sum((record.get("cost_by_role") or {}).values()),
+        replies=conditions_text(record.get("replies") or {}),
+        attempt=record.get("attempt", 0),
+        started=record.get("started", ""),
+        error=record.get("error"),
+    )
+
+
+def conditions_text(replies: Mapping[str, Mapping[str, int]]) -> str:
+    """`agent.cut=2 user.empty=1`; empty when every reply was sound."""
+    return " ".join(
+        f"{role}.{condition}={count}" for role, counts in replies.items() for condition, count in counts.items()
+    )
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write `simulations.csv`: UTF-8 with a header, an empty cell for what is missing, no cell that is a formula.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with replaced(path) as file:
+        import io
+
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
+        writer = csv.writer(text)
+        writer.writerow(COLUMNS)
+        for row in rows:
+            writer.writerow([_cell(getattr(row, name)) for name in COLUMNS])
+        text.detach()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return "" if value is None else value
+    plain = "".join(sign if sign.isprintable() else " " for sign in value)
+    return f"'{plain}" if plain.startswith(_FORMULA_SIGNS) else plain
+
+
+def _seconds(calls: Iterable[Mapping[str, Any]], role: str) -> float:
+    total = sum(float(call.get("duration_ms") or 0.0) for call in calls if str(call.get("role")).startswith(role))
+    return round(total / 1000, 3)

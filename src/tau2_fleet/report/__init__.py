@@ -1,0 +1,1 @@
+"""One HTML file that shows a whole run: its score, why reward was lost, every conversation."""

@@ -1,0 +1,53 @@
+"""`tau2-fleet report DIR… [-o FILE.html]`: one page that shows whole runs, offline."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tau2_fleet.display.console import complain, out
+from tau2_fleet.errors import UserError
+from tau2_fleet.report.page import FOLDER_BEYOND, make_report
+
+REPORT_FILE = "report.html"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    directories: list[Path] = options.directories
+    output: Path = options.output or directories[0] / REPORT_FILE
+    try:
+        page = make_report(directories, output, options.folder_beyond)
+    except UserError as error:
+        complain(str(error))
+        return 1
+    size = (
+        sum(path.stat().st_size for path in page.parent.rglob("*"))
+        if page.name == "index.html"
+        else page.stat().st_size
+    )
+    out.print(f"{page} ({size / 1e6:.1f} MB)", markup=False, soft_wrap=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tau2-fleet report",
+        description="Write one HTML file that shows whole runs: score, causes of lost reward, every conversation.",
+    )
+    parser.add_argument(
+        "directories", type=Path, nargs="+", metavar="DIR", help="run directories; several side by side"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help=f"where to write (default: {REPORT_FILE} in the first DIR)"
+    )
+    parser.add_argument(
+        "--folder-beyond",
+        type=int,
+        default=FOLDER_BEYOND,
+        metavar="N",
+        help="more simulations than this make a folder in place of one file (default: %(default)s)",
+    )
+    return parser

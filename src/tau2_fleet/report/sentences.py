@@ -1,0 +1,133 @@
+"""The report in words: three sentences for the first screen, and a paragraph for a paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tau2_fleet.evaluation.metrics import Estimate, Metrics
+from tau2_fleet.report.figures import CauseShare, Figures
+from tau2_fleet.report.run_data import RunData
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a sentence, perhaps a link within the page."""
+
+    text: str
+    href: str = ""
+
+
+def headline(run: RunData, figures: Figures) -> list[Part]:
+    """The score with its interval, what it is of, and what it may be compared with."""
+    overall = figures.metrics().get("overall")
+    if overall is None:
+        return [Part("No simulation is over yet.")]
+    trials = round(overall.simulations / overall.tasks, 1)
+    domains = _listed(sorted(figures.results))
+    text = (
+        f"pass^1 is {_estimate(overall.pass_hat.get(1) or overall.average_reward)} on {overall.tasks} tasks × "
+        f"{trials:g} trial{'' if trials == 1 else 's'} of {domains} ({run.benchmark})"
+    )
+    if not run.reference:
+        return [Part(f"{text}.")]
+    count = len(run.departures)
+    if not count:
+        return [Part(f"{text}; its settings are those of the recipe {run.reference}, with no departure.")]
+    return [
+        Part(f"{text}; comparable with the recipe {run.reference} except for "),
+        Part(f"{count} setting{'' if count == 1 else 's'}", "#departures"),
+        Part("."),
+    ]
+
+
+def inventory(run: RunData, figures: Figures) -> list[Part]:
+    """What ran, what failed around it, which replies are suspect, and what it took."""
+    overall = figures.metrics().get("overall")
+    scheduled = run.scheduled
+    failures = 0 if overall is None else overall.infrastructure_errors
+    ran = (
+        f"{figures.total} of {scheduled} simulations are over" if scheduled else f"{figures.total} simulations are over"
+    )
+    parts = [Part(f"{ran}; ")]
+    if failures:
+        parts.append(Part(f"{failures} infrastructure failure{'' if failures == 1 else 's'}", "#?cause=infrastructure"))
+        parts.append(Part(" count as failures; "))
+    else:
+        parts.append(Part("none failed for a reason outside the conversation; "))
+    if figures.spoiled_replies:
+        suspect = f"{figures.spoiled_replies} replies were altered or are suspect"
+        zeros = f", touching {figures.spoiled_zeros} of the simulations with reward 0; "
+        parts += [Part(suspect, "#replies"), Part(zeros)]
+    else:
+        parts.append(Part("no reply was altered or suspect; "))
+    cost = 0.0 if overall is None else overall.cost_usd
+    minutes = float(run.summary.get("duration_s") or 0.0) / 60
+    time = f" and {minutes:.0f} minutes" if minutes >= 1 else f" and {minutes * 60:.0f} seconds" if minutes else ""
+    parts.append(Part(f"it took ${cost:,.2f}{time}."))
+    return parts
+
+
+def losses(shares: list[CauseShare]) -> list[Part]:
+    """What the reward was lost by, each cause a link to its simulations."""
+    if not shares:
+        return [Part("No reward was lost.")]
+    parts = [Part("Reward was lost by ")]
+    for index, share in enumerate(shares):
+        parts.append(Part(f"{share.cause.words} ({share.share:.0%})", f"#?cause={share.cause}"))
+        parts.append(Part("." if index == len(shares) - 1 else ", "))
+    return parts
+
+
+def methods(run: RunData, figures: Figures) -> str:
+    """A paragraph that a paper can take over, with every name that a reader needs to repeat the run."""
+    overall = figures.metrics().get("overall")
+    summary = run.summary
+    if overall is None or not summary:
+        return "The run goes on; its summary is written at its end."
+    versions: dict[str, Any] = summary.get("versions") or {}
+    models = ", ".join(
+        f"{role} {model.get('model') or model.get('provider')}" for role, model in (summary.get("models") or {}).items()
+    )
+    trials = overall.simulations / overall.tasks
+    return (
+        f"We ran {overall.tasks} tasks of τ²-bench ({_listed(sorted(figures.results))}; {run.benchmark}) with "
+        f"{trials:g} trial{'' if trials == 1 else 's'} each, with tau2-fleet (commit "
+        f"{str(versions.get('git_commit', 'unknown'))[:12]}, result digest {str(summary.get('result_digest', ''))[:12]}). "
+        f"Models: {models}. The estimand is pass^1, the expected reward 1 of one attempt at a task like these; intervals "
+        f"are 95% intervals of the mean over tasks, with the trials of a task as one cluster (Miller 2024, "
+        f"arXiv:2411.00640). Simulations that ended for an infrastructure reason ({overall.infrastructure_errors}) count "
+        f"as failures."
+    )
+
+
+def _estimate(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def metrics_table(metrics: dict[str, Metrics]) -> list[dict[str, str]]:
+    """Rows for the table of domains: name, simulations, reward, every pass^k, failures, cost, time."""
+    rows = []
+    for name, one in metrics.items():
+        if name == "overall" and len(metrics) == 2:
+            continue
+        passes = {f"pass^{k}": _estimate(estimate) for k, estimate in one.pass_hat.items()}
+        rows.append(
+            {
+                "domain": name,
+                "tasks": str(one.tasks),
+                "simulations": str(one.simulations),
+                "infrastructure": str(one.infrastructure_errors),
+                "reward": _estimate(one.average_reward),
+                **passes,
+                "cost": f"${one.cost_usd:,.2f}",
+                "mean time": f"{one.duration_s:,.1f} s",
+            }
+        )
+    return rows
