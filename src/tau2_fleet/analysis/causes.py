@@ -157,11 +157,13 @@ def _find(record: Json, writes: Writes) -> Iterator[Loss]:
     transfer = _transfer(record)
     if ending in _LIMITS or failed & {"DB", "ACTION", "ENV_ASSERTION"}:
         yield from _actions(record, writes, "DB" in failed, transfer)
-    if "COMMUNICATE" in failed:
-        yield from _facts(record)
-    yield from _assertions(record, failed)
-    if transfer is not None:
-        yield Loss(Cause.TRANSFER, "the agent passed the customer on to a human", "", transfer)
+    undone = [*(_facts(record) if "COMMUNICATE" in failed else ()), *_assertions(record, failed)]
+    if transfer is None:
+        yield from undone
+        return
+    # What was left undone because the agent had passed the customer on comes behind the transfer.
+    yield Loss(Cause.TRANSFER, "the agent passed the customer on to a human", "", transfer)
+    yield from undone
 
 
 def _failed_parts(record: Json) -> set[str]:
@@ -181,9 +183,7 @@ def _replies(record: Json) -> Iterator[Loss]:
     if record.get("replies") is None:  # records from before conditions were counted
         marked = sum("markup" in call for call in record.get("calls") or ())
         if marked:
-            yield Loss(
-                Cause.REPLY, f"{marked} replies hold a tool call that the server left in the text", "markup_left"
-            )
+            yield Loss(Cause.REPLY, f"{marked} replies hold a tool call as text", "markup_left")
 
 
 def _customer(record: Json, ending: str) -> Iterator[Loss]:
@@ -235,7 +235,6 @@ def _actions(record: Json, writes: Writes, db_failed: bool, transfer: int | None
                 turn_of_call(record, call),
             )
         elif transfer is None:
-            # What was left undone because the agent had passed the customer on is the transfer's.
             yield Loss(Cause.ACTION, f"{check.gold.name} was never called", "missing")
     if db_failed:
         yield from _extra(record, checks, writes)

@@ -10,7 +10,7 @@ from tau2_fleet.evaluation.metrics import Metrics
 from tau2_fleet.report.figures import CauseShare, Figures
 
 _WIDTH = 460
-_LEFT = 150
+_LEFT = 178
 _ROW = 26
 _BINS = 24
 
@@ -43,7 +43,8 @@ def causes(shares: list[CauseShare]) -> str:
             f'<rect class="bar cause-{share.cause}" x="{_LEFT}" y="{y + 4}" width="{length:.1f}" height="18"/>'
         )
         parts.append(
-            f'<text class="value" x="{_LEFT + length + 6:.1f}" y="{y + 17}">{share.share:.0%} ({share.simulations})</text>'
+            f'<text class="value" x="{_LEFT + length + 6:.1f}" y="{y + 17}">'
+            f"{share.share:.0%} ({share.simulations})</text>"
         )
     return _svg("reward lost by primary cause: share, and simulations", height, parts)
 
@@ -54,22 +55,22 @@ def lengths(figures: Figures) -> str:
     step = max(1, ceil((longest + 1) / _BINS))
     bins = {passed: _binned(counts, step) for passed, counts in figures.lengths.items()}
     most = max((max(counts.values(), default=0) for counts in bins.values()), default=0) or 1
-    width = (_WIDTH - 50) / _BINS
-    parts = ['<line class="axis" x1="40" x2="455" y1="80" y2="80"/>']
+    width = (_WIDTH - 60) / _BINS
+    parts = ['<line class="axis" x1="50" x2="455" y1="80" y2="80"/>']
     for passed, counts in bins.items():
         for number, count in counts.items():
             tall = 66 * count / most
             y = 80 - tall if passed else 80
             kind = "passed" if passed else "failed"
             parts.append(
-                f'<rect class="{kind}" x="{40 + number * width:.1f}" y="{y:.1f}" width="{max(width - 1, 1):.1f}" '
+                f'<rect class="{kind}" x="{50 + number * width:.1f}" y="{y:.1f}" width="{max(width - 1, 1):.1f}" '
                 f'height="{tall:.1f}"><title>{number * step} to {number * step + step - 1} messages: {count} {kind}'
                 "</title></rect>"
             )
-    parts.append('<text class="label" x="36" y="24" text-anchor="end">passed</text>')
-    parts.append('<text class="label" x="36" y="142" text-anchor="end">failed</text>')
+    parts.append('<text class="label" x="44" y="24" text-anchor="end">passed</text>')
+    parts.append('<text class="label" x="44" y="142" text-anchor="end">failed</text>')
     for share in (0.0, 0.5, 1.0):
-        place = 40 + share * (_WIDTH - 50)
+        place = 50 + share * (_WIDTH - 60)
         anchor = "start" if share == 0 else "end" if share == 1 else "middle"
         parts.append(
             f'<text class="label" x="{place:.0f}" y="164" text-anchor="{anchor}">{round(share * _BINS * step)}</text>'

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from tau2_fleet.analysis.causes import causes
+from tau2_fleet.analysis.causes import causes, writes_by_name
 from tau2_fleet.analysis.explain import GoldCheck, gold_checks, turn_of_call
 
 Json = dict[str, Any]
@@ -34,7 +34,7 @@ def conversation_of(record: Json) -> Json:
         "differences": (record.get("db_diff") or [])[:_DIFFERENCES],
         "more_differences": max(len(record.get("db_diff") or []) - _DIFFERENCES, 0),
         "parts": record.get("sub_rewards") or {},
-        "basis": (record.get("reward_info") or {}).get("reward_basis"),
+        "basis": _basis(record),
         "notes": {name: note for name, note in (record.get("notes") or {}).items() if name not in _PRIVATE_NOTES},
         "error": _cut(record.get("error")),
         "seed": record.get("seed"),
@@ -107,12 +107,18 @@ def _gold(record: Json, check: GoldCheck) -> Json:
         "arguments": check.gold.arguments,
         "by": check.gold.requestor,
         "matched": check.matched,
+        "matters": writes_by_name(check.gold.name) or "ACTION" in _basis(record),
         "calls": len(check.nearest),
     }
     if closest:
         found |= {"differing": check.differing(closest[0]), "turn": turn_of_call(record, closest[0])}
     elif check.matched:
         found["turn"] = turn_of_call(record, check.gold)
+    return found
+
+
+def _basis(record: Json) -> list[str]:
+    found: list[str] = (record.get("reward_info") or {}).get("reward_basis") or []
     return found
 
 

@@ -51,7 +51,7 @@ class Figures:
         self.results.setdefault(row.domain, []).append(row.result)
         named = row.agent_s + row.user_s + row.expert_s
         self.seconds.update(agent=row.agent_s, customer=row.user_s, experts=row.expert_s)  # type: ignore[call-overload]
-        self.seconds["tools and waiting"] += max(row.duration_s - named, 0.0)  # type: ignore[assignment]
+        self.seconds["elsewhere"] += max(row.duration_s - named, 0.0)  # type: ignore[assignment]
         self.lengths[is_success(row.reward)][row.messages] += 1
         self._conditions(row)
         if row.cause is None:

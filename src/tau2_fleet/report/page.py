@@ -215,7 +215,7 @@ def _write_folder(folder: Path, runs: Sequence[RunPart], listed: Sequence[list[O
 
 def _render(runs: Sequence[RunPart], **more: Any) -> str:
     style, script = _text("report.css"), _text("report.js")
-    return (
+    page: str = (
         _environment()
         .get_template("report.html.j2")
         .render(
@@ -227,6 +227,7 @@ def _render(runs: Sequence[RunPart], **more: Any) -> str:
             **more,
         )
     )
+    return page
 
 
 def _environment() -> Any:

@@ -90,14 +90,14 @@ def methods(run: RunData, figures: Figures) -> str:
         f"{role} {model.get('model') or model.get('provider')}" for role, model in (summary.get("models") or {}).items()
     )
     trials = overall.simulations / overall.tasks
+    commit, digest = str(versions.get("git_commit", "unknown"))[:12], str(summary.get("result_digest", ""))[:12]
     return (
-        f"We ran {overall.tasks} tasks of τ²-bench ({_listed(sorted(figures.results))}; {run.benchmark}) with "
-        f"{trials:g} trial{'' if trials == 1 else 's'} each, with tau2-fleet (commit "
-        f"{str(versions.get('git_commit', 'unknown'))[:12]}, result digest {str(summary.get('result_digest', ''))[:12]}). "
-        f"Models: {models}. The estimand is pass^1, the expected reward 1 of one attempt at a task like these; intervals "
-        f"are 95% intervals of the mean over tasks, with the trials of a task as one cluster (Miller 2024, "
-        f"arXiv:2411.00640). Simulations that ended for an infrastructure reason ({overall.infrastructure_errors}) count "
-        f"as failures."
+        f"We ran {overall.tasks} tasks of τ²-bench ({_listed(sorted(figures.results))}; {run.benchmark}), "
+        f"{trials:g} times each, with tau2-fleet (commit {commit}, result digest {digest}). "
+        f"Models: {models}. The estimand is pass^1, the expected success of one attempt at a task like these; its 95% "
+        "interval is that of the mean over tasks, with the trials of a task as one cluster (Miller 2024, "
+        "arXiv:2411.00640). Simulations that ended for an infrastructure reason "
+        f"({overall.infrastructure_errors}) count as failures."
     )
 
 

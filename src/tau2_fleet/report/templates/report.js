@@ -219,12 +219,12 @@
     node.append(el("h2", {}, clean(row.key)));
     const turns = el("div", { class: "turns" }, ...one.turns.map((part, index) => turn(part, index, word)));
     const side = el("aside", { class: "side" });
-    const parts = Object.entries(one.parts).map(([name, value]) => (one.basis && !one.basis.includes(name)) ? `(${name} ${value})` : `${name} ${value}`);
+    const parts = Object.entries(one.parts).map(([name, value]) => (one.basis.length && !one.basis.includes(name)) ? `(${name} ${value})` : `${name} ${value}`);
     side.append(el("div", {}, el("b", { class: row.cause ? "was" : "wanted" }, `reward ${row.reward}`), ` ended as ${clean(row.termination_reason)}`),
       el("div", { class: "fine" }, parts.join("  "), el("br"), `seed ${one.seed}, ${row.duration_s.toFixed(1)} s, $${row.cost_usd.toFixed(4)}`));
     if (one.error) side.append(el("p", { class: "was" }, clean(one.error)));
     section(side, "Why reward was lost", one.losses.map((loss) => el("li", { class: "bad" }, el("b", {}, loss.title + ": "), toTurn(node, loss.turn, loss.detail))));
-    section(side, "Gold actions", one.gold.map((gold) => el("li", { class: gold.matched ? "ok" : "bad" },
+    section(side, "Gold actions", one.gold.map((gold) => el("li", { class: gold.matched ? "ok" : gold.matters ? "bad" : "idle" },
       toTurn(node, gold.turn, `${gold.name}(${JSON.stringify(gold.arguments)})`), gold.by === "user" ? " by the customer" : "",
       gold.matched ? "" : el("div", { class: "was" }, gold.calls ? "called with " + clean((gold.differing ?? []).join("; ") || "the same arguments, compared otherwise") : "never called"))));
     section(side, "Facts to tell", one.facts.map((fact) => el("li", { class: fact.met ? "ok" : "bad" }, toTurn(node, fact.turn, fact.text))));
