@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from itertools import zip_longest
@@ -26,13 +27,14 @@ from tau2_fleet.config import (
     table,
     task_ids_of,
 )
-from tau2_fleet.config.command_line import read_dotenv
-from tau2_fleet.config.sources import SHIPPED
+from tau2_fleet.config.command_line import for_hydra, read_dotenv
+from tau2_fleet.config.quoting import quoted
+from tau2_fleet.config.sources import SHIPPED, sources
+from tau2_fleet.config.validation import read
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.prices import PriceTable
 from tau2_fleet.llm.settings import PriceSettings, Provider
 from tau2_fleet.paths import CONF_DIR
-from tau2_fleet.run.directory import quoted
 from tau2_fleet.telemetry.levels import LogLevel
 from tau2_fleet.telemetry.secrets import protect_environment
 
@@ -197,8 +199,12 @@ def words_for_people(message: str, words: list[str]) -> None:
         ("domain.retial.tasks=train", ["there is no domain retial", "Did you mean retail?"]),
         ("domain.retail=train", ["domain.retail.tasks=train"]),
         ("user_llm=gpt5", ["user_llm=gpt5", "Did you mean gpt-5?", "user_llm.model=NAME"]),
-        ("seed=1,2", ["--multirun", "seed=[1,2]"]),
-        ("task_ids=[a|b[c]:d]", ["task_ids=[a|b[c]:d]", "not understood"]),
+        ("seed=1,2", ["seed=1,2: several values", "--multirun"]),
+        ("domain=mock,retail", ["--multirun", "'domain=[mock,retail]'"]),
+        ("wandb.notes=a,b", ["--multirun", "'wandb.notes=\"a,b\"'"]),
+        ("task_ids=[a|b[c]:d]", ["task_ids=[a|b[c]:d]", "not understood", "'task_ids=[\"a|b[c]:d\"]'"]),
+        ("seed=a=b", ["seed=a=b: seed takes a whole number"]),
+        ("=3", ["=3: what stands before = is no name of a key"]),
         ("num_tasks", ["num_tasks", "key=value"]),
         ("experts=none experts.expert_1.llm.model=x", ["experts.expert_1 is null here"]),
         ("agent.extra_body.top_k=1", ["+agent.extra_body.top_k="]),
@@ -259,6 +265,77 @@ def test_what_cannot_be_is_refused_in_words_that_name_it(dotlist: str, words: li
     with pytest.raises(UserError) as caught:
         changed(*dotlist.split())
     words_for_people(str(caught.value), words)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("agent.model", "/m/lr=1e-4"),
+        ("agent.model", "~/x"),
+        ("wandb.notes", "don't know"),
+        ("wandb.notes", 'say "don\'t" for $5, `now`\\'),
+        ("wandb.notes", "two\nlines!"),
+        ("server.extra_args", "--hf-overrides {a: b}!"),
+    ],
+)
+def test_a_value_that_is_not_understood_is_printed_as_it_must_be_typed(key: str, value: str) -> None:
+    """The right argument is blamed, whatever stands beside it, and what is printed works in a shell."""
+    with pytest.raises(UserError) as caught:
+        compose(["num_trials=2", f"{key}={value}", "seed=5", "agent.top_p=0.5"])
+    blamed, printed = str(caught.value).split(". Quote the value:\n")
+    assert blamed.startswith(f"{key}={value}: not understood")
+    typed = subprocess.run(["/bin/sh", "-c", f"printf %s {printed.strip()}"], capture_output=True, text=True).stdout
+    part, _, last = key.partition(".")
+    assert getattr(getattr(read(compose([typed])), part), last) == os.path.expanduser(value)
+
+
+def test_home_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = [
+        "agent.model=~/m",
+        "server.api_key_file='~/k'",
+        "domain.retail.data_dir=~/d",
+        "hydra.run.dir=~/r",
+        "seed=1",
+    ]
+    arguments = for_hydra([*given, "wandb.notes='~'"])
+    assert arguments[0] == f"agent.model='{tmp_path}/m'"
+    assert arguments[3:] == [f"hydra.run.dir='{tmp_path}/r'", "seed=1", "wandb.notes='~'"]
+    assert for_hydra(["agent.model=~/a,~/b"]) == [f"agent.model='{tmp_path}/a','{tmp_path}/b'"]
+    config = read(
+        compose([*arguments[:3], "experts.policy_edit='~/p.yaml'", "llm@user_llm=vllm", "user_llm.model='~'"])
+    )
+    assert (config.agent.model, config.server.api_key_file) == (f"{tmp_path}/m", f"{tmp_path}/k")
+    assert config.domain["retail"].data_dir == f"{tmp_path}/d"
+    assert (config.experts.policy_edit, config.user_llm.model) == (f"{tmp_path}/p.yaml", str(tmp_path))
+
+
+def test_a_users_own_folder_of_groups_is_known_to_everything(tmp_path: Path) -> None:
+    for name, text in {
+        "agent/terse.yaml": "# Short.\ndefaults: [default, _self_]\ntemperature: 0.3\n",
+        "domain/shop.yaml": "# @package domain.shop\n# Mine.\ntasks: base\n",
+        "llm/mine.yaml": "# My model.\nmodel: mine\nextra_body: {_target_: my.Thing, depth: {a: 1}}\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for way in (["--config-dir", str(tmp_path)], [f"--config-dir={tmp_path}"], [f"hydra.searchpath=[{tmp_path}]"]):
+        there = sources(way)
+        config = load(compose([*way, "agent=terse", "agent.model=m", "domain=[shop,mock]", "llm@user_llm=mine"]), there)
+        assert (config.agent.temperature, list(config.domain)) == (0.3, ["shop", "mock"])
+        assert config.user_llm.extra_body == {"_target_": "my.Thing", "depth": {"a": 1}}
+        for wrong, words in {
+            "agent=ters": "Did you mean terse",
+            "domain=shopp": "Did you mean shop",
+            "domain.shop.tasks=base": "the domain shop is not selected",
+            "+domain.shpo.tasks=base": "Did you mean shop",
+        }.items():
+            with pytest.raises(UserError, match=words.replace("?", ".")):
+                load(compose([*way, "agent.model=m", wrong]), there)
+        assert re.search(r"default\*, nemotron_orchestrator, terse", help.text([*way, "--help"]))
+    with pytest.raises(UserError, match="there is no such directory"):
+        for_hydra(["--config-dir", str(tmp_path / "nowhere")])
+    with pytest.raises(UserError, match=r"only --config-dir"):
+        compose(["--multirun", "seed=1,2"])
 
 
 def test_what_can_be_is_not_refused() -> None:

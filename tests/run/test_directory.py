@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from tau2_fleet.config import Config, compose, load
+from tau2_fleet.config.quoting import quoted
 from tau2_fleet.errors import UserError
-from tau2_fleet.run.directory import JobDirectories, load_saved, plain_name, quoted, swept_keys
+from tau2_fleet.run.directory import JobDirectories, load_saved, plain_name, swept_keys
 from tau2_fleet.run.resume import check_resumable, resumed_arguments, save_sweep
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tau2_fleet.run.directory import quoted
+from tau2_fleet.config.quoting import quoted
 from tests.fleet.support import children_of, fake_executable, fake_model, gone
 from tests.run.runs import (
     ROOT,

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tau2_fleet.run.directory import quoted
+from tau2_fleet.config.quoting import quoted
 from tests.run.runs import inventory, keys, kill, records, run, start, stored, summary, wait_for
 
 SEEDS = (300, 301)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from tau2_fleet.config import table
+from tau2_fleet.config.flags import apart, is_flag, is_known
 from tau2_fleet.config.names import did_you_mean, nearest_keys
+from tau2_fleet.config.quoting import quoted
+from tau2_fleet.config.sources import refuse_missing
 from tau2_fleet.errors import UserError
 from tau2_fleet.telemetry.secrets import protect_environment
 
-_FLAG = re.compile(r"-h|--help|--hydra-help|--version|--resolve|-r|--run|-m|--multirun|-sc|--shell-completion")
-_FLAG_WITH_VALUE = re.compile(
-    r"-c|--cfg|-p|--package|-cp|--config-path|-cn|--config-name|-cd|--config-dir|--experimental-rerun|-i|--info"
-)
-"""Hydra's own."""
+_DIRECTORIES = ("hydra.run.dir", "hydra.sweep.dir")
 
 
 def read_dotenv(folder: Path | None = None) -> None:
@@ -37,25 +37,34 @@ def read_dotenv(folder: Path | None = None) -> None:
     protect_environment()
 
 
-def in_order(arguments: Sequence[str]) -> list[str]:
-    """The arguments with Hydra's flags first: its parser does not find settings on both sides of a flag.
+def for_hydra(arguments: Sequence[str]) -> list[str]:
+    """The arguments as Hydra takes them: flags first, and `~` where a path begins as the home directory.
+
+    Its parser does not find settings on both sides of a flag, and takes no `~`.
 
     Raises:
-        UserError: one is a flag that Hydra does not have (the original scripts had many).
+        UserError: one is a flag that Hydra does not have (the original scripts had many), or names no directory.
     """
-    flags: list[str] = []
-    rest: list[str] = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        flag = argument.partition("=")[0]
-        if argument.startswith("-"):
-            if not _FLAG.fullmatch(flag) and not _FLAG_WITH_VALUE.fullmatch(flag):
-                raise UserError(_unknown_flag(flag))
-            flags.append(argument)
-        elif _FLAG_WITH_VALUE.fullmatch(before) and "=" not in argument:
-            flags.append(argument)
-        else:
-            rest.append(argument)
-    return flags + rest
+    flags, settings = apart(arguments)
+    for flag in (argument.partition("=")[0] for argument in flags if is_flag(argument)):
+        if not is_known(flag):
+            raise UserError(_unknown_flag(flag))
+    refuse_missing(arguments)
+    return [*flags, *(_at_home(setting) for setting in settings)]
+
+
+def _at_home(setting: str) -> str:
+    """A path that begins with `~`, or several of a sweep, spelt out."""
+    key, _, value = setting.partition("=")
+    entry = table.find(key.lstrip("+"))
+    is_path = key in _DIRECTORIES or (entry is not None and entry.key.path)
+    if not is_path or not re.match("~|['\"]~", value):
+        return setting
+    if value[0] in "'\"":
+        mark = value[0]
+        return f"{key}={mark}{os.path.expanduser(value[1:])}" if value.endswith(mark) else setting
+    paths = (os.path.expanduser(path.strip()) for path in value.split(","))
+    return f"{key}={','.join(quoted(path) for path in paths)}"
 
 
 def _unknown_flag(flag: str) -> str:

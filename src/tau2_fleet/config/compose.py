@@ -11,7 +11,9 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from tau2_fleet.config import table
+from tau2_fleet.config.flags import apart
 from tau2_fleet.config.names import did_you_mean, nearest, nearest_keys
+from tau2_fleet.config.quoting import shell_word, typed_setting
 from tau2_fleet.config.schema import register
 from tau2_fleet.config.sources import Sources, as_overrides, sources
 from tau2_fleet.errors import UserError
@@ -62,7 +64,7 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
         return _unknown_choice(error.missing_cfg_file, there)
     text, cause = str(error), error.__cause__
     if not isinstance(error, HydraException | OmegaConfBaseException | YAMLError | OSError):
-        return _null_where_none_can_be(text, overrides, there)
+        return _first_unparsed(apart(overrides)[1]) or _null_where_none_can_be(text, overrides, there)
     if file := re.match(r"In '(.*)': \w+ raised while composing config:\n", text):
         where, detail = f"conf/{file[1]}.yaml: ", text[file.end() :]
     else:
@@ -75,17 +77,12 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
         return " ".join(text.split())
     if match := re.match(r"In '(.*)': Could not override '(.*)'\. No match in the defaults list", text):
         return f"conf/{match[1]}.yaml: there is no group {match[2]}.{did_you_mean(nearest(match[2], there.groups()))}"
-    if match := re.match(r"Ambiguous value for argument '(.*)'", text):
-        key, _, value = match[1].partition("=")
-        return f"{match[1]}: several values are a sweep, with --multirun, or one list: '{key}=[{value}]'"
-    if match := re.match(r"Error parsing override '(.*)'", text):
-        return _not_understood(match[1], text)
+    if match := re.match(r"Ambiguous value for argument '(.*?)'\n1\. ", text, re.S):
+        return _several_values(*match[1].partition("=")[::2])
+    if (wrong := _first_unparsed(apart(overrides)[1])) is not None:
+        return wrong
     if match := re.match(r"Could not override '(.*?)'", text):
         return _unknown_key(match[1], there)
-    if match := re.match(r"(?:no viable alternative|mismatched|extraneous|token recognition).*", text):
-        snippets = re.findall(r"'([^']+)'", match[0])
-        meant = [override for override in overrides if any(snippet in override for snippet in snippets)]
-        return _not_understood((meant or ["an argument"])[-1], f"\n{match[0]}")
     lines = [line.strip() for line in text.splitlines() if line.strip() and "https://hydra.cc" not in line]
     return ": ".join(lines[:2]) or type(error).__name__
 
@@ -116,6 +113,8 @@ def _wrong_key(reason: str, key: str, text: str, sources: Sources) -> str:
     if re.match(r"\+?domain\.", what):
         name, _, tasks = what.lstrip("+").removeprefix("domain.").partition("=")
         name = name.partition(".")[0]
+        if name not in sources.choices("domain"):
+            return _unknown_key(f"domain.{name}", sources)
         return f"{what}: domains are selected with domain=[...], their tasks with domain.{name}.tasks={tasks or '...'}"
     if entry is None or entry.members is not None:
         return f"{what}: {reason}"
@@ -155,10 +154,52 @@ def _null_where_none_can_be(text: str, overrides: Sequence[str], sources: Source
     return " ".join(text.split())
 
 
-def _not_understood(override: str, text: str) -> str:
-    if "=" not in override:
-        return f"{override}: arguments are key=value.{did_you_mean([f'{key}=...' for key in nearest_keys(override)])}"
-    reason = text.splitlines()[1] if len(text.splitlines()) > 1 else text
-    key = override.partition("=")[0]
-    quoted = '["..."]' if key == "task_ids" else '"..."'
-    return f"{override}: not understood ({reason}). Quote a value with special characters: '{key}={quoted}'"
+def _several_values(key: str, value: str) -> str:
+    entry = table.find(key)
+    ways = ["with --multirun"]
+    if key == "domain" or (entry is not None and _is_list(entry)):
+        ways.append(f"or one list: {shell_word(f'{key}=[{value}]')}")
+    elif entry is not None and _is_text(entry):
+        ways.append(f"or one text: {typed_setting(key, value)}")
+    return f"{key}={value}: several values are a sweep, {', '.join(ways)}"
+
+
+def _is_list(entry: table.Entry) -> bool:
+    return entry.wanted().startswith("a list")
+
+
+def _is_text(entry: table.Entry) -> bool:
+    return entry.wanted().startswith("text")
+
+
+def _first_unparsed(settings: Sequence[str]) -> str | None:
+    """What is wrong with the first argument that is no override; Hydra's own message often blames another one."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+
+    def problem(setting: str) -> str | None:
+        try:
+            parser.parse_override(setting)
+        except Exception as error:  # Hydra's, ANTLR's, and those of the Python beneath them
+            return str(error)
+        return None
+
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        reason = problem(setting)
+        if not equals and not key.startswith("~"):
+            return (
+                f"{setting}: arguments are key=value.{did_you_mean([f'{near}=...' for near in nearest_keys(setting)])}"
+            )
+        if not key.strip("+~") or (reason is not None and problem(f"{key}=1") is not None):
+            return f"{setting}: what stands before = is no name of a key.{did_you_mean(nearest_keys(key))}"
+        if reason is not None:
+            entry = table.find(key.lstrip("+~"))
+            if entry is not None and entry.members is None and not _is_list(entry) and not _is_text(entry):
+                return f"{setting}: {entry.name} takes {entry.wanted()}"
+            is_list = entry is not None and _is_list(entry)
+            where = re.search(r"(?:at|input):? '(.+?)'(?: expecting|$)", reason.partition("\n")[0], re.S)
+            at = f" (at {where[1]})" if where and where[1] != "<EOF>" else ""
+            return f"{setting}: not understood{at}. Quote the value:\n  {typed_setting(key, value, is_list=is_list)}"
+    return None

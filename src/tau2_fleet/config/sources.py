@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tau2_fleet.config.flags import apart, folders, is_flag
+from tau2_fleet.errors import UserError
 from tau2_fleet.paths import CONF_DIR
-
-_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")
-_SEARCH_PATH = "hydra.searchpath="
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,6 @@ class Sources:
         }
         return sorted(name for name in found if name.partition("/")[0] != "hydra")
 
-    def file(self, group: str, choice: str) -> Path | None:
-        """The file of a choice; the last folder that has it, as the user's own are."""
-        there = [path for folder in self.folders if (path := folder / group / f"{choice}.yaml").is_file()]
-        return there[-1] if there else None
-
 
 SHIPPED = Sources()
 """The program's own files alone."""
@@ -47,35 +41,48 @@ def sources(arguments: Sequence[str]) -> Sources:
 
 
 def added_folders(arguments: Sequence[str]) -> list[str]:
-    """What these arguments add to the search path, as Hydra is to be given it."""
-    found: list[str] = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        flag, _, value = argument.partition("=")
-        if flag in _FLAGS and value:
-            found.append(value)
-        elif before in _FLAGS and not argument.startswith("-"):
-            found.append(argument)
-        elif (plain := argument.lstrip("+")).startswith(_SEARCH_PATH):
-            found += _listed(plain.removeprefix(_SEARCH_PATH))
+    """What these arguments add to the search path, as they say it."""
+    flags, settings = apart(arguments)
+    found = folders(flags)
+    for setting in settings:
+        if _is_search_path(setting):
+            found += _listed(setting.partition("=")[2])
     return found
 
 
+def search_path(folders: Sequence[str]) -> list[str]:
+    """The override that adds these folders, wherever it is used from; none where there are none."""
+    listed = ",".join(f'"{_with_scheme(text)}"' for text in folders)
+    return [f"hydra.searchpath=[{listed}]"] if listed else []
+
+
 def as_overrides(arguments: Sequence[str]) -> list[str]:
-    """The same arguments for Hydra's compose API, which knows no flags: folders as `hydra.searchpath`."""
-    flagged = [
-        place
-        for place, (before, argument) in enumerate(zip(["", *arguments], arguments, strict=False))
-        if argument.partition("=")[0] in _FLAGS or (before in _FLAGS and not argument.startswith("-"))
-    ]
-    if not flagged:
+    """The arguments for Hydra's compose API, which knows no flags: folders as `hydra.searchpath`.
+
+    Raises:
+        UserError: there is a flag that says something else.
+    """
+    flags, settings = apart(arguments)
+    if not flags:
         return list(arguments)
-    kept = [
-        argument
-        for place, argument in enumerate(arguments)
-        if place not in flagged and not argument.lstrip("+").startswith(_SEARCH_PATH)
-    ]
-    folders = ",".join(f'"{_with_scheme(text)}"' for text in added_folders(arguments))
-    return [*kept, f"{_SEARCH_PATH}[{folders}]"]
+    if len(folders(flags)) != sum(is_flag(argument) for argument in flags):
+        raise UserError(f"{' '.join(flags)}: of Hydra's flags only --config-dir has a meaning here")
+    kept = [setting for setting in settings if not _is_search_path(setting)]
+    return [*kept, *search_path(added_folders(arguments))]
+
+
+def refuse_missing(arguments: Sequence[str]) -> None:
+    """Raises UserError for a folder that these arguments add and that is not there: Hydra would only mutter."""
+    for text in added_folders(arguments):
+        folder = _folder(text)
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"{text}: there is no such directory of configuration files")
+        if folder is None and text.startswith("pkg://"):
+            raise UserError(f"{text}: there is no such package")
+
+
+def _is_search_path(setting: str) -> bool:
+    return setting.lstrip("+").partition("=")[0] == "hydra.searchpath"
 
 
 def _listed(text: str) -> Iterator[str]:

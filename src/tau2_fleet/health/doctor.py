@@ -107,13 +107,13 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
 def _composed(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
     """What `tau2-fleet run` would run with these arguments, and where it would write."""
     from tau2_fleet.config import compose
-    from tau2_fleet.config.command_line import in_order, read_dotenv
+    from tau2_fleet.config.command_line import for_hydra, read_dotenv
     from tau2_fleet.errors import UserError
     from tau2_fleet.run.directory import planned_run_dir
     from tau2_fleet.run.resume import resumed_arguments
 
     read_dotenv()
-    arguments = resumed_arguments(in_order(overrides))
+    arguments = resumed_arguments(for_hydra(overrides))
     flag = next((argument for argument in arguments if argument.startswith("-")), None)
     if flag in ("-m", "--multirun"):
         raise UserError(

@@ -24,7 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tau2_fleet.config.compose import compose, explain
+from tau2_fleet.config.quoting import quoted
 from tau2_fleet.config.schema import Config, schema
+from tau2_fleet.config.sources import search_path
 from tau2_fleet.config.validation import read
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.paths import CHECKOUT
@@ -141,7 +143,7 @@ def save_composition(tree: DictConfig, hydra: Any, run_dir: Path) -> list[str]:
         if (folder / "overrides.yaml").exists():
             _keep(folder)
     given = cast(list[str], OmegaConf.to_container(hydra.hydra.overrides.task, resolve=False))
-    overrides = [*given, *_from_environment(tree)]
+    overrides = [*given, *_from_environment(tree), *_own_folders(hydra)]
     contents = {
         "config.yaml": OmegaConf.to_yaml(tree, resolve=True),
         "hydra.yaml": OmegaConf.to_yaml(hydra),
@@ -171,15 +173,19 @@ def _from_environment(tree: DictConfig) -> list[str]:
     return [f"{key}={quoted(value)}" for key, value in found.items() if value]
 
 
+def _own_folders(hydra: Any) -> list[str]:
+    """The user's own folders of configuration files, so that a resume finds them whatever its flags."""
+    folders = [
+        f"{source.schema}://{source.path}"
+        for source in hydra.hydra.runtime.config_sources
+        if source.provider not in ("hydra", "main", "schema")
+    ]
+    return search_path(folders)
+
+
 def _is_reference(tree: DictConfig, key: str) -> bool:
     part, _, name = key.rpartition(".")
     return OmegaConf.is_interpolation(OmegaConf.select(tree, part), name)
-
-
-def quoted(text: str) -> str:
-    """Text as a quoted value of Hydra's override grammar, where a backslash before a quote is one too."""
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), text)
-    return "'" + re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", escaped) + "'"
 
 
 def _keep(folder: Path) -> None:

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from tau2_fleet.config import Config, load
-from tau2_fleet.config.command_line import in_order, read_dotenv
+from tau2_fleet.config.command_line import for_hydra, read_dotenv
 from tau2_fleet.config.compose import explain
 from tau2_fleet.config.expert_choice import choose_experts
 from tau2_fleet.config.schema import register
@@ -114,7 +114,7 @@ def run_command_line(given: Sequence[str]) -> int:
     arguments = list(given)
     try:
         read_dotenv()
-        arguments = resumed_arguments(in_order(arguments))
+        arguments = resumed_arguments(for_hydra(arguments))
     except UserError as error:
         complain(str(error))
         return ExitStatus.FAILED

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from tau2_fleet.config.command_line import in_order
+from tau2_fleet.config.command_line import for_hydra
 from tau2_fleet.config.compare import differing_keys
+from tau2_fleet.config.quoting import quoted
 from tau2_fleet.config.schema import Config
 from tau2_fleet.errors import UserError
-from tau2_fleet.run.directory import COMPOSITION_DIR, load_saved, quoted, saved_overrides, write_whole
+from tau2_fleet.run.directory import COMPOSITION_DIR, load_saved, saved_overrides, write_whole
 
 _NOT_TAKEN_OVER = ("resume", "resume_force")
+_SEARCH_PATH = "hydra.searchpath"
+_FOUND = ("agent.model", _SEARCH_PATH)
+"""What the first job of a sweep found outside its own arguments."""
 _SHOWN = 8
 _SWEEP_FILE = Path(COMPOSITION_DIR, "sweep.yaml")
 
@@ -44,7 +48,7 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     new = [argument for argument in arguments if _key(argument) != "resume" and argument not in sweeps]
     given = {_key(argument) for argument in new}
     earlier = [override for override in saved if _is_own(override) and _key(override) not in given]
-    return in_order([*earlier, *new, f"resume={quoted(text)}", *place])
+    return for_hydra([*earlier, *new, f"resume={quoted(text)}", *place])
 
 
 def check_resumable(config: Config, run_dir: Path) -> None:
@@ -69,14 +73,15 @@ def save_sweep(arguments: Sequence[str], job_overrides: Sequence[str], sweep_dir
     """
     own = [argument for argument in arguments if _is_own(argument)]
     given = {_key(argument) for argument in own}
-    found = [override for override in job_overrides if _key(override) == "agent.model" and "agent.model" not in given]
+    found = [override for override in job_overrides if _key(override) in _FOUND and _key(override) not in given]
     write_whole(sweep_dir / _SWEEP_FILE, OmegaConf.to_yaml(OmegaConf.create([*found, *own])))
 
 
 def _is_own(override: str) -> bool:
     """Whether a saved override is about the run: not a flag, not Hydra's, not about an earlier resume."""
     key = _key(override)
-    return bool(key) and not key.startswith("hydra") and key not in _NOT_TAKEN_OVER
+    is_hydras = key.startswith("hydra") and key != _SEARCH_PATH
+    return bool(key) and not is_hydras and key not in _NOT_TAKEN_OVER
 
 
 def _short(value: object) -> str:

@@ -195,7 +195,7 @@ class _Service:
 
 def _setting(key: str, value: str | Path) -> str:
     """`key=value` as it is typed: quoted for Hydra where need be, then for the shell."""
-    from tau2_fleet.run.directory import quoted
+    from tau2_fleet.config.quoting import quoted
 
     text = str(value)
     return shlex.quote(f"{key}={text if _PLAIN.fullmatch(text) else quoted(text)}")
