@@ -14,6 +14,9 @@ from tau2_fleet.llm.settings import ModelSettings, PriceSettings, Provider
 from tau2_fleet.llm.types import Endpoint, ToolCallText
 from tests.llm.serving import Answer, Hand, OneByOne, Server, json_answer
 
+_ARGUMENTS = ("call_timeout_s", "limiters", "outage_s", "retry", "router")
+"""Of `build`, not of the settings."""
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -25,9 +28,7 @@ class Dialect:
 
     def model_of(self, server: Server, http: HttpPool, hand: Hand | None = None, **changed: Any) -> Model:
         """A model at the server; `changed` are keys of its settings and arguments of `build`."""
-        arguments: dict[str, Any] = {
-            key: changed.pop(key) for key in ("call_timeout_s", "limiters", "retry", "router") if key in changed
-        }
+        arguments: dict[str, Any] = {key: changed.pop(key) for key in _ARGUMENTS if key in changed}
         settings = ModelSettings(
             provider=self.provider,
             model=self.model,

@@ -19,6 +19,7 @@ from tau2_fleet.llm.context import Context
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.settings import ModelSettings
+from tau2_fleet.llm.too_long import TooLong
 from tau2_fleet.llm.types import (
     CallStats,
     ChatMessage,
@@ -176,7 +177,7 @@ def test_the_server_s_own_limit_counts_too() -> None:
 
 def test_a_limit_that_the_server_names_in_an_error_holds_from_then_on() -> None:
     context = model_context(None)
-    context.refused(ChatRequest((ChatMessage("user", "word " * 8000),), "other"), LIMIT)
+    context.refused(ChatRequest((ChatMessage("user", "word " * 8000),), "other"), TooLong(LIMIT, prompt_only=False))
     asked = asyncio.run(converse(context, Counting(), turns(1, 60)))
     assert all(true_tokens(sent) <= LIMIT - OUTPUT for _, sent in asked)
 
@@ -293,22 +294,3 @@ def test_a_pool_is_asked_for_the_exact_length_where_it_knows_it(knows: bool) -> 
     trimmed, counted = asyncio.run(run())
     assert trimmed == [not knows] * 3
     assert counted == (3 if knows else 1)
-
-
-def test_a_limit_told_by_a_refusal_cuts_the_next_conversation() -> None:
-    refusal = status_answer(
-        400, "This model's maximum context length is 3000 tokens. However, you requested 9999 tokens"
-    )
-
-    async def run() -> tuple[int, int]:
-        async with serving(refusal, VLLM.reply("Yes")) as server, HttpPool() as http:
-            model = VLLM.model_of(server, http, max_output_tokens=OUTPUT)
-            history = tuple(message for step in turns(2, 30) for message in step)
-            with pytest.raises(ContextOverflowError):
-                await model.complete(ChatRequest(history, "one", TOOLS))
-            reply = await model.complete(ChatRequest(history, "two", TOOLS))
-            return reply.stats.trimmed_messages, len(server.seen)
-
-    trimmed, requests = asyncio.run(run())
-    assert trimmed > 0
-    assert requests == 2

@@ -153,10 +153,10 @@ def test_thinking_is_kept_apart(dialect: Dialect) -> None:
 @every_provider
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_refused_requests_are_sent_once(dialect: Dialect, status: int) -> None:
-    error, server, hand = failing(dialect, status_answer(status, "not this"))
+    error, server, hand = failing(dialect, status_answer(status, "not this"), outage_s=0.0)
     assert len(server.seen) == 1
     assert hand.waits == []
-    assert isinstance(error, FatalModelError) == (status in (401, 404))
+    assert isinstance(error, FatalModelError) == (status != 400)
     assert error.stats is not None
     assert error.stats.attempts == 1
     assert error.stats.error == str(error)
@@ -240,6 +240,15 @@ def test_a_wait_beyond_the_deadline_is_not_begun(dialect: Dialect) -> None:
 
 
 @every_provider
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_asks_to_wait_for_a_year_is_asked_again_after_a_minute(dialect: Dialect, status: int) -> None:
+    year = status_answer(status, "later", Retry_After="31536000")
+    reply, _, hand = talk(dialect, year, dialect.reply("Now"))
+    assert reply.text == "Now"
+    assert hand.waits == [60.0]
+
+
+@every_provider
 @pytest.mark.parametrize(
     "message",
     [
@@ -287,7 +296,7 @@ def test_a_bad_key_stops_every_later_call_before_it_is_sent(dialect: Dialect) ->
         return told
 
     leaky = status_answer(401, "Incorrect API key provided: sk-abc***xyz9")
-    told, server, _ = talk(dialect, leaky, then=twice)
+    told, server, _ = talk(dialect, leaky, then=twice, outage_s=0.0)
     assert len(server.seen) == 1
     assert told[0] == told[1]
     assert "xyz9" not in told[0]
@@ -300,7 +309,7 @@ def test_a_bad_key_stops_every_later_call_before_it_is_sent(dialect: Dialect) ->
     ids=["402", "quota"],
 )
 def test_no_credit_is_fatal(dialect: Dialect, answer: Answer) -> None:
-    error, server, hand = failing(dialect, answer)
+    error, server, hand = failing(dialect, answer, outage_s=0.0)
     assert isinstance(error, FatalModelError)
     assert "credit" in str(error)
     assert (len(server.seen), hand.waits) == (1, [])
@@ -316,21 +325,6 @@ def test_one_refused_conversation_leaves_the_model_open(dialect: Dialect) -> Non
 
     reply, _, _ = talk(dialect, status_answer(400, "odd"), dialect.reply("Fine"), then=refused_then_asked)
     assert reply.text == "Fine"
-
-
-@every_provider
-def test_a_model_that_refuses_everything_is_given_up(dialect: Dialect) -> None:
-    async def many(model: Model, server: Server, hand: Hand) -> list[type]:
-        kinds = []
-        for _ in range(12):
-            with pytest.raises(ModelError) as caught:
-                await model.complete(request())
-            kinds.append(type(caught.value))
-        return kinds
-
-    kinds, server, _ = talk(dialect, status_answer(400, "unknown parameter"), then=many)
-    assert kinds == [ModelError] * 9 + [FatalModelError] * 3
-    assert len(server.seen) == 10
 
 
 @every_provider

@@ -8,10 +8,10 @@ import math
 import pytest
 from aiohttp import web
 
+from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.factory import Limiters
-from tau2_fleet.llm.failures import Cause, Failure
 from tau2_fleet.llm.http import HttpPool
-from tau2_fleet.llm.limiter import Circuit, Limiter
+from tau2_fleet.llm.limiter import Limiter
 from tau2_fleet.llm.settings import ModelSettings, PoolSettings, Provider
 from tau2_fleet.llm.types import ChatMessage, ChatRequest
 from tests.llm.dialects import OPENAI
@@ -98,16 +98,62 @@ def test_as_long_as_replies_come_only_they_raise_the_limit() -> None:
     asyncio.run(run())
 
 
-def test_retry_after_holds_back_new_requests_too() -> None:
+async def refuse(limiter: Limiter, retry_after_s: float, times: int = 2) -> None:
+    """Take so many slots at once, and meet a 429 in each."""
+    for generation in [await limiter.acquire() for _ in range(times)]:
+        limiter.throttle(generation, retry_after_s)
+    for _ in range(times):
+        limiter.release(replied=False)
+
+
+def test_retry_after_holds_back_new_requests_too_when_no_reply_came_between() -> None:
     async def run() -> list[float]:
         hand = Hand()
         limiter = Limiter(hand.clock)
-        limiter.throttle(await limiter.acquire(), 12.0)
-        limiter.release(replied=False)
+        await refuse(limiter, 12.0)
         await limiter.acquire()
         return hand.waits
 
     assert asyncio.run(run()) == [12.0]
+
+
+def test_one_refusal_among_replies_closes_nothing() -> None:
+    async def run() -> list[float]:
+        hand = Hand()
+        limiter = Limiter(hand.clock)
+        for _ in range(5):
+            await refuse(limiter, 31536000.0, times=1)
+            await limiter.acquire()
+            limiter.release(replied=True)
+        return hand.waits
+
+    assert asyncio.run(run()) == []
+
+
+def test_a_reply_opens_a_closed_provider_for_those_who_wait() -> None:
+    async def run() -> None:
+        limiter = Limiter(Clock())
+        asked_before = await limiter.acquire()
+        await refuse(limiter, 3600.0)
+        waiting = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(0)
+        assert asked_before == 0
+        assert not waiting.done()
+        limiter.release(replied=True)
+        await asyncio.wait_for(waiting, 5)
+
+    asyncio.run(run())
+
+
+def test_who_has_less_time_than_a_closed_provider_wants_waits_for_a_minute() -> None:
+    async def run() -> list[float]:
+        hand = Hand()
+        limiter = Limiter(hand.clock)
+        await refuse(limiter, 31536000.0)
+        await limiter.acquire(left_s=600.0)
+        return hand.waits
+
+    assert asyncio.run(run()) == [60.0]
 
 
 def test_a_provider_that_takes_few_at_once_gets_few_at_once() -> None:
@@ -146,26 +192,3 @@ def test_models_of_one_provider_and_key_share_a_limit() -> None:
     assert limiters.of(together) is not limiters.of(nebius)
     one, other = (ModelSettings(Provider.vllm, pool=PoolSettings(name)) for name in ("agent", "user"))
     assert limiters.of(one) is not limiters.of(other)
-
-
-@pytest.mark.parametrize(("replied", "needed"), [(False, 1), (True, 3)])
-def test_hopeless_failures_open_the_circuit(replied: bool, needed: int) -> None:
-    circuit = Circuit()
-    if replied:
-        circuit.replied()
-    outcomes = [circuit.failed(Failure(Cause.key, "HTTP 401", status=401), "no key") for _ in range(needed)]
-    assert outcomes == [False] * (needed - 1) + [True]
-    assert circuit.open == "no key"
-
-
-def test_a_reply_in_between_keeps_the_circuit_closed() -> None:
-    circuit = Circuit()
-    for _ in range(5):
-        circuit.replied()
-        for cause in (Cause.credit, Cause.refused, Cause.credit):
-            assert not circuit.failed(Failure(cause, "no", status=402), "no credit")
-
-
-def test_long_conversations_never_open_the_circuit() -> None:
-    circuit = Circuit()
-    assert not any(circuit.failed(Failure(Cause.overflow, "too long", status=400), "") for _ in range(50))

@@ -50,6 +50,11 @@ class LimitsSettings:
     call_timeout_s: Optional[float] = key(600.0, help="one model call, its retries included", range=POSITIVE)
     simulation_timeout_s: Optional[float] = key(3600.0, help="one simulation", range=POSITIVE)
     run_timeout_s: Optional[float] = key(None, help="the run", range=POSITIVE)
+    outage_s: float = key(
+        60.0,
+        help="a refused key, model or request is tried on before the run ends",
+        range=FROM_ZERO,
+    )
     max_cost_usd: Optional[float] = key(
         None, help="no new simulation starts once the run has cost this much", range=POSITIVE
     )

@@ -10,9 +10,9 @@ import anthropic
 import orjson
 
 from tau2_fleet.llm.claude_history import claude_history, claude_tools, marked_for_cache
-from tau2_fleet.llm.completion import count, decode_json, is_missing, model_id
+from tau2_fleet.llm.completion import MOST_CALLS, count, decode_json, is_missing, model_id
 from tau2_fleet.llm.examine import check_whole, plain_reason
-from tau2_fleet.llm.failures import Cause, Failure, failure_of_response, short
+from tau2_fleet.llm.failures import Cause, Failure, brief, failure_of_response, short
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.settings import ModelSettings
@@ -90,6 +90,8 @@ class AnthropicClaude:
         if isinstance(message, dict):
             check_whole((message.get("stop_reason"),), message.get("error"), usage)
         try:
+            if len(message["content"]) > MOST_CALLS:
+                raise Failure(Cause.unusable, f"the answer holds {len(message['content'])} blocks", usage=usage)
             texts, thoughts, blocks, calls = [], [], [], []
             for block in message["content"]:
                 match block["type"]:
@@ -106,7 +108,7 @@ class AnthropicClaude:
             reason = message.get("stop_reason")
         except (AttributeError, KeyError, TypeError) as error:
             raise Failure(
-                Cause.unusable, f"the answer is not a message: {short(str(message)[:2000])}", usage=usage
+                Cause.unusable, f"the answer is not a message: {short(brief(message))}", usage=usage
             ) from error
         if blocks and calls:
             self._thoughts[calls[0].id] = blocks

@@ -9,9 +9,14 @@ from typing import Any
 import orjson
 
 from tau2_fleet.llm.examine import check_whole, plain_reason
-from tau2_fleet.llm.failures import Cause, Failure, short
+from tau2_fleet.llm.failures import Cause, Failure, brief, short
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.types import ToolCallText, Usage, without_surrogates
+
+MOST_CALLS = 256
+"""Tool calls of one reply; a server that gives more is out of order, and reading them would hold up everybody."""
+MOST_TOKENS = 10**9
+"""More than any context holds."""
 
 
 def decode_completion(body: bytes) -> ProviderAnswer:
@@ -44,7 +49,7 @@ def decode_json(body: bytes) -> Any:
 def read_completion(completion: Any) -> ProviderAnswer:
     """The answer in a chat completion that is decoded already; raises as `decode_completion` does."""
     if not isinstance(completion, dict):
-        raise Failure(Cause.unusable, f"the answer is not a chat completion: {short(str(completion)[:2000])}")
+        raise Failure(Cause.unusable, f"the answer is not a chat completion: {short(brief(completion))}")
     usage = _usage(completion.get("usage"))
     choices = completion.get("choices")
     if completion.get("error"):
@@ -68,9 +73,12 @@ def read_completion(completion: Any) -> ProviderAnswer:
             refused=bool(refusal),
             usage_missing=is_missing(usage),
         )
+    except Failure as failure:
+        failure.usage = usage
+        raise
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise Failure(
-            Cause.unusable, f"the answer is not a chat completion: {short(str(completion)[:2000])}", usage=usage
+            Cause.unusable, f"the answer is not a chat completion: {short(brief(completion))}", usage=usage
         ) from error
 
 
@@ -135,6 +143,8 @@ def _tool_calls(calls: Any) -> tuple[ToolCallText, ...]:
         return ()
     if not isinstance(calls, list):
         raise TypeError("tool_calls")
+    if len(calls) > MOST_CALLS:
+        raise Failure(Cause.unusable, f"the answer holds {len(calls)} tool calls, more than {MOST_CALLS}")
     found: list[ToolCallText] = []
     taken: set[str] = set()
     for call in calls:
@@ -178,7 +188,7 @@ def is_missing(usage: Usage) -> bool:
 
 
 def count(value: Any) -> int:
-    """A number of tokens as a server gave it, a float too; anything else counts as 0."""
+    """A number of tokens as a server gave it, a float too; anything else, and what nobody can have counted, is 0."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_TOKENS else 0

@@ -14,12 +14,18 @@ from tau2_fleet.llm.cutting import Cut, possible_cuts
 from tau2_fleet.llm.lengths import KnownLengths, Lengths
 from tau2_fleet.llm.provider import Backend
 from tau2_fleet.llm.settings import ModelSettings
+from tau2_fleet.llm.too_long import TooLong
 from tau2_fleet.llm.types import ChatMessage, ChatRequest, ContextOverflowError, FatalModelError, Usage
 
 _ROOM_AFTER_CUT = 0.6
 """Share of the room for history that a cut leaves filled."""
 _SESSIONS = 10_000
 """Sessions remembered; one that is forgotten is only counted less exactly."""
+_SHARE_OVER = 0.25
+"""By which share a prompt is taken to be too long where the server does not say by how much."""
+_LEAST_ANSWER = 1024
+_ANSWER_SHARE = 0.25
+"""What is kept free for an answer whose length nobody has limited: so many tokens, or this share of the context."""
 _ENOUGH_BYTES = 2000
 """A conversation shorter than this says little about a tokenizer."""
 
@@ -30,6 +36,8 @@ class _Session:
 
     lengths: KnownLengths = field(default_factory=KnownLengths)
     cut: Cut | None = None
+    tightened: float = 1.0
+    """Share of the room that is used, less where prompts were refused although they were thought to fit."""
 
 
 class Context:
@@ -38,8 +46,11 @@ class Context:
     def __init__(self, name: str, settings: ModelSettings) -> None:
         self._name = name
         self._own = settings.max_context_tokens
-        self._output = settings.max_output_tokens or 0
+        self._output = settings.max_output_tokens
         self._told: int | None = None
+        """Tokens of prompt and answer together, as a server's refusal named them."""
+        self._told_prompt: int | None = None
+        """Tokens of a prompt alone, as a refusal named them or let them be guessed."""
         self._densest: float | None = None
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
@@ -50,15 +61,11 @@ class Context:
             ContextOverflowError: the first and the last turn alone are too long.
             FatalModelError: the answer alone may be as long as the context.
         """
-        limits = [limit for limit in (self._own, self._told, await backend.context_tokens(request.session)) if limit]
-        if not limits:
+        room = self._room(await backend.context_tokens(request.session))
+        if room is None:
             return request.messages
-        room = min(limits) - self._output
-        if room <= 0:
-            raise FatalModelError(
-                f"{self._name}: max_output_tokens ({self._output}) leaves no room in a context of {min(limits)} tokens"
-            )
         session = self._session(request.session)
+        room = int(room * session.tightened)
         if session.cut is not None and session.cut.tail >= len(request.messages):
             session.cut = None
         if session.cut is None:
@@ -79,8 +86,42 @@ class Context:
             else:
                 raise ContextOverflowError(
                     f"the conversation is too long for {self._name}: about {least:.0f} tokens even when cut, "
-                    f"{room} fit beside an answer of {self._output}"
+                    f"{room} fit beside an answer{self._answer}"
                 )
+
+    def _room(self, served: int | None) -> int | None:
+        """Tokens that a prompt may have, given the server's own limit; None: there is no limit.
+
+        Raises:
+            FatalModelError: there are none.
+        """
+        whole = [limit for limit in (self._own, served) if limit]
+        rooms = []
+        if whole:
+            rooms.append(min(whole) - _kept_free(min(whole), self._output))
+            if rooms[0] <= 0:
+                raise FatalModelError(
+                    f"{self._name}: max_output_tokens ({self._output}) leaves no room in a context of "
+                    f"{min(whole)} tokens"
+                )
+        if self._told is not None:
+            kept = _kept_free(self._told, self._output)
+            if kept >= self._told:
+                raise FatalModelError(
+                    f"{self._name}: max_output_tokens ({self._output}) leaves no room in the context of {self._told} "
+                    "tokens that its server tells of"
+                )
+            rooms.append(self._told - kept)
+        if self._told_prompt is not None:
+            some = _kept_free(self._told_prompt, None)
+            rooms.append(self._told_prompt - (some if self._output is None else min(some, self._output)))
+        return min(rooms, default=None)
+
+    @property
+    def _answer(self) -> str:
+        if self._output is not None:
+            return f" of {self._output}"
+        return " (max_output_tokens says how long one may be; without it a quarter of the context is kept free)"
 
     async def _compare(
         self, lengths: Lengths, session: _Session, request: ChatRequest, room: int, backend: Backend
@@ -110,12 +151,28 @@ class Context:
         if density is not None and size >= _ENOUGH_BYTES and (self._densest is None or density < self._densest):
             self._densest = density
 
-    def refused(self, request: ChatRequest, limit: int | None) -> None:
-        """The server has refused a request for its length; `limit` is the context that it named, if it did."""
-        self._told = limit or self._told
-        if self._told is not None:
+    def refused(self, request: ChatRequest, told: TooLong) -> None:
+        """The server has refused a request for its length.
+
+        The limit that it named holds from now on; where it named none, it is taken to be somewhat less than this
+        prompt. A prompt that was thought to fit is counted as longer than it was.
+        """
+        session = self._session(request.session)
+        before = self._told, self._told_prompt
+        if told.limit is not None:
             size = sum([len(message.encoded) for message in request.messages])
-            self._note(size / self._told, size)
+            self._note(size / told.limit, size)
+            if told.prompt_only:
+                self._told_prompt = min(told.limit, self._told_prompt or told.limit)
+            else:
+                self._told = min(told.limit, self._told or told.limit)
+        else:
+            length = session.lengths.measure(request, self._densest).of(None).high
+            over = told.over if told.over is not None and told.over < length else _SHARE_OVER * length
+            limit = max(1, int(length - over))
+            self._told_prompt = min(limit, self._told_prompt or limit)
+        if before == (self._told, self._told_prompt):
+            session.tightened *= 1 - _SHARE_OVER
 
     def forget(self, session: str) -> None:
         """Let go of what was learned of a session that is over."""
@@ -127,6 +184,13 @@ class Context:
         if len(self._sessions) > _SESSIONS:
             self._sessions.popitem(last=False)
         return session
+
+
+def _kept_free(context: int, output: int | None) -> int:
+    """Tokens of a context that are kept for the answer: `output`, or enough for one where that is not limited."""
+    if output is not None:
+        return output
+    return min(max(_LEAST_ANSWER, int(_ANSWER_SHARE * context)), context // 2)
 
 
 def _left(request: ChatRequest, session: _Session) -> Sequence[ChatMessage]:

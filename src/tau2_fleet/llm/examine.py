@@ -15,7 +15,7 @@ import orjson
 
 from tau2_fleet.llm import thinking
 from tau2_fleet.llm.conditions import Condition
-from tau2_fleet.llm.failures import Cause, Failure, failure_of_response, short
+from tau2_fleet.llm.failures import Cause, Failure, failure_of_error, short
 from tau2_fleet.llm.markup import find_markup
 from tau2_fleet.llm.message_views import arguments_of
 from tau2_fleet.llm.provider import ProviderAnswer
@@ -88,14 +88,7 @@ def check_whole(reasons: Sequence[Any], error: Any, usage: Usage) -> None:
 
 def _error_inside(error: Any, usage: Usage) -> Failure:
     """OpenRouter and others answer with status 200 and an `error` object that has the true status as its code."""
-    code = error.get("code") if isinstance(error, dict) else None
-    told = error if isinstance(error, dict) else {"message": str(error)}
-    if isinstance(code, str) and code.isdecimal():
-        code = int(code)
-    if isinstance(code, int) and 400 <= code < 600:
-        failure = failure_of_response(code, {}, orjson.dumps({"error": told}, default=str))
-    else:
-        failure = Failure(Cause.unusable, f"the answer is an error: {short(str(told.get('message') or told)[:2000])}")
+    failure = failure_of_error(error)
     failure.usage = usage
     if failure.cause is Cause.refused:  # by whatever stands behind this server: another attempt may fare better
         failure.cause = Cause.server

@@ -41,6 +41,7 @@ def build(
     prices: PriceTable | None = None,
     limiters: Limiters | None = None,
     call_timeout_s: float | None = 600.0,
+    outage_s: float = 60.0,
     retry: RetryPolicy | None = None,
     clock: Clock | None = None,
 ) -> Model:
@@ -48,6 +49,7 @@ def build(
 
     `name` is what records and logs call it. `router` is the pool's (providers `vllm` and `simulated`).
     `limiters` is shared by all models of a run. Without `prices` only the settings' own price counts.
+    `outage_s` is how long a refused key or name is asked again before it is taken for general; 0: not at all.
 
     Raises:
         UserError: the settings cannot be: no model, no pool, no room for an answer.
@@ -64,6 +66,7 @@ def build(
         retry=retry or RetryPolicy(),
         price=own_price(settings) if prices is None else prices.price_of(settings),
         call_timeout_s=call_timeout_s,
+        outage_s=outage_s,
         asked_as=settings.model,
         key_env=key_name(settings),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import re
+import reprlib
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import orjson
 
 from tau2_fleet.llm.conditions import Condition
+from tau2_fleet.llm.too_long import TooLong, too_long
 from tau2_fleet.llm.types import Endpoint, Usage
 from tau2_fleet.telemetry.secrets import redact
 
@@ -23,7 +25,7 @@ class Cause(StrEnum):
     busy = "busy"
     """HTTP 429: retried, and fewer requests at once."""
     server = "server"
-    """HTTP 408, 409 and 5xx."""
+    """HTTP 408, 409, 425 and 5xx."""
     unusable = "unusable"
     """An answer with status 200 that is not a chat completion."""
     refused = "refused"
@@ -32,14 +34,18 @@ class Cause(StrEnum):
     """The request is longer than the model's context."""
     key = "key"
     """HTTP 401: every request with this key fails."""
+    forbidden = "forbidden"
+    """HTTP 403: the key may not use this model, or something in front of the server lets nobody in."""
     model = "model"
-    """HTTP 404: every request for this model fails."""
+    """HTTP 404 and the like: every request for this model fails."""
     credit = "credit"
     """HTTP 402 and its likes: every request fails until somebody pays."""
 
 
 RETRIED = frozenset({Cause.connection, Cause.busy, Cause.server, Cause.unusable})
-FATAL = frozenset({Cause.key, Cause.model, Cause.credit})
+"""Asked again, up to the number of attempts."""
+WAITED_OUT = frozenset({Cause.key, Cause.forbidden, Cause.model, Cause.credit})
+"""Asked again until the refusal has lasted so long, or met so many conversations, that it is general."""
 
 
 class Failure(Exception):
@@ -55,7 +61,7 @@ class Failure(Exception):
         retry_at: float | None = None,
         endpoint: Endpoint | None = None,
         usage: Usage | None = None,
-        context_tokens: int | None = None,
+        too_long: TooLong | None = None,
     ) -> None:
         super().__init__(message)
         self.cause = cause
@@ -68,8 +74,8 @@ class Failure(Exception):
         """The server that failed, so that another is asked next."""
         self.usage = usage
         """Tokens that the useless answer cost all the same."""
-        self.context_tokens = context_tokens
-        """The model's context as an `overflow` answer named it."""
+        self.too_long = too_long
+        """What an `overflow` answer says of the context."""
         self.condition: Condition | None = None
         """What a whole answer showed that cannot be used: `aborted` or `error_inside`."""
 
@@ -80,38 +86,68 @@ class Failure(Exception):
         return self.retry_after_s
 
 
-_OVERFLOW = re.compile(
-    r"context[ _-]?(?:length|window|limit)|maximum (?:context|model) length|max_model_len|prompt is too long"
-    r"|max_new_tokens.{0,3} must be|too many (?:input |prompt )?tokens|maximum number of (?:input )?tokens",
-    re.IGNORECASE,
-)
-_CONTEXT_TOKENS = re.compile(
-    r"(?:context length (?:is|of)|context window (?:is|of)|max_model_len=|tokens >) ?(\d{3,9})", re.IGNORECASE
-)
 _CREDIT = re.compile(r"insufficient_quota|credit balance is too low|exceeded your current quota", re.IGNORECASE)
+_NEVER_TOO_LONG = frozenset({401, 402, 403, 404, 408, 409, 425, 429, 502, 503, 504})
+_LONGEST_TOLD = 1 << 20
+"""Bytes of an error's body that are looked at."""
+_MOST_SAID = 4000
+"""Characters of its message that are looked at."""
 _KEY = re.compile(r"\b(?:sk|key|nvapi|tgp|hf|gsk)[-_][\w*.-]{4,}|(?<=Bearer )\S+")
 
 
 def failure_of_response(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-    """The failure that an HTTP answer (or an `error` object in an answer with status 200) tells of."""
-    message, code = _told(body)
-    said = f"HTTP {status}: {message}" if message else f"HTTP {status}"
+    """The failure that an HTTP answer with an error status tells of."""
+    return _failure(status, headers, *_told(body))
+
+
+def failure_of_error(error: Any, status: int | None = None) -> Failure:
+    """The failure that a decoded `error` object tells of, inside an answer with status 200 or from a client.
+
+    OpenRouter and others put the true status into its `code`; without any it is an answer that cannot be used, unless
+    its words say that the prompt is too long.
+    """
+    message, code = _message(error)
+    if status is None:
+        status = next((found for found in (_status(error, "code"), _status(error, "status")) if found), None)
+    if status is not None:
+        return _failure(status, {}, message, code)
+    long = too_long(f"{code} {message}")
+    if long is not None:
+        return Failure(Cause.overflow, f"the answer is an error: {short(message)}", too_long=long)
+    return Failure(Cause.unusable, f"the answer is an error: {short(message)}")
+
+
+def _status(error: Any, key: str) -> int | None:
+    value = error.get(key) if isinstance(error, dict) else None
+    if isinstance(value, str) and value.isdecimal() and len(value) == 3:
+        value = int(value)
+    return value if isinstance(value, int) and 400 <= value < 600 else None
+
+
+def _failure(status: int, headers: Mapping[str, str], message: str, code: str) -> Failure:
+    """The failure of a status, a message and the words of its code and type."""
+    told = short(message)
+    said = f"HTTP {status}: {told}" if told else f"HTTP {status}"
     wait_s, until = _asked_wait(headers)
     if status == 402 or (status in (400, 403, 429) and _CREDIT.search(f"{code} {message}")):
         return Failure(Cause.credit, said, status=status)
     if status == 429:
         return Failure(Cause.busy, said, status=status, retry_after_s=wait_s, retry_at=until)
-    if status in (408, 409) or status >= 500:
+    long = too_long(f"{code} {message}") if status not in _NEVER_TOO_LONG else None
+    if long is None and status == 413:
+        long = TooLong()
+    if long is not None:
+        return Failure(Cause.overflow, said, status=status, too_long=long)
+    if status in (408, 409, 425) or status >= 500:
         return Failure(Cause.server, said, status=status, retry_after_s=wait_s, retry_at=until)
     if status == 401:
         return Failure(Cause.key, f"HTTP {status}", status=status)
-    if status == 404:
+    if status == 403:
+        return Failure(Cause.forbidden, said, status=status)
+    if status in (404, 405, 410):
         return Failure(Cause.model, said, status=status)
     if 300 <= status < 400:
-        return Failure(Cause.model, f"{said} (a redirection to {headers.get('Location')})", status=status)
-    if _OVERFLOW.search(f"{code} {message}"):
-        tokens = _CONTEXT_TOKENS.search(message)
-        return Failure(Cause.overflow, said, status=status, context_tokens=int(tokens[1]) if tokens else None)
+        return Failure(Cause.model, f"{said} (a redirection to {short(headers.get('Location') or '')})", status=status)
     return Failure(Cause.refused, said, status=status)
 
 
@@ -129,7 +165,7 @@ def _asked_wait(headers: Mapping[str, str]) -> tuple[float | None, float | None]
         return seconds, None
     try:
         return None, email.utils.parsedate_to_datetime(value).timestamp()
-    except (ValueError, OverflowError):
+    except (IndexError, OSError, OverflowError, TypeError, ValueError):
         return None, None
 
 
@@ -142,19 +178,41 @@ def _number(text: str | None) -> float | None:
 
 
 def _told(body: bytes) -> tuple[str, str]:
-    """What an error body says, in one line of at most 300 characters, and its code and type."""
+    """What an error body says, and its code and type."""
     try:
-        found: Any = orjson.loads(body)
+        return _message(orjson.loads(body[:_LONGEST_TOLD]))
     except ValueError:
-        return short(body[:2000].decode("utf-8", "replace")), ""
-    error = found.get("error", found) if isinstance(found, dict) else found
+        pass
+    text = body[:_LONGEST_TOLD].decode("utf-8", "replace")
+    if "<html" in text[:1000].lower() or "<!doctype" in text[:1000].lower():
+        title = re.search(r"<title[^>]*>([^<]{1,200})", text, re.IGNORECASE)
+        return f"an HTML page{f' ({title[1].strip()})' if title else ''}", ""
+    return text[:_MOST_SAID], ""
+
+
+def _message(found: Any) -> tuple[str, str]:
+    """The message of a decoded error, and the words of its code, type and further fields that tell of lengths."""
+    if isinstance(found, list) and found:
+        found = found[0]
+    error = found.get("error") or found if isinstance(found, dict) else found
     if not isinstance(error, dict):
-        return short(str(error)), ""
-    message = error.get("message") or error.get("detail") or error
-    return short(str(message)), f"{error.get('code')} {error.get('type')}"
+        return brief(error), ""
+    message = error.get("message") or error.get("detail") or error.get("msg") or error
+    # a gateway's error can hold the provider's own
+    further = {key: error[key] for key in ("n_ctx", "metadata", "param") if error.get(key)}
+    return brief(message), brief(f"{error.get('code')!s:.60} {error.get('type')!s:.60} {brief(further)}")
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist, _BRIEF.maxstring, _BRIEF.maxlong = 6, 12, 6, 600, 40
+
+
+def brief(value: Any) -> str:
+    """Any decoded JSON value as text of a bounded length, however large or deeply nested it is."""
+    return value[:_MOST_SAID] if isinstance(value, str) else _BRIEF.repr(value)[:_MOST_SAID]
 
 
 def short(text: str) -> str:
     """One line of at most 300 characters, without anything that looks like a key."""
-    line = _KEY.sub("[key]", redact(" ".join(text.split())))
+    line = _KEY.sub("[key]", redact(" ".join(text[:_MOST_SAID].split())))
     return line if len(line) <= 300 else f"{line[:297]}..."

@@ -1,4 +1,4 @@
-"""How many requests a provider gets at once, and when it gets none any more."""
+"""How many requests a provider gets at once, and for how long it gets none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from collections import deque
 from contextlib import suppress
 
 from tau2_fleet.llm.clock import Clock
-from tau2_fleet.llm.failures import FATAL, Cause, Failure
+
+LONGEST_WAIT_S = 60.0
+"""A server's wish to be left alone for longer than a call may take is cut to this."""
+_REFUSALS_TO_CLOSE = 2
+"""429s without a reply between them that close a provider for all; a single one is its call's own."""
 
 
 class Limiter:
@@ -27,24 +31,40 @@ class Limiter:
         self._clock = clock
         self._generation = 0
         self._open_at = -math.inf
+        self._opened = asyncio.Event()
+        """Set when a reply opens a closed provider early."""
+        self._refusals = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._silence_s = silence_s
         self._last_reply = -math.inf
         self._look: asyncio.TimerHandle | None = None
 
-    async def acquire(self) -> int:
-        """Wait for a slot; the number returned is given back to `throttle`."""
+    async def acquire(self, left_s: float = math.inf) -> int:
+        """Wait for a slot; the number returned is given back to `throttle`. `left_s` is the time that the call has."""
         if self._waiting or self.in_flight + 1 > self.limit:
             await self._wait()
         else:
             self.in_flight += 1
-        try:
-            while (closed_s := self._open_at - self._clock.monotonic()) > 0:
-                await self._clock.sleep(closed_s)
-        except BaseException:
-            self._free()
-            raise
+        if self._open_at > self._clock.monotonic():
+            try:
+                await self._wait_until_open(left_s)
+            except BaseException:
+                self._free()
+                raise
         return self._generation
+
+    async def _wait_until_open(self, left_s: float) -> None:
+        while (closed_s := self._open_at - self._clock.monotonic()) > 0:
+            wait_s = bearable(closed_s, left_s)
+            sleeping = asyncio.ensure_future(self._clock.sleep(wait_s))
+            opening = asyncio.ensure_future(self._opened.wait())
+            try:
+                await asyncio.wait((sleeping, opening), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeping.cancel()
+                opening.cancel()
+            if wait_s < closed_s:
+                return
 
     async def _wait(self) -> None:
         """Wait until `_hand_over` gives this task a slot, first come, first served."""
@@ -68,6 +88,9 @@ class Limiter:
         if replied and self.limit != math.inf:
             self.limit += 1 / self.limit
             self._last_reply = asyncio.get_running_loop().time()
+            self._refusals = 0
+            self._open_at = -math.inf
+            self._opened.set()
         self._free()
 
     def throttle(self, generation: int, retry_after_s: float | None) -> None:
@@ -75,8 +98,10 @@ class Limiter:
         if generation == self._generation:
             self._generation += 1
             self.limit = max(1.0, min(self.limit, self.in_flight) / 2)
-        if retry_after_s:
+        self._refusals += 1
+        if retry_after_s and self._refusals >= _REFUSALS_TO_CLOSE:
             self._open_at = max(self._open_at, self._clock.monotonic() + retry_after_s)
+            self._opened.clear()
 
     def _look_for_silence(self) -> None:
         """Called when somebody has waited; again as long as somebody waits."""
@@ -103,40 +128,6 @@ class Limiter:
                 waiter.set_result(None)
 
 
-class Circuit:
-    """Notices that every call of one model fails for the same reason, and refuses the calls after that."""
-
-    _IN_A_ROW = 3
-    """Hopeless failures in a row that end a model that has replied before."""
-    _SAME_ANSWERS = 10
-    """Calls in a row that fail alike, the first ones of a model, until it is given up."""
-
-    def __init__(self) -> None:
-        self.open: str | None = None
-        """The line that says why no call is made any more."""
-        self._replied = False
-        self._last: str | None = None
-        self._same = 0
-
-    def replied(self) -> None:
-        self._replied = True
-        self._last = None
-        self._same = 0
-
-    def failed(self, failure: Failure, line: str) -> bool:
-        """Count a call that failed for good; True when no further one need be tried.
-
-        `line` is what people are told then.
-        """
-        if failure.cause is Cause.overflow:
-            return False
-        reason = f"{failure.cause} {failure.status}"
-        self._same = self._same + 1 if reason == self._last else 1
-        self._last = reason
-        if failure.cause in FATAL:
-            limit: float = self._IN_A_ROW if self._replied else 1
-        else:
-            limit = math.inf if self._replied else self._SAME_ANSWERS
-        if self._same >= limit:
-            self.open = line
-        return self.open is not None
+def bearable(asked_s: float, left_s: float) -> float:
+    """Seconds to wait for a server that asked for `asked_s`, by a call that has `left_s`."""
+    return asked_s if asked_s < left_s else min(asked_s, LONGEST_WAIT_S)

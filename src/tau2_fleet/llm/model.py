@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
+import logging
+import math
+from dataclasses import dataclass
 
 from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.context import Context
 from tau2_fleet.llm.examine import estimated_usage, examine
-from tau2_fleet.llm.failures import RETRIED, Cause, Failure
+from tau2_fleet.llm.failures import RETRIED, WAITED_OUT, Cause, Failure, brief, short
 from tau2_fleet.llm.http import current_call
-from tau2_fleet.llm.limiter import Circuit, Limiter
+from tau2_fleet.llm.limiter import Limiter, bearable
+from tau2_fleet.llm.outage import Outage
 from tau2_fleet.llm.prices import FREE, Price
 from tau2_fleet.llm.provider import Backend, ProviderAnswer
 from tau2_fleet.llm.retry import RetryPolicy
+from tau2_fleet.llm.timebox import Timebox
 from tau2_fleet.llm.types import (
     CallStats,
     ChatRequest,
@@ -25,6 +29,26 @@ from tau2_fleet.llm.types import (
     ModelError,
     Reply,
 )
+
+_MOST_RECUTS = 8
+"""Times that one request is cut further after its server found it too long."""
+_LOOKS_PER_OUTAGE = 1 / 6
+"""Longest wait between two looks whether a refusal has passed, as a share of the time after which it is general."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Time:
+    """The time that a call has."""
+
+    clock: Clock
+    box: Timebox
+    deadline: float | None
+
+    @property
+    def left_s(self) -> float:
+        return math.inf if self.deadline is None else self.deadline + self.box.lag_s - self.clock.monotonic()
 
 
 class Model:
@@ -41,6 +65,7 @@ class Model:
         retry: RetryPolicy,
         price: Price = FREE,
         call_timeout_s: float | None = None,
+        outage_s: float = 60.0,
         asked_as: str | None = None,
         key_env: str | None = None,
     ) -> None:
@@ -48,7 +73,7 @@ class Model:
         self.name = name
         self._backend = backend
         self._limiter = limiter
-        self._circuit = Circuit()
+        self._outage = Outage(name, clock, outage_s)
         self._context = context
         self._clock = clock
         self._retry = retry
@@ -66,12 +91,12 @@ class Model:
         if request.deadline is not None:
             deadline = request.deadline if deadline is None else min(deadline, request.deadline)
         try:
-            if self._circuit.open is not None:
-                raise FatalModelError(self._circuit.open)
-            async with asyncio.timeout(None if deadline is None else deadline - began) as scope:
+            if self._outage.open is not None:
+                raise FatalModelError(self._outage.open)
+            async with Timebox(None if deadline is None else deadline - began) as scope:
                 token = current_call.set(stats)
                 try:
-                    answer = await self._answer(request, stats, deadline)
+                    answer = await self._answer(request, stats, _Time(clock, scope, deadline))
                 finally:
                     current_call.reset(token)
         except ModelError as error:
@@ -96,72 +121,108 @@ class Model:
         error.stats = stats
         return error
 
-    async def _answer(self, request: ChatRequest, stats: CallStats, deadline: float | None) -> ProviderAnswer:
+    async def _answer(self, request: ChatRequest, stats: CallStats, time: _Time) -> ProviderAnswer:
         """Attempts until one succeeds or no further one makes sense."""
-        if deadline is not None and deadline <= self._clock.monotonic():
+        if time.left_s <= 0:
             raise DeadlineError(f"no time is left to ask {self.name}")
-        messages = await self._context.fit(request, self._backend)
-        if len(messages) != len(request.messages):
-            stats.trimmed_messages = len(request.messages) - len(messages)
-            request = dataclasses.replace(request, messages=messages)
-        avoid = None
+        sent = await self._fitted(request, stats)
+        began = self._clock.monotonic()
+        avoid, recut = None, 0
         while True:
             try:
-                answer = await self._attempt(request, stats, avoid)
+                answer = await self._attempt(sent, stats, time, avoid)
             except Failure as failure:
                 if failure.condition is not None:
                     stats.note(failure.condition, str(failure))
                 if failure.usage is not None:
                     self._spend(stats, ProviderAnswer(None, usage=failure.usage))
-                if failure.cause not in RETRIED or stats.attempts >= self._retry.attempts:
-                    raise self._given_up(failure, request, stats) from failure
+                if failure.too_long is not None:
+                    self._context.refused(sent, failure.too_long)
+                    before, recut = len(sent.messages), recut + 1
+                    sent = await self._fitted(request, stats)
+                    if recut <= _MOST_RECUTS and len(sent.messages) < before:
+                        continue
+                if not self._is_asked_again(failure, stats, began):
+                    raise self._given_up(failure, sent, stats) from failure
                 avoid = failure.endpoint
-                await self._back_off(failure, stats, deadline)
+                await self._back_off(failure, sent, stats, time)
             else:
-                self._circuit.replied()
+                self._outage.replied(sent)
                 if answer.usage_missing:
-                    answer = dataclasses.replace(answer, usage=estimated_usage(request, answer))
+                    answer = dataclasses.replace(answer, usage=estimated_usage(sent, answer))
                 else:
-                    self._context.learn(request, answer.usage)
+                    self._context.learn(sent, answer.usage)
                 self._spend(stats, answer)
                 if stats.trimmed_messages:
                     stats.note(Condition.history_cut, f"{stats.trimmed_messages} messages")
                 return answer
 
-    async def _attempt(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> ProviderAnswer:
+    async def _fitted(self, request: ChatRequest, stats: CallStats) -> ChatRequest:
+        """The request with as many of its messages as the model's context takes."""
+        messages = await self._context.fit(request, self._backend)
+        stats.trimmed_messages = len(request.messages) - len(messages)
+        return dataclasses.replace(request, messages=messages) if stats.trimmed_messages else request
+
+    def _is_asked_again(self, failure: Failure, stats: CallStats, began: float) -> bool:
+        """Whether a further attempt makes sense, the time that is left apart."""
+        if failure.cause in WAITED_OUT:
+            if self._outage.closed(failure, self._line(failure, stats)):
+                return False
+            lasted = self._clock.monotonic() - began >= self._outage.outage_s
+            return stats.attempts < self._retry.attempts or not lasted
+        return failure.cause in RETRIED and stats.attempts < self._retry.attempts
+
+    async def _attempt(
+        self, request: ChatRequest, stats: CallStats, time: _Time, avoid: Endpoint | None
+    ) -> ProviderAnswer:
         """One attempt in a slot of the provider's limit."""
         waiting_since = self._clock.monotonic()
         try:
-            generation = await self._limiter.acquire()
+            generation = await self._limiter.acquire(time.left_s)
         finally:
             stats.queue_ms += 1000 * (self._clock.monotonic() - waiting_since)
         replied = False
         try:
-            if self._circuit.open is not None:
-                raise FatalModelError(self._circuit.open)
+            if self._outage.open is not None:
+                raise FatalModelError(self._outage.open)
             stats.attempts += 1
             answer = await self._backend.ask(request, stats, avoid)
             replied = True
             return answer
         except Failure as failure:
             if failure.cause is Cause.busy:
-                self._limiter.throttle(generation, failure.asked_wait_s(self._clock.time()))
+                self._limiter.throttle(generation, self._asked_wait_s(failure, time))
             raise
+        except (ModelError, TimeoutError):
+            raise
+        except Exception as error:
+            # whatever an answer holds, it is this call's failure and nobody else's
+            log.debug("an answer to %s could not be read", request.session, exc_info=True)
+            told = short(f"{type(error).__name__}: {brief(str(error))}")
+            raise Failure(Cause.unusable, f"the answer could not be read: {told}") from error
         finally:
             self._limiter.release(replied=replied)
 
-    async def _back_off(self, failure: Failure, stats: CallStats, deadline: float | None) -> None:
+    def _asked_wait_s(self, failure: Failure, time: _Time) -> float | None:
+        """Seconds that the server asked this call to wait, as far as the call can bear it."""
+        asked_s = failure.asked_wait_s(self._clock.time())
+        return None if asked_s is None else bearable(asked_s, time.left_s)
+
+    async def _back_off(self, failure: Failure, request: ChatRequest, stats: CallStats, time: _Time) -> None:
         """Wait before the next attempt.
 
         Raises:
-            DeadlineError: the time would be over before it.
+            ModelError: the time would be over before it; a `DeadlineError` unless the server refused the call.
         """
         now = self._clock.monotonic()
-        asked_s = failure.asked_wait_s(self._clock.time())
-        wait_s = self._retry.wait_s(stats.attempts, asked_s, self._clock.random)
-        if deadline is not None and now + wait_s >= deadline:
+        wait_s = self._retry.wait_s(stats.attempts, self._asked_wait_s(failure, time), self._clock.random)
+        if failure.cause in WAITED_OUT:
+            wait_s = min(wait_s, max(self._retry.first_s, _LOOKS_PER_OUTAGE * self._outage.outage_s))
+        if wait_s >= time.left_s:
+            if failure.cause in WAITED_OUT:
+                raise self._given_up(failure, request, stats) from failure
             raise DeadlineError(
-                f"{self.name}: to be asked again in {wait_s:.0f} s, but {deadline - now:.0f} s are left ({failure})"
+                f"{self.name}: to be asked again in {wait_s:.0f} s, but {time.left_s:.0f} s are left ({failure})"
             ) from failure
         try:
             await self._clock.sleep(wait_s)
@@ -171,17 +232,23 @@ class Model:
     def _given_up(self, failure: Failure, request: ChatRequest, stats: CallStats) -> ModelError:
         """What callers are told of the last failure."""
         if failure.cause is Cause.overflow:
-            self._context.refused(request, failure.context_tokens)
             return ContextOverflowError(f"the conversation is too long for {self.name} ({failure})")
+        line = self._line(failure, stats)
+        return FatalModelError(line) if self._outage.failed(failure, request, line) else ModelError(line)
+
+    def _line(self, failure: Failure, stats: CallStats) -> str:
+        """What is wrong, for people."""
         times = f" after {stats.attempts} attempts" if stats.attempts > 1 else ""
-        line = f"{self.name}{times}: {failure}"
-        if failure.cause is Cause.key:
-            line = f"{self.name}: {self._key} is not accepted ({failure})"
-        elif failure.cause is Cause.model:
-            line = f"{self.name}: the server has no model {self._asked_as!r}, or another base_url ({failure})"
-        elif failure.cause is Cause.credit:
-            line = f"{self.name}: the account has no credit or quota left ({failure})"
-        return FatalModelError(line) if self._circuit.failed(failure, line) else ModelError(line)
+        match failure.cause:
+            case Cause.key:
+                return f"{self.name}: {self._key} is not accepted ({failure})"
+            case Cause.forbidden:
+                return f"{self.name}: {self._key} may not use the model, or a gateway lets nobody in ({failure})"
+            case Cause.model:
+                return f"{self.name}: the server has no model {self._asked_as!r}, or another base_url ({failure})"
+            case Cause.credit:
+                return f"{self.name}: the account has no credit or quota left ({failure})"
+        return f"{self.name}{times}: {failure}"
 
     def _spend(self, stats: CallStats, answer: ProviderAnswer) -> None:
         stats.usage.add(answer.usage)

@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 _OPENAI = "https://api.openai.com/v1"
 _LONGEST_ANSWER = 32 * 1024 * 1024
 """Bytes; a server that sends more is out of order."""
+_LONG_ANSWER = 256 * 1024
+"""Bytes from which on an answer is read beside the event loop, so that it holds up nobody else."""
+_LONGEST_REFUSAL = 1 << 20
+"""Bytes of an error's answer that are read."""
 _OURS = frozenset({"messages", "model", "n", "seed", "stream", "tools"})
 """Keys of the body that `extra_body` cannot set."""
 _DOWN = frozenset({502, 503, 504})
@@ -113,6 +117,8 @@ class OpenAICompatible:
         status, answered, body = await self._send(endpoint, target.chat, self._body(target, request), headers)
         if not 200 <= status < 300:
             raise failure_of_response(status, answered, body)
+        if len(body) > _LONG_ANSWER:
+            return await asyncio.to_thread(decode_completion, body)
         return decode_completion(body)
 
     async def _send(
@@ -144,6 +150,9 @@ class OpenAICompatible:
         async for piece in response.content.iter_any():
             pieces.append(piece)
             length += len(piece)
+            if length > _LONGEST_REFUSAL and response.status >= 300:
+                response.close()
+                break
             if length > self._longest_answer:
                 response.close()
                 raise Failure(Cause.unusable, f"the answer is longer than {self._longest_answer} bytes")

@@ -60,6 +60,7 @@ async def _problem(settings: ModelSettings, http: HttpPool) -> str | None:
             name=settings.model or settings.provider.value,
             http=http,
             call_timeout_s=_TIMEOUT_S,
+            outage_s=0.0,
             retry=RetryPolicy(attempts=3),
         )
     except UserError as error:

@@ -252,8 +252,9 @@ class Experiment:
                 return FleetReport()
             try:
                 roles = named_by_servers(roles, fleet.endpoints, self.store, force=self.config.resume_force)
+                limits = self.config.limits
                 clients = make_clients(
-                    roles, fleet.router, http, PriceTable.load(PRICES), self.config.limits.call_timeout_s
+                    roles, fleet.router, http, PriceTable.load(PRICES), limits.call_timeout_s, limits.outage_s
                 )
                 settings = simulation_settings(self.config, self.run_id, self.attempt, clients, roles)
                 contexts = {name: DomainContext(domains[name], settings) for name in selection.tasks}

@@ -64,6 +64,7 @@ def make_clients(
     http: HttpPool,
     prices: PriceTable,
     call_timeout_s: float | None,
+    outage_s: float = 60.0,
 ) -> Roles[ChatModel]:
     """Clients for all roles; `routers` gives the router of a pool by its name."""
     limiters = Limiters()
@@ -78,6 +79,7 @@ def make_clients(
             prices=prices,
             limiters=limiters,
             call_timeout_s=call_timeout_s,
+            outage_s=outage_s,
         )
 
     return roles.map(client)

@@ -53,6 +53,13 @@ class Sessions:
         self._open.append(session)
         return session
 
+    def held_up(self, lag_s: float) -> None:
+        """The event loop stood still for so long: the simulation's time did, too."""
+        if self._deadline is not None:
+            self._deadline += lag_s
+        for session in self._open:
+            session.deadline = self._deadline
+
     def prompts(self, keep: PromptSink) -> dict[str, str]:
         """Role to the digest of its system prompt as it is now; the texts go to `keep`."""
         digests = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import uuid
@@ -16,6 +15,7 @@ from tau2_fleet.benchmark.calculator import ToolDeadline
 from tau2_fleet.evaluation.reward import NLCheck, evaluate
 from tau2_fleet.evaluation.termination import TerminationReason
 from tau2_fleet.llm.call_log import as_dict
+from tau2_fleet.llm.timebox import Timebox
 from tau2_fleet.llm.types import ChatMessage, ContextOverflowError, DeadlineError, FatalModelError, ModelError
 from tau2_fleet.record.line import Record, SimulationKey
 from tau2_fleet.simulation.conversation import Conversation
@@ -126,7 +126,7 @@ class Simulation:
             rules, calls = self.context.settings.rules, self.sessions.calls
             conversation = Conversation(parties.agent, parties.user, environment, rules, calls)
             outcome.messages, outcome.begun_with = conversation.trajectory, len(parties.history)
-            async with asyncio.timeout(self.context.settings.simulation_timeout_s):
+            async with Timebox(self.context.settings.simulation_timeout_s, self.sessions.held_up):
                 outcome.ending = await conversation.run(parties.history, self.context.greeting)
                 if outcome.ending in (TerminationReason.agent_error, TerminationReason.user_error):
                     outcome.error = conversation.problem

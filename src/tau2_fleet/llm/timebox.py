@@ -1,0 +1,66 @@
+"""A time limit that stands still while the event loop does: for model calls and whole simulations.
+
+A process that was stopped (SIGSTOP, a frozen cgroup, a slow disk) wakes up with all of its time limits over and all
+of its answers unread; these must not fail for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+
+_TICK_S = 1.0
+"""How often it is looked at whether the loop was held up."""
+_USUAL_LAG_S = 0.25
+"""What a busy loop is late by; more is a stall."""
+
+
+class Timebox:
+    """`asyncio.timeout` whose end moves by the time in which the event loop did not run."""
+
+    def __init__(self, seconds: float | None, on_lag: Callable[[float], None] | None = None) -> None:
+        """No limit where `seconds` is None; `on_lag` is told of each stall, in seconds."""
+        self.lag_s = 0.0
+        """By how much the end has moved so far."""
+        self._left_s = seconds
+        self._on_lag = on_lag
+        self._scope = asyncio.timeout(None)
+        self._tick: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Timebox:
+        await self._scope.__aenter__()
+        if self._left_s is not None:
+            self._arm(self._left_s)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tick is not None:
+            self._tick.cancel()
+        await self._scope.__aexit__(kind, error, trace)
+
+    def expired(self) -> bool:
+        """Whether the time ran out."""
+        return self._scope.expired()
+
+    def _arm(self, left_s: float) -> None:
+        self._left_s = left_s
+        step_s = max(0.0, min(left_s, _TICK_S))
+        loop = asyncio.get_running_loop()
+        self._tick = loop.call_at(loop.time() + step_s, self._look, loop.time() + step_s, left_s - step_s)
+
+    def _look(self, due: float, left_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        late_s = loop.time() - due
+        if late_s > _USUAL_LAG_S:
+            self.lag_s += late_s
+            if self._on_lag is not None:
+                self._on_lag(late_s)
+            # what arrived meanwhile is read first
+            self._arm(max(left_s, _TICK_S))
+        elif left_s <= 0:
+            self._scope.reschedule(loop.time())
+        else:
+            self._arm(left_s)

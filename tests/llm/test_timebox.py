@@ -1,0 +1,94 @@
+"""A time limit moves by what the event loop was held up: answers that are there count, and real silence still ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tau2_fleet.llm.http import HttpPool
+from tau2_fleet.llm.timebox import Timebox
+from tau2_fleet.llm.types import ChatMessage, ChatRequest, DeadlineError
+from tests.llm.dialects import ALL, OPENAI, Dialect
+from tests.llm.serving import Server, serving, silence
+
+REQUEST = ChatRequest([ChatMessage("user", "Hello")], "s")
+
+
+@contextmanager
+def stopped_by_another_process(seconds: float) -> Iterator[None]:
+    """SIGSTOP for this process now, SIGCONT after so many seconds."""
+    code = "import os, signal, sys, time; time.sleep(float(sys.argv[1])); os.kill(int(sys.argv[2]), signal.SIGCONT)"
+    with subprocess.Popen([sys.executable, "-c", code, str(seconds), str(os.getpid())]):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        yield
+
+
+@pytest.mark.parametrize("dialect", ALL, ids=lambda dialect: dialect.name)
+def test_a_stopped_runner_fails_no_call_whose_answer_is_there(dialect: Dialect) -> None:
+    """The server answers in the time in which the runner stands still, longer than the call may take."""
+
+    async def run() -> str | None:
+        async with serving(dialect.reply("Here")) as server, HttpPool() as http:
+            model = dialect.model_of(server, http, call_timeout_s=1.0)
+            await model.complete(REQUEST)  # what is imported and opened once
+            call = asyncio.create_task(model.complete(REQUEST))
+            await server_has(server, 2)
+            with stopped_by_another_process(1.6):
+                reply = await call
+            await model.close()
+            return reply.text
+
+    assert asyncio.run(run()) == "Here"
+
+
+async def server_has(server: Server, count: int) -> None:
+    while len(server.seen) < count:
+        await asyncio.sleep(0)
+
+
+def test_a_silent_server_ends_the_call_all_the_same() -> None:
+    async def run() -> float:
+        async with serving(silence) as server, HttpPool() as http:
+            begun = time.monotonic()
+            with pytest.raises(DeadlineError):
+                await OPENAI.model_of(server, http, call_timeout_s=1.2).complete(REQUEST)
+            return time.monotonic() - begun
+
+    assert asyncio.run(run()) == pytest.approx(1.2, abs=0.6)
+
+
+def test_the_end_moves_by_each_stall_and_who_wants_to_know_is_told() -> None:
+    async def run() -> tuple[float, list[float]]:
+        told: list[float] = []
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+
+        async def held_up() -> None:
+            async with Timebox(1.5, told.append):
+                loop.call_later(0.2, time.sleep, 1.6)
+                await asyncio.Event().wait()
+
+        with pytest.raises(TimeoutError):
+            await held_up()
+        return loop.time() - begun, told
+
+    took, told = asyncio.run(run())
+    assert sum(told) >= 0.5
+    assert took >= 2.3
+
+
+def test_no_limit_never_ends() -> None:
+    async def run() -> bool:
+        async with Timebox(None) as box:
+            await asyncio.sleep(0)
+        return box.expired()
+
+    assert not asyncio.run(run())
