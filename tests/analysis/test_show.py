@@ -13,8 +13,11 @@ import pytest
 
 from tau2_fleet.analysis.explain import ComparedCall, GoldCheck, gold_checks_of_task, reasons
 from tau2_fleet.analysis.show import main
+from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.errors import UserError
+from tau2_fleet.record.line import encode_line
 from tau2_fleet.record.overview import overviews
+from tests.analysis.damaged import damaged_records
 from tests.telemetry.run_directory import write_run
 
 
@@ -211,3 +214,54 @@ def test_it_can_be_piped_into_a_pager_that_quits(run_dir: Path) -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("retail/2 trial 0")
     assert done.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def damaged_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty failed simulations of airline, and one that passed."""
+    directory = tmp_path_factory.mktemp("damaged")
+    kinds = damaged_records(load_domain("airline"), 6)
+    records = [record for kind in kinds.values() for record in kind]
+    records.append({**records[0], "task_id": "passed", "reward": 1.0})
+    with (directory / "simulations.jsonl").open("wb") as file:
+        for trial, record in enumerate(records):
+            file.write(encode_line({**record, "trial": trial}))
+    return directory
+
+
+def test_many_failures_are_one_screen_of_causes_with_an_example_each(
+    damaged_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(damaged_dir), "--failed"]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= 50
+    for words in ("wrong or missing action", "conversation limit", "infrastructure ending", "transfer to a human"):
+        assert words in text
+    assert "such as airline/" in text
+
+
+def test_ids_come_whole_and_once_each(damaged_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(damaged_dir), "--failed", "--ids"]) == 0
+    names = capsys.readouterr().out.splitlines()
+    assert len(names) == len(set(names)) > 2
+    assert all(re.fullmatch(r"airline/\d+", name) for name in names)
+
+
+def test_a_task_without_failures_is_said_to_have_none(damaged_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(damaged_dir), "--failed", "--task", "airline/passed"]) == 0
+    assert capsys.readouterr().out == "the only simulation has reward 1\n"
+
+
+@pytest.mark.parametrize(
+    ("form", "line"),
+    [
+        ("md", r"\| airline/passed \| \d+ \| 1 \| .*\|"),
+        ("latex", r"airline/passed & \d+ & 1 & .*\\\\"),
+        ("csv", r"airline/passed,\d+,1,.*"),
+    ],
+)
+def test_the_table_comes_in_the_formats_of_other_programs(
+    damaged_dir: Path, capsys: pytest.CaptureFixture[str], form: str, line: str
+) -> None:
+    assert main([str(damaged_dir), "--format", form]) == 0
+    assert re.search(rf"^{line}$", capsys.readouterr().out, re.M)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tau2_fleet.analysis.causes import causes
+from tau2_fleet.display.formats import csv_cell
 from tau2_fleet.evaluation.metrics import Result
 from tau2_fleet.record.atomic import replaced
 
 ROWS_FILE = "simulations.csv"
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +135,6 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
         UserError: it cannot be written.
     """
     with replaced(path) as file:
-        import io
-
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
         writer = csv.writer(text)
         writer.writerow(COLUMNS)
@@ -146,10 +144,9 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    if not isinstance(value, str):
-        return "" if value is None else value
-    plain = "".join(sign if sign.isprintable() else " " for sign in value)
-    return f"'{plain}" if plain.startswith(_FORMULA_SIGNS) else plain
+    if value is None:
+        return ""
+    return csv_cell(value) if isinstance(value, str) else value
 
 
 def _seconds(calls: Iterable[Mapping[str, Any]], role: str) -> float:

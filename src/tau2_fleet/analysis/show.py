@@ -1,6 +1,6 @@
 """`tau2-fleet show DIR`: trajectories of a finished run in the terminal, and why a reward is 0.
 
-Without further arguments it lists the simulations; `--task` shows one in full, `--failed` why each failed.
+Without further arguments it lists the simulations; `--task` shows one in full, `--failed` what reward was lost by.
 """
 
 from __future__ import annotations
@@ -10,15 +10,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
+from tau2_fleet.analysis.cause_shares import CauseShares
 from tau2_fleet.analysis.explain import gold_checks, gold_checks_of_task
-from tau2_fleet.analysis.turns import overview_table, simulation
+from tau2_fleet.analysis.rows import row_of
+from tau2_fleet.analysis.turns import COLUMNS_OF_OVERVIEW, overview_cells, overview_table, simulation
 from tau2_fleet.display.console import complain, neutralise, out, tell, wide
+from tau2_fleet.display.formats import TableFormat, table_text
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.record.overview import Overview, choose, overviews, read_prompts, read_record
 from tau2_fleet.record.reading import PROMPT_FILE, Damage
+from tau2_fleet.record.task_texts import TaskTexts
 
+_TOLD_ONE_BY_ONE = 4
+"""Failed simulations that still fit one screen when each is told by itself."""
+_DETAILS = 3
 _PIPED = 160
 """Columns where no terminal says how many there are."""
 
@@ -41,10 +49,21 @@ def _show(options: argparse.Namespace) -> None:
     if damage.count:
         tell(f"{directory}: {damage}, passed over", "note: ", "yellow")
     chosen = choose(everything, options.task, options.trial, options.failed)
+    if options.ids:
+        for name in dict.fromkeys(one.name for one in chosen):
+            out.print(neutralise(name), markup=False)
+        return
     if not chosen:
-        out.print(f"all {len(everything)} simulations have reward 1" if options.failed else "no simulation yet")
+        asked = choose(everything, options.task, options.trial, failed=False)
+        out.print(f"{_counted(asked)} reward 1" if options.failed else "no simulation yet")
         return
     in_full = options.task is not None or options.prompts
+    if options.failed and not in_full and len(chosen) > _TOLD_ONE_BY_ONE:
+        _show_causes(directory, chosen, len(everything), options.format)
+        return
+    if options.format is not TableFormat.TEXT:
+        out.print(table_text(COLUMNS_OF_OVERVIEW, overview_cells(chosen), options.format), markup=False)
+        return
     if not in_full and not options.failed:
         wide.print(overview_table(chosen))
         passed = sum(not one.failed for one in chosen)
@@ -59,6 +78,40 @@ def _show(options: argparse.Namespace) -> None:
         out.print(_told(directory, one, options, in_full), soft_wrap=False, width=None if out.is_terminal else _PIPED)
 
 
+def _counted(asked: Sequence[Overview]) -> str:
+    return "the only simulation has" if len(asked) == 1 else f"all {len(asked)} simulations have"
+
+
+def _show_causes(directory: Path, chosen: Sequence[Overview], total: int, form: TableFormat) -> None:
+    """What the reward was lost by, in one screen."""
+    shares = CauseShares()
+    for one in chosen:
+        shares.add(row_of(read_record(directory, one)), f"{one.name}/{one.trial}")
+    rows = [
+        [
+            share.cause.words,
+            f"{share.share:.1%}",
+            str(share.simulations),
+            "; ".join(f"{detail} ×{count}" if count > 1 else detail for detail, count in share.details),
+            neutralise(share.example),
+        ]
+        for share in shares.shares(details=_DETAILS)
+    ]
+    columns = ["primary cause", "share", "simulations", "what exactly", "example"]
+    if form is not TableFormat.TEXT:
+        out.print(neutralise(table_text(columns, rows, form), keep_lines=True), markup=False)
+        return
+    out.print(f"{len(chosen)} of {total} simulations lost reward, by their primary cause:\n")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in (*columns[:3], "what exactly, most frequent first"):
+        table.add_column(name, justify="right" if name in columns[1:3] else "left", no_wrap=name in columns[:3])
+    for row in rows:
+        table.add_row(*row[:3], Text(neutralise(row[3])))
+        table.add_row("", "", "", Text(f"such as {row[4]}", "dim"))
+    out.print(table, soft_wrap=False, width=None if out.is_terminal else _PIPED)
+    out.print("\n--failed --task ID shows why one failed, --failed --ids lists them")
+
+
 def _told(directory: Path, one: Overview, options: argparse.Namespace, in_full: bool) -> RenderableType:
     """A simulation, as far as its record can be read."""
     record = read_record(directory, one)
@@ -69,7 +122,8 @@ def _told(directory: Path, one: Overview, options: argparse.Namespace, in_full: 
                 f"{directory / PROMPT_FILE} is missing, or holds none of this simulation's prompts", "note: ", "yellow"
             )
         gold = gold_checks(record) or (gold_checks_of_task(record) if in_full else [])
-        return simulation(record, one, gold, turns=in_full, full=options.full, prompts=prompts)
+        task = TaskTexts(directory).get(one.name) if in_full else None
+        return simulation(record, one, gold, turns=in_full, full=options.full, prompts=prompts, task=task)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         return Text(
             neutralise(f"{one.name} trial {one.trial}: the record is damaged ({type(error).__name__}: {error})")
@@ -92,6 +146,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", metavar="ID", help="retail/5, 5, or a part of a long id")
     parser.add_argument("--trial", type=int, metavar="N", help="only this repetition, from 0")
     parser.add_argument("--failed", action="store_true", help="only simulations with a reward below 1, and why")
+    parser.add_argument("--ids", action="store_true", help="only the tasks, one domain/id a line, for task_ids_file")
+    parser.add_argument(
+        "--format",
+        type=TableFormat,
+        choices=list(TableFormat),
+        default=TableFormat.TEXT,
+        help="of tables: text, md, latex or csv (default: text)",
+    )
     parser.add_argument("--prompts", action="store_true", help="also the system prompts as they were sent")
     parser.add_argument("--full", action="store_true", help="tool results and arguments at full length")
     return parser

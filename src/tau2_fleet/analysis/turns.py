@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tau2_fleet.analysis.explain import ComparedCall, GoldCheck, other_calls, reasons
-from tau2_fleet.display.console import neutralise
+from tau2_fleet.display.console import neutralise, out
 from tau2_fleet.record.overview import Json, Overview
 
 _STYLES = {"assistant": "cyan", "user": "green", "tool": "dim"}
@@ -26,21 +26,41 @@ _NEAREST = 2
 _NAME_LENGTH = 60
 
 
-def overview_table(chosen: list[Overview]) -> Table:
-    """One line per simulation."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("simulation", "trial", "reward", "ended", "sub-rewards", "time", "cost"):
-        right = title in ("trial", "reward", "time", "cost")
-        table.add_column(title, justify="right" if right else "left", no_wrap=True)
-    for one in chosen:
-        table.add_row(
-            Text(_shorten(neutralise(one.name), _NAME_LENGTH)),
+COLUMNS_OF_OVERVIEW = ("simulation", "trial", "reward", "ended", "sub-rewards", "time", "cost")
+
+
+def overview_cells(chosen: list[Overview]) -> list[list[str]]:
+    """One line per simulation, ids whole, for other programs."""
+    return [
+        [
+            neutralise(one.name),
             str(one.trial),
-            Text(f"{one.reward:g}", "red" if one.failed else "green"),
-            Text(one.termination_reason),
-            _sub_rewards(one),
+            f"{one.reward:g}",
+            one.termination_reason,
+            str(_sub_rewards(one)),
             f"{one.duration_s:.1f} s",
             f"${one.cost_usd:.4f}",
+        ]
+        for one in chosen
+    ]
+
+
+def overview_table(chosen: list[Overview]) -> Table:
+    """The same for a terminal, where long ids are shortened; piped on, they are whole."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for title in COLUMNS_OF_OVERVIEW:
+        right = title in ("trial", "reward", "time", "cost")
+        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+    for one, cells in zip(chosen, overview_cells(chosen), strict=True):
+        name, trial, reward, ended, _, time, cost = cells
+        table.add_row(
+            Text(_shorten(name, _NAME_LENGTH) if out.is_terminal else name),
+            trial,
+            Text(reward, "red" if one.failed else "green"),
+            Text(ended),
+            _sub_rewards(one),
+            time,
+            cost,
         )
     return table
 
@@ -57,7 +77,14 @@ def _sub_rewards(one: Overview) -> Text:
 
 
 def simulation(
-    record: Json, one: Overview, gold: list[GoldCheck], *, turns: bool, full: bool, prompts: dict[str, str]
+    record: Json,
+    one: Overview,
+    gold: list[GoldCheck],
+    *,
+    turns: bool,
+    full: bool,
+    prompts: dict[str, str],
+    task: Json | None = None,
 ) -> RenderableType:
     """A simulation from its heading to its verdict.
 
@@ -66,8 +93,12 @@ def simulation(
         turns: False: only the heading and the verdict.
         full: True: tool results and arguments at full length.
         prompts: system prompts by role, shown before the turns.
+        task: in the benchmark's form; what the customer wants of it is shown first.
     """
     parts: list[RenderableType] = [_heading(record, one)]
+    if task is not None:
+        parts.append(Rule(Text("what the customer wants", "bold"), align="left", style="dim"))
+        parts.extend(_wishes({name: task.get(name) for name in ("user_scenario", "ticket")}))
     for role, prompt in prompts.items():
         parts.append(Rule(Text(f"system prompt of the {role}", "bold"), align="left", style="dim"))
         parts.append(Text(neutralise(prompt, keep_lines=True)))
@@ -77,6 +108,17 @@ def simulation(
         parts.append(Rule(style="dim"))
     parts.extend(_verdict(record, one, gold))
     return Group(*parts)
+
+
+def _wishes(part: Json) -> Iterator[RenderableType]:
+    """The texts of a task's scenario, each under its name."""
+    for name, value in part.items():
+        if isinstance(value, dict):
+            yield from _wishes(value)
+        elif value:
+            said = value if isinstance(value, str) else _json(value)
+            title = (f"{name.replace('_', ' ')}: ", "dim")
+            yield Padding(Text.assemble(title, neutralise(said.strip(), keep_lines=True)), (0, 0, 0, 4), expand=False)
 
 
 def _heading(record: Json, one: Overview) -> Text:

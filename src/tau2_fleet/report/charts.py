@@ -6,8 +6,9 @@ from collections import Counter
 from html import escape
 from math import ceil
 
+from tau2_fleet.analysis.cause_shares import CauseShare
 from tau2_fleet.evaluation.metrics import Metrics
-from tau2_fleet.report.figures import CauseShare, Figures
+from tau2_fleet.report.figures import Figures
 
 _WIDTH = 460
 _LEFT = 178

@@ -15,14 +15,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tau2_fleet.analysis.cause_shares import CauseShare
 from tau2_fleet.analysis.rows import Row, row_of
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.overview import Overview, overviews, read_record
+from tau2_fleet.record.task_texts import TaskTexts
 from tau2_fleet.report import charts, sentences
 from tau2_fleet.report.conversations import conversation_of
-from tau2_fleet.report.figures import CauseShare, Figures
-from tau2_fleet.report.run_data import RunData, TaskTexts, read_run
+from tau2_fleet.report.figures import Figures
+from tau2_fleet.report.run_data import RunData, read_run
 from tau2_fleet.telemetry.secrets import redact
 
 FOLDER_BEYOND = 2000
@@ -47,7 +49,7 @@ class RunPart:
     def for_page(self) -> dict[str, Any]:
         """What the template shows of it."""
         metrics = self.figures.metrics()
-        shares = self.figures.shares()
+        shares = self.figures.causes.shares()
         return {
             "name": self.run.name,
             "directory": self.run.directory.name,

@@ -1,15 +1,12 @@
-"""What the report reads from one run directory besides its conversations: the summary and the tasks."""
+"""What the report reads from one run directory besides its conversations: its summary."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from tau2_fleet.record.line import decode_line
 
 Json = dict[str, Any]
 
@@ -58,43 +55,3 @@ def read_run(directory: Path, name: str) -> RunData:
     except (OSError, ValueError, RecursionError):
         summary = {}
     return RunData(directory, name, summary if isinstance(summary, dict) else {})
-
-
-class TaskTexts:
-    """The tasks of a run by `domain/id`, from its results files; read when the first is asked for."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    @cached_property
-    def _tasks(self) -> dict[str, Json]:
-        return {
-            f"{path.stem}/{task.get('id')}": task
-            for path in sorted(self._directory.glob("*.json"))
-            for task in _tasks_of(path)
-        }
-
-    def get(self, name: str) -> Json | None:
-        """The task in the benchmark's form; None where no results file has it (a live run, say)."""
-        return self._tasks.get(name)
-
-
-def _tasks_of(path: Path) -> Iterator[Json]:
-    """The tasks at the head of a results file, one a line, without reading its simulations."""
-    with path.open("rb") as file:
-        if not file.readline().startswith(b'{"timestamp"'):
-            return
-        for line in file:
-            if line.startswith(b'"tasks": ['):
-                break
-            if not line.startswith(b'"info"'):
-                return
-        for line in file:
-            if line.startswith(b"]"):
-                return
-            try:
-                task = decode_line(line.lstrip(b","))
-            except ValueError:
-                return
-            if isinstance(task, dict):
-                yield task

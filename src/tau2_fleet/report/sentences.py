@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tau2_fleet.analysis.cause_shares import CauseShare
 from tau2_fleet.evaluation.metrics import Estimate, Metrics
-from tau2_fleet.report.figures import CauseShare, Figures
+from tau2_fleet.report.figures import Figures
 from tau2_fleet.report.run_data import RunData
 
 
