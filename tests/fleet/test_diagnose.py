@@ -53,6 +53,7 @@ TAIL = "\n/usr/lib/resource_tracker.py:254: UserWarning: resource_tracker: There
         ("RuntimeError: Failed to infer device type", "no GPU it can use", True),
         ("OSError: [Errno 28] No space left on device", "disk is full", True),
         ("sh: 1: exec: /opt/vllm: Permission denied", "does not run", True),
+        ("gate: cannot run /opt/vllm: Permission denied", "does not run", True),
     ],
 )  # fmt: skip
 def test_known_failures_are_named_with_their_line(line: str, cause: str, final: bool) -> None:

@@ -82,7 +82,8 @@ _SIGNS = (
     _sign(r"(No CUDA GPUs are available|Failed to infer device type|CUDA driver version is insufficient"
           r"|NVIDIA driver .* (too old|not))",
           "vLLM finds no GPU it can use: server.device=cpu needs a CPU build"),
-    _sign(r"^sh: .*(not found|Permission denied)|exec format error|ModuleNotFoundError|ImportError: ",
+    _sign(r"^gate: cannot run |^sh: .*(not found|Permission denied)|exec format error|ModuleNotFoundError"
+          r"|ImportError: ",
           "the server program itself does not run: mend its environment (tau2-fleet doctor)"),
 )  # fmt: skip
 

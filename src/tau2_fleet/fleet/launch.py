@@ -6,23 +6,26 @@ dies in between.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tau2_fleet.fleet.reaper.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify
 from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.telemetry.secrets import without_secrets
 
-_GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
+_GATE = Path(__file__).with_name("reaper") / "gate.py"
 _ALLOWED_ENVIRONMENT = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TERM|LD_LIBRARY_PATH|LD_PRELOAD|LIBRARY_PATH|CPATH|CC|CXX|MAX_JOBS"
     r"|VIRTUAL_ENV|CONDA_PREFIX|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
@@ -117,6 +120,9 @@ def launch(spec: LaunchSpec, reaper: Reaper) -> ServerProcess:
     mark = secrets.token_hex(16)
     scratch = tempfile.mkdtemp(prefix=SCRATCH_PREFIX)
     environment = _environment(spec, mark, scratch)
+    runner = identify(os.getpid())
+    assert runner is not None
+    in_main = str(int(threading.current_thread() is threading.main_thread()))
     with spec.log.open("ab") as log:
         apart = "\n" if log.tell() else ""  # also from a line that was torn when an earlier attempt was killed
         now = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -124,7 +130,7 @@ def launch(spec: LaunchSpec, reaper: Reaper) -> ServerProcess:
         log.flush()
         log_start = log.tell()
         popen = subprocess.Popen(
-            [*_GATE, *spec.command],
+            [sys.executable, "-E", "-S", str(_GATE), str(runner.pid), str(runner.started), in_main, *spec.command],
             cwd=spec.cwd,
             env=environment,
             stdin=subprocess.PIPE,
@@ -137,7 +143,7 @@ def launch(spec: LaunchSpec, reaper: Reaper) -> ServerProcess:
     reaper.add(group)
     assert popen.stdin is not None
     try:
-        popen.stdin.write(b"go\n")
+        popen.stdin.write(json.dumps(asdict(group)).encode() + b"\n")
         popen.stdin.close()
     except OSError:
         pass  # it has ended already; its status tells

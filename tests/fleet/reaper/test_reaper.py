@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +30,19 @@ class Run:
     reaper: int
     ports: list[int]
 
+    def servers_gone(self) -> bool:
+        return all(gone(pid) for pid in [*self.servers, *self.kin])
+
     def all_gone(self) -> bool:
         return all(gone(pid) for pid in [*self.servers, *self.kin, self.reaper])
 
 
 def begin(folder: Path, behaviour: str = "wait") -> Run:
-    process = subprocess.Popen(
+    return begun(spawn(folder, behaviour))
+
+
+def spawn(folder: Path, behaviour: str = "wait") -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-m", "tests.fleet.fakes.runner", str(folder), behaviour],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -43,6 +50,9 @@ def begin(folder: Path, behaviour: str = "wait") -> Run:
         env=environment_for_runs(),
         start_new_session=True,
     )
+
+
+def begun(process: subprocess.Popen[str]) -> Run:
     assert process.stdout is not None
     run = Run(process, **json.loads(process.stdout.readline()))
     assert len(run.servers) == 2
@@ -54,9 +64,9 @@ def begin(folder: Path, behaviour: str = "wait") -> Run:
 @pytest.fixture
 def runs(tmp_path: Path) -> Iterator[list[Run]]:
     """Runs of a test; whatever it leaves is killed."""
-    begun: list[Run] = []
-    yield begun
-    for run in begun:
+    found: list[Run] = []
+    yield found
+    for run in found:
         for pid in [run.process.pid, *run.servers, *run.kin]:
             if not gone(pid):
                 os.kill(pid, signal.SIGKILL)
@@ -79,6 +89,72 @@ def test_after_sigkill_of_the_runner_nothing_is_left(tmp_path: Path, runs: list[
             os.kill(pid, signal.SIGKILL)
     assert all(is_free("127.0.0.1", port) for port in run.ports)
     assert "ending 2 server(s)" in (tmp_path / "servers" / "reaper.log").read_text()
+
+
+def _signal(number: signal.Signals, *pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, number)
+
+
+def _stopped(run: Run) -> None:
+    _signal(signal.SIGSTOP, run.reaper)
+    _signal(signal.SIGKILL, run.process.pid)
+
+
+def _stopped_after(run: Run) -> None:
+    _signal(signal.SIGKILL, run.process.pid)
+    _signal(signal.SIGSTOP, run.reaper)
+
+
+LOSSES: dict[str, Callable[[Run], None]] = {
+    "reaper and runner in one moment": lambda run: _signal(signal.SIGKILL, run.reaper, run.process.pid),
+    "runner, then reaper": lambda run: _signal(signal.SIGKILL, run.process.pid, run.reaper),
+    "reaper stopped, then runner killed": _stopped,
+    "runner killed, then reaper stopped": _stopped_after,
+    "runner with its children, as engines do": lambda run: _signal(
+        signal.SIGKILL, run.process.pid, *_children(run.process.pid)
+    ),
+    "all of them": lambda run: _signal(signal.SIGKILL, run.reaper, *_children(run.process.pid), run.process.pid),
+}
+
+
+def test_whatever_is_lost_with_the_runner_no_server_is_left(tmp_path: Path, runs: list[Run]) -> None:
+    """Each server has a watcher of its own; these are deaf to SIGTERM, and so are their children."""
+    folders = [tmp_path / str(number) for number in range(len(LOSSES))]
+    for folder in folders:
+        folder.mkdir()
+    runs += [begun(process) for process in [spawn(folder) for folder in folders]]
+    watchers = [pid for run in runs for pid in _watchers(run)]
+    assert len(watchers) == 2 * len(runs)
+    began = time.monotonic()
+    for run, lose in zip(runs, LOSSES.values(), strict=True):
+        lose(run)
+    try:
+        while left := [what for run, what in zip(runs, LOSSES, strict=True) if not run.servers_gone()]:
+            assert time.monotonic() < began + WITHIN_S, left
+            time.sleep(0.05)
+    finally:
+        _signal(signal.SIGKILL, *(run.reaper for run in runs if not gone(run.reaper)))
+    wait_for(lambda: all(gone(pid) for pid in watchers), 5)
+
+
+def test_a_well_behaved_server_ends_at_once_with_a_runner_whose_reaper_is_lost(tmp_path: Path) -> None:
+    """The kernel tells it, as a direct child; nothing stays of its folder either."""
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom tau2_fleet.fleet.launch import LaunchSpec, launch\n"
+        "from tau2_fleet.fleet.reaper.reaper import Reaper\nfolder = Path(sys.argv[1])\n"
+        "reaper = Reaper(folder / 'reaper.log')\n"
+        "server = launch(LaunchSpec(['sleep', '600'], {}, folder / 'log', folder), reaper)\n"
+        "print(server.pid, reaper.pid, server.group.scratch, flush=True)\ntime.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment_for_runs()) as process:
+        assert process.stdout is not None
+        server, reaper, scratch = process.stdout.readline().split()
+        wait_for(lambda: Path(f"/proc/{server}/comm").read_text() == "sleep\n")
+        _signal(signal.SIGKILL, int(reaper), process.pid)
+        wait_for(lambda: gone(int(server)), 1.5)
+    wait_for(lambda: not Path(scratch).exists(), WITHIN_S)
 
 
 def test_after_sigterm_to_the_runner_nothing_is_left(tmp_path: Path, runs: list[Run]) -> None:
@@ -113,18 +189,33 @@ def test_an_exception_in_the_runner_ends_everything(tmp_path: Path, runs: list[R
     assert run.all_gone()
 
 
-def test_a_reaper_that_was_killed_is_replaced_and_knows_all_servers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_reaper_that_was_lost_is_replaced_and_knows_all_servers(tmp_path: Path, number: signal.Signals) -> None:
     reaper = Reaper(tmp_path / "reaper.log")
     first = reaper.pid
     sleeper = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
     leader = identify(sleeper.pid)
     assert leader is not None
     reaper.add(Group(leader))
-    os.kill(first, signal.SIGKILL)
+    os.kill(first, number)
     wait_for(lambda: not reaper.ensure() or reaper.pid != first)
     assert reaper.pid != first
     reaper.close()
     assert sleeper.wait(5) == -signal.SIGTERM
+
+
+def test_after_close_nothing_of_a_reaper_does_anything(tmp_path: Path) -> None:
+    """As at the end of a process whose launcher has closed everything before."""
+    reaper = Reaper(tmp_path / "reaper.log")
+    leader = identify(os.getpid())
+    assert leader is not None
+    reaper.close()
+    for group in (Group(leader), Group(leader, "mark")):
+        reaper.add(group)
+        reaper.drop(group)
+    assert reaper.ensure()
+    reaper.close()
+    assert gone(reaper.pid)
 
 
 def test_a_reaper_with_nothing_to_watch_ends_at_once(tmp_path: Path) -> None:
@@ -134,6 +225,19 @@ def test_a_reaper_with_nothing_to_watch_ends_at_once(tmp_path: Path) -> None:
     assert gone(reaper.pid)
     assert time.monotonic() - began < 2
     assert not (tmp_path / "reaper.log").exists()
+
+
+def _watchers(run: Run) -> list[int]:
+    """The watchers of a run's servers, by their command lines."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:
+            continue
+        if any(word.endswith("watcher.py") for word in words) and str(run.process.pid) in words:
+            found.append(int(path.parent.name))
+    return found
 
 
 def _children(pid: int) -> set[int]:

@@ -12,9 +12,10 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MARK = "TAU2_FLEET_MARK"
 """Environment variable that a server and all its descendants carry."""
@@ -49,6 +50,11 @@ class Group:
     """Its TMPDIR, removed when it has ended; empty: none."""
 
 
+def group_of(content: Mapping[str, Any]) -> Group:
+    """A group as `dataclasses.asdict` gave it."""
+    return Group(ProcessId(**content["leader"]), content["mark"], content["scratch"])
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     id: ProcessId
@@ -66,6 +72,15 @@ def identify(pid: int) -> ProcessId | None:
 def is_alive(process: ProcessId) -> bool:
     """Whether this very process still lives."""
     return identify(process.pid) == process
+
+
+def is_stopped(process: ProcessId) -> bool:
+    """Whether it stands still by a signal (SIGSTOP) or a debugger."""
+    try:
+        with open(f"/proc/{process.pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t") and is_alive(process)
+    except (OSError, IndexError):
+        return False
 
 
 def members(groups: Iterable[Group]) -> list[ProcessId]:

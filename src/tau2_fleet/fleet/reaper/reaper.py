@@ -1,8 +1,9 @@
 """The reaper: a small process that ends every server when the runner is gone, in whatever way it went.
 
 `Reaper` is the runner's side; `python -m tau2_fleet.fleet.reaper.reaper` is the reaper itself. It holds
-the read end of a pipe and its parent's pid; the end of either is the end of the runner. It has a session
-of its own, so that Ctrl-C in the terminal does not reach it, and loads only the standard library.
+the read end of a pipe and knows the runner's pid and start time; the end of either is the end of the runner. It is
+init's child in a session of its own, so that Ctrl-C in the terminal does not reach it, nor who ends the runner's
+children; it loads only the standard library. Should it be lost with the runner, `watcher.py` does its work.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tau2_fleet.fleet.reaper.processes import Group, ProcessId, end
+from tau2_fleet.fleet.reaper.processes import Group, ProcessId, end, group_of, identify, is_alive, is_stopped
 
 GRACE_S = 3.0
 """Between SIGTERM and SIGKILL when the runner is gone; all is over within ten seconds of its end."""
@@ -32,13 +33,19 @@ _LOOK_S = 0.5
 
 
 class Reaper:
-    """Starts the reaper process and tells it which groups to end should this process be no more."""
+    """Starts the reaper process and tells it which groups to end should this process be no more.
+
+    It is forked twice, so that whoever ends this process with all its children does not end it. After `close`, and in a
+    forked child of its owner, nothing of this does anything.
+    """
 
     def __init__(self, log: Path) -> None:
         self._log = log
+        self._owner = os.getpid()
         self._groups: dict[int, Group] = {}
         self._lock = threading.Lock()
-        self._process = self._start()
+        self._closed = False
+        self._pipe, self._process = self._start()
 
     @property
     def pid(self) -> int:
@@ -57,9 +64,9 @@ class Reaper:
             self._tell("drop", group)
 
     def ensure(self) -> bool:
-        """Start a new reaper if someone has ended the old one; False when that was so."""
+        """Start a new reaper if someone has ended or stopped the old one; False when that was so."""
         with self._lock:
-            if self._process.poll() is None:
+            if self._is_over or (is_alive(self._process) and not is_stopped(self._process)):
                 return True
             self._restart()
             return False
@@ -67,19 +74,27 @@ class Reaper:
     def close(self) -> None:
         """Let the reaper go; it ends what is still registered."""
         with self._lock:
-            assert self._process.stdin is not None
+            if self._is_over:
+                return
+            self._closed = True
             with contextlib.suppress(OSError):
-                self._process.stdin.write(b'{"word": "over"}\n')
-                self._process.stdin.close()
-            try:
-                self._process.wait(GRACE_S + 5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                self._pipe.write(b'{"word": "over"}\n')
+            with contextlib.suppress(OSError):
+                self._pipe.close()
+            over = time.monotonic() + GRACE_S + 5
+            while is_alive(self._process) and time.monotonic() < over:
+                time.sleep(0.01)
+            _kill(self._process)
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-E", "-S", "-m", "tau2_fleet.fleet.reaper.reaper", str(os.getpid()), str(self._log)],
+    @property
+    def _is_over(self) -> bool:
+        return self._closed or os.getpid() != self._owner
+
+    def _start(self) -> tuple[IO[bytes], ProcessId]:
+        runner = identify(os.getpid())
+        assert runner is not None
+        first = subprocess.Popen(
+            [sys.executable, "-E", "-S", "-m", __name__, str(runner.pid), str(runner.started), str(self._log)],
             cwd=_IMPORT_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -87,31 +102,44 @@ class Reaper:
             env={key: os.environ[key] for key in ("PATH", "TMPDIR", "LANG") if key in os.environ},
             start_new_session=True,
         )
-        assert process.stdout is not None
-        select.select([process.stdout], [], [], _READY_S)
-        if process.poll() is not None or process.stdout.readline() != b"ready\n":
-            process.kill()
-            process.wait()
+        assert first.stdin is not None
+        assert first.stdout is not None
+        select.select([first.stdout], [], [], _READY_S)
+        words = first.stdout.readline().split() if first.poll() in (None, 0) else []
+        process = identify(int(words[1])) if len(words) == 2 else None
+        first.stdout.close()
+        if process is None:
+            first.kill()
+            first.wait()
             raise RuntimeError("the reaper process, which ends the servers with the run, did not start")
-        process.stdout.close()
-        return process
+        first.wait()
+        return first.stdin, process
 
     def _restart(self) -> None:
-        self._process = self._start()
+        _kill(self._process)
+        with contextlib.suppress(OSError):
+            self._pipe.close()
+        self._pipe, self._process = self._start()
         for group in self._groups.values():
             self._write("add", group)
 
     def _tell(self, word: str, group: Group) -> None:
+        if self._is_over:
+            return
         try:
             self._write(word, group)
         except OSError:
-            self._process.wait()
             self._restart()
 
     def _write(self, word: str, group: Group) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"word": word, **asdict(group)}).encode() + b"\n")
-        self._process.stdin.flush()
+        self._pipe.write(json.dumps({"word": word, **asdict(group)}).encode() + b"\n")
+        self._pipe.flush()
+
+
+def _kill(process: ProcessId) -> None:
+    if is_alive(process):
+        with contextlib.suppress(OSError):
+            os.kill(process.pid, signal.SIGKILL)
 
 
 _shared: Reaper | None = None
@@ -138,29 +166,32 @@ def close_shared_reaper() -> None:
 
 def main(arguments: list[str]) -> None:
     """Listen until the runner is gone, then end what it left."""
-    runner, log = int(arguments[0]), Path(arguments[1])
+    runner, log = ProcessId(int(arguments[0]), int(arguments[1])), Path(arguments[2])
+    if os.fork():
+        os._exit(0)  # the child is init's now
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     os.set_blocking(0, False)
-    sys.stdout.write("ready\n")
+    sys.stdout.write(f"ready {os.getpid()}\n")
     sys.stdout.flush()
+    os.dup2(2, 1)  # whoever waits for the end of what we say has heard it
     groups = _listen(runner)
     if groups:
-        _note(log, f"the runner {runner} is gone: ending {len(groups)} server(s)")
+        _note(log, f"the runner {runner.pid} is gone: ending {len(groups)} server(s)")
         end(list(groups.values()), GRACE_S)
         _note(log, "ended")
 
 
-def _listen(runner: int) -> dict[int, Group]:
+def _listen(runner: ProcessId) -> dict[int, Group]:
     """What is registered when the runner is gone.
 
-    The parent's pid is watched beside the pipe: a child that the runner forked may hold the pipe open.
+    The runner itself is watched beside the pipe: a child that it forked may hold the pipe open.
     """
     groups: dict[int, Group] = {}
     rest = b""
     while True:
         readable, _, _ = select.select([0], [], [], _LOOK_S)
-        gone = os.getppid() != runner
+        gone = not is_alive(runner)
         while readable:
             try:
                 data = os.read(0, 65536)
@@ -179,11 +210,11 @@ def _listen(runner: int) -> dict[int, Group]:
 
 
 def _apply(groups: dict[int, Group], message: dict[str, Any]) -> None:
-    leader = ProcessId(message["leader"]["pid"], message["leader"]["started"])
+    group = group_of(message)
     if message["word"] == "add":
-        groups[leader.pid] = Group(leader, message["mark"], message["scratch"])
+        groups[group.leader.pid] = group
     else:
-        groups.pop(leader.pid, None)
+        groups.pop(group.leader.pid, None)
 
 
 def _note(log: Path, text: str) -> None:
