@@ -53,6 +53,7 @@ lint: $(INSTALLED) ## Style, format and types
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
 	@$(RUN) mypy
+	@PYTHONPATH=src $(VENV)/bin/python scripts/look_again.py
 
 format: $(INSTALLED) ## Put imports in order and format the code
 	@$(RUN) ruff check --fix-only

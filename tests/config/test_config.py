@@ -106,12 +106,9 @@ def test_every_file_of_conf_says_first_when_to_choose_it() -> None:
 def test_the_defaults_are_those_of_the_specification() -> None:
     config = configure()
     assert list(config.domain) == ["retail", "telecom", "airline"]
-    assert (config.user_llm.model, config.judge.model) == ("gpt-5", "gpt-5")
-    assert [expert.llm.model for expert in config.experts.members().values()] == [
-        "gpt-5",
-        "gpt-5-mini",
-        "nebius/Qwen/Qwen3-32B",
-    ]
+    sol, terra = (f"openai/responses/gpt-6.1-{name}" for name in ("sol", "terra"))
+    assert (config.user_llm.model, config.judge.model) == (sol, sol)
+    assert [expert.llm.model for expert in config.experts.members().values()] == [sol, terra, "nebius/Qwen/Qwen3-32B"]
     expert = config.experts.members()["expert-3"]
     assert expert.fallback is not None
     assert (expert.fallback.provider, expert.fallback.model) == (Provider.vllm, "Qwen/Qwen3-32B")
@@ -149,7 +146,7 @@ def test_task_ids_are_given_to_their_domains() -> None:
 
 
 def test_reasoning_models_are_sent_no_temperature_and_the_key_they_ask_for() -> None:
-    for name in ("gpt-5", "gpt-5-mini", "o4-mini"):
+    for name in ("gpt-5", "gpt-5-mini", "gpt-6-luna"):
         model = configure(f"user_llm={name}").user_llm
         assert (model.temperature, model.max_tokens_key) == (None, "max_completion_tokens")
     for name in ("claude-sonnet", "claude-opus"):
@@ -393,7 +390,7 @@ def test_the_help_names_every_key_and_every_choice() -> None:
     for group in SHIPPED.groups():
         assert re.search(rf"^  {group} ", text, re.M)
         assert all(choice in text for choice in SHIPPED.choices(group))
-    assert "gpt-5*" in text
+    assert "gpt-6.1-sol*" in text
     assert max(len(line) for line in text.splitlines()) <= 120
 
 
@@ -426,7 +423,7 @@ def test_a_run_may_go_on_with(overrides: str) -> None:
         ("agent.model=org/other", {"agent.model"}),
         ("seed=1", {"seed"}),
         ("max_steps=100", {"max_steps"}),
-        ("user_llm=gpt-5-mini", {"user_llm.model"}),
+        ("user_llm=gpt-6.1-terra", {"user_llm.model"}),
         ("judge=none", {"judge.enabled"}),
         ("experts=none", {"experts.expert_1", "experts.expert_2", "experts.expert_3"}),
         ("experts.policy_edit=own", {"experts.policy_edit"}),
@@ -466,11 +463,11 @@ def test_another_task_set_may_add_tasks_and_not_take_any_away() -> None:
 
 
 def test_the_summary_can_name_its_reference_and_the_departures() -> None:
-    assert departures(configure()) == ("official", {})
     assert departures(configure("experiment=official")) == ("official", {})
     assert departures(configure("experiment=leaderboard", "agent.model=org/other")) == ("leaderboard", {})
-    assert departures(configure("max_concurrency=2", "server.num=1", "wandb=offline")) == ("official", {})
-    assert departures(configure("seed=1", "domain=retail")) == (
+    like = ["user_llm=gpt-5", "judge=gpt-5", "experts=official"]
+    assert departures(configure(*like, "max_concurrency=2", "server.num=1", "wandb=offline")) == ("official", {})
+    assert departures(configure(*like, "seed=1", "domain=retail")) == (
         "official",
         {"seed": (300, 1), "domain": (["airline", "retail", "telecom"], ["retail"])},
     )
@@ -485,7 +482,23 @@ def test_the_summary_can_name_its_reference_and_the_departures() -> None:
     assert departures(configure("experts=none"))[1]["experts.expert_1"] == ("gpt-5", None)
 
 
-def test_what_the_official_experiment_says_in_full_is_the_default() -> None:
-    plain, official = configure(), configure("experiment=official")
+def test_a_plain_run_is_compared_with_the_official_one_and_departs_from_it_in_its_models_alone() -> None:
+    name, found = departures(configure())
+    assert name == "official"
+    assert found["user_llm.model"] == ("gpt-5", "openai/responses/gpt-6.1-sol")
+    assert found["experts.expert_2"] == ("gpt-5-mini", "openai/responses/gpt-6.1-terra")
+    assert {key.partition(".")[0] for key in found} == {"user_llm", "judge", "experts"}
+
+
+@pytest.mark.parametrize(("experiment", "digest"), [("official", "b5cc11cf40c8"), ("leaderboard", "7ab4490d702c")])
+def test_runs_begun_before_models_had_lifetimes_can_go_on(experiment: str, digest: str) -> None:
+    """The digests of these recipes as they were until then."""
+    config = load(compose(["agent.model=x/y", f"experiment={experiment}"]))
+    assert result_digest(config).startswith(digest)
+
+
+def test_what_the_official_experiment_says_in_full_is_the_default_but_for_the_models() -> None:
+    plain = configure("user_llm=gpt-5", "judge=gpt-5", "experts=official")
+    official = configure("experiment=official")
     official.experiment_name = None
     assert plain == official

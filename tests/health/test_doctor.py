@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("no_keys")
 
 @pytest.fixture
 def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
-    def run(*arguments: str) -> tuple[int, str]:
-        status = main(list(arguments))
+    def run(*arguments: str, today: Callable[[], date] = date.today) -> tuple[int, str]:
+        status = main(list(arguments), today)
         captured = capsys.readouterr()
         assert captured.err == ""
         return status, captured.out
@@ -152,3 +153,25 @@ def test_help_is_there(doctor: Doctor) -> None:
     status, text = doctor("--help")
     assert status == 0
     assert text.startswith("usage: tau2-fleet doctor")
+
+
+OFFICIAL = ("agent.model=/tmp", "server=simulated", "experiment=official", "experts.expert_3=null", "--no-calls")
+
+
+def test_models_whose_end_is_near_are_warned_of_with_their_successors(doctor: Doctor) -> None:
+    _, text = doctor(*OFFICIAL, today=lambda: date(2026, 11, 25))
+    line = _line(text, "lifetime")
+    assert line.startswith("warn  lifetime      gpt-5 (user, expert-1) ends on 2026-12-11, in 16 days")
+    assert "→ user_llm=gpt-6.1-sol experts=current takes its successor" in text
+
+
+def test_models_that_have_ended_fail_with_the_ways_out(doctor: Doctor) -> None:
+    status, text = doctor(*OFFICIAL, today=lambda: date(2026, 12, 12))
+    assert status == 1
+    line = _line(text, "lifetime")
+    assert line.startswith(
+        "FAIL  lifetime      experiment=official cannot be run any longer: gpt-5 (user, expert-1) ended"
+    )
+    assert "→ Ways out: leave out experiment=official" in text
+    _, text = doctor(*OFFICIAL[:2], "experts=none", "--no-calls", today=lambda: date(2026, 12, 12))
+    assert _line(text, "lifetime") == "ok    lifetime      user: gpt-6.1-sol, no end announced (looked 2026-11-25)"

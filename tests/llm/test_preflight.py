@@ -6,13 +6,16 @@ import asyncio
 import os
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.http import HttpPool
-from tau2_fleet.llm.preflight import preflight
+from tau2_fleet.llm.preflight import preflight, shutdown_dates
 from tau2_fleet.llm.settings import ModelSettings, Provider
 from tests.llm.dialects import CLAUDE, OPENAI
 from tests.llm.serving import Server, serving, status_answer
@@ -105,3 +108,75 @@ def test_litellm_reads_no_env_file_of_parent_folders(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder, env=environment
     )
     assert done.stdout.strip() == "None"
+
+
+def shut_down(models: dict[str, ModelSettings], answer: Any) -> dict[str, date | None]:
+    """What a server with this list of models says of theirs."""
+
+    async def run() -> dict[str, date | None]:
+        async with serving(OPENAI.reply("ready"), models=answer) as server, HttpPool() as http:
+            for settings in models.values():
+                settings.base_url = f"{server.url}/v1"
+            return await shutdown_dates(models, http)
+
+    return asyncio.run(run())
+
+
+def test_the_end_that_openai_states_is_read_for_every_role() -> None:
+    models = {
+        "user": ModelSettings(model="gpt-5"),
+        "judge": ModelSettings(model="gpt-6"),
+        "expert-1": ModelSettings(Provider.litellm, "openai/responses/gpt-5"),
+        "expert-2": ModelSettings(model="unknown"),
+        "expert-3": ModelSettings(Provider.anthropic, "gpt-5"),
+    }
+    listed = [
+        {"id": "gpt-5", "shutdown_date": "2027-03-01"},
+        {"id": "gpt-6", "shutdown_date": None},
+    ]
+    day = date(2027, 3, 1)
+    assert shut_down(models, {"data": listed}) == {"user": day, "judge": None, "expert-1": day}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        {"data": [{"id": "m"}]},
+        {"data": [{"id": "m", "shutdown_date": "soon"}]},
+        {"data": [3]},
+        {"data": None},
+        [1],
+        {"data": [{"name": "m"}]},
+    ],
+)
+def test_a_list_of_models_that_says_nothing_leaves_the_file_in_force(answer: Any) -> None:
+    assert shut_down({"user": ModelSettings(model="m")}, answer) == {}
+
+
+def test_a_server_that_is_not_there_leaves_the_file_in_force() -> None:
+    async def run() -> dict[str, date | None]:
+        async with HttpPool() as http:
+            return await shutdown_dates({"user": ModelSettings(model="m", base_url="http://127.0.0.1:1")}, http)
+
+    assert asyncio.run(run()) == {}
+
+
+def test_models_that_will_be_sent_tools_are_asked_with_tools() -> None:
+    """OpenAI's newer models refuse tools beside reasoning on this API: told before anything starts, in its words."""
+
+    async def refuse_tools(request: web.Request) -> web.StreamResponse:
+        if "tools" in await request.json():
+            return await status_answer(400, "Function tools with reasoning_effort are not supported")(request)
+        return await OPENAI.reply("ready")(request)
+
+    async def run() -> str:
+        async with serving(refuse_tools) as server, HttpPool() as http:
+            models = {"judge": ModelSettings(model="m", base_url=server.url)}
+            await preflight(models, http, ["expert-1"])
+            with pytest.raises(UserError) as caught:
+                await preflight({**models, "expert-1": models["judge"]}, http, ["expert-1"])
+            return str(caught.value)
+
+    assert "judge, expert-1 (m): " in (told := asyncio.run(run()))
+    assert "Function tools with reasoning_effort are not supported" in told

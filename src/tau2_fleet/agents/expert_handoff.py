@@ -34,14 +34,15 @@ class ExpertCard:
     """Price in USD per million input tokens."""
     output_usd: float
     """Price in USD per million output tokens."""
-    latency_s: float
-    """Typical seconds until an answer."""
+    latency_s: float | None
+    """Typical seconds until an answer; None: not yet measured."""
 
     def describe(self) -> str:
         name = self.name if self.model is None else f"{self.name} ({self.model})"
+        latency = "not yet measured" if self.latency_s is None else f"{self.latency_s:g} s"
         return (
             f"{name}: {self.strength}. Price per million tokens: ${self.input_usd:g} input, "
-            f"${self.output_usd:g} output. Typical latency: {self.latency_s:g} s."
+            f"${self.output_usd:g} output. Typical latency: {latency}."
         )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tau2_fleet.config import table
 from tau2_fleet.config.flags import apart
+from tau2_fleet.config.lifetimes import gone_choice
 from tau2_fleet.config.names import did_you_mean, nearest, nearest_keys
 from tau2_fleet.config.quoting import shell_word, typed_setting
 from tau2_fleet.config.schema import register
@@ -89,6 +90,8 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
 
 def _unknown_choice(config: str, sources: Sources) -> str:
     group, _, choice = config.rpartition("/")
+    if gone := gone_choice(group, choice):
+        return gone
     there = sources.choices(group)
     if not there:
         return f"{config}: there is no such file in conf/.{did_you_mean(nearest_keys(group or config, sources))}"

@@ -19,7 +19,8 @@ from tau2_fleet.config.tasks import split_task_id
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.settings import SimulatedSettings
 from tau2_fleet.key import key_of
-from tau2_fleet.llm.settings import ModelSettings, Provider
+from tau2_fleet.llm.lifetime import NONE_ANNOUNCED, day
+from tau2_fleet.llm.settings import LifetimeSettings, ModelSettings, Provider
 from tau2_fleet.simulation.settings import AgentMode
 from tau2_fleet.telemetry.secrets import redact
 
@@ -244,6 +245,14 @@ def _model_problems(key: str, model: ModelSettings) -> Iterator[str]:
     if pool is not None:
         yield from _url_problems(f"{key}.pool.endpoints", pool.endpoints)
     yield from _context_problems(key, model.max_output_tokens, model.max_context_tokens)
+    lifetime = model.lifetime or LifetimeSettings()
+    for name, text in (("ends", lifetime.ends), ("looked", lifetime.looked)):
+        try:
+            if text is not None and (name, text) != ("ends", NONE_ANNOUNCED):
+                day(text)
+        except ValueError:
+            words = f", or {NONE_ANNOUNCED}" if name == "ends" else ""
+            yield f"{key}.lifetime.{name}={text}: must be a day such as 2026-12-11{words}"
 
 
 def _pool_problems(config: Config) -> Iterator[str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,8 @@ Says what the configuration needs and whether it is there; the settings are thos
 _NO_CALLS = "--no-calls"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tool; returns its exit status."""
+def main(arguments: Sequence[str] | None = None, today: Callable[[], date] = date.today) -> int:
+    """Run the tool; returns its exit status. `today` says which models can still be asked."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         from tau2_fleet.display.console import out
@@ -50,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitStatus.FINISHED
     overrides = [argument for argument in given if argument != _NO_CALLS]
     report = FindingsReport()
-    asyncio.run(_examine(report, overrides, calls=_NO_CALLS not in given))
+    asyncio.run(_examine(report, overrides, calls=_NO_CALLS not in given, today=today()))
     return report.conclude()
 
 
-async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool) -> None:
+async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool, today: date) -> None:
     from tau2_fleet.config.expert_choice import choose_experts
     from tau2_fleet.config.validation import read
     from tau2_fleet.health import machine
@@ -73,7 +74,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     config = report.value("configuration", lambda: read(tree))
     if config is None:
         return
-    from tau2_fleet.health.model_checks import check_keys, check_remote, check_wandb
+    from tau2_fleet.health.model_checks import check_keys, check_lifetimes, check_remote, check_wandb
     from tau2_fleet.health.servers import check_external, check_gpus, check_models, check_plan
     from tau2_fleet.health.vllm import check_vllm
 
@@ -100,6 +101,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
         report.run("fleet", lambda: check_plan(specs, config.server))
         await report.run_async("servers", lambda: check_external(specs))
     report.run("keys", lambda: check_keys(models))
+    await report.run_async("lifetime", lambda: check_lifetimes(models, calls, today, config.experiment_name))
     await report.run_async("model", lambda: check_remote(models, calls))
     await report.run_async("W&B", lambda: check_wandb(config.wandb))
 

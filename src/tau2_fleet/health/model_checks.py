@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import date
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from tau2_fleet.config.lifetimes import known_lifetimes, refusal
+from tau2_fleet.config.lifetimes import warning as ending
 from tau2_fleet.errors import UserError
 from tau2_fleet.health.finding import Finding, note, ok, problem, warning
 from tau2_fleet.invocation import install_hint
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.keys import find_key, key_name
-from tau2_fleet.llm.preflight import preflight
+from tau2_fleet.llm.lifetime import NONE_ANNOUNCED, ModelEnd, lifetime_of, model_ends
+from tau2_fleet.llm.preflight import preflight, shutdown_dates
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.telemetry.settings import WandbMode, WandbSettings
 from tau2_fleet.tracking.mode import has_key, resolve_mode
@@ -39,6 +43,43 @@ def check_keys(models: Mapping[str, ModelSettings]) -> Finding:
         advice = "set them in the environment or in .env, or choose other models"
         return problem("keys", f"missing: {whom} ({shown})", advice)
     return ok("keys", shown)
+
+
+async def check_lifetimes(
+    models: Mapping[str, ModelSettings], calls: bool, today: date, experiment: str | None
+) -> list[Finding]:
+    """Which models have ended, or are about to.
+
+    Args:
+        models: by role, those that this run can call.
+        calls: False: OpenAI is not asked, the files alone count.
+        experiment: the recipe that the configuration started from.
+    """
+    told = {}
+    if calls:
+        async with HttpPool() as http:
+            told = await shutdown_dates(models, http)
+    return list(_lifetimes(models, model_ends(models, known_lifetimes(), told), today, experiment))
+
+
+def _lifetimes(
+    models: Mapping[str, ModelSettings], ends: list[ModelEnd], today: date, experiment: str | None
+) -> Iterator[Finding]:
+    ended = [end for end in ends if end.is_over(today)]
+    if ended:
+        which, ways = refusal(ended, experiment).splitlines()
+        yield problem("lifetime", which, ways)
+    for end in ends:
+        if end.is_near(today):
+            which, _, way = ending(end, today).partition("; ")
+            yield warning("lifetime", which, way)
+        elif not end.is_over(today):
+            yield ok("lifetime", f"{', '.join(end.roles)}: {end.model} ends on {end.ends}")
+    ending_roles = {role for end in ends for role in end.roles}
+    for role, settings in models.items():
+        stated = lifetime_of(settings, known_lifetimes())
+        if stated is not None and stated.ends == NONE_ANNOUNCED and role not in ending_roles:
+            yield ok("lifetime", f"{role}: {stated.model}, no end announced (looked {stated.looked})")
 
 
 async def check_remote(models: Mapping[str, ModelSettings], calls: bool) -> list[Finding]:

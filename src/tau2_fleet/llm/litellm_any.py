@@ -55,7 +55,7 @@ class LiteLLMAny:
             "model": settings.model,
             "base_url": settings.base_url,
             "api_key": key.value if key else "none" if settings.base_url else None,
-            "extra_body": settings.extra_body or None,
+            "extra_body": _not_stored(settings) | settings.extra_body or None,
             # litellm translates the keys that it knows this provider to take; the server judges the others
             "allowed_openai_params": sorted({*sampling, "tools", "tool_choice"}.difference(known or ())),
             "num_retries": 0,
@@ -97,6 +97,11 @@ class LiteLLMAny:
 
     async def close(self) -> None:
         """litellm keeps its clients for the whole process."""
+
+
+def _not_stored(settings: ModelSettings) -> dict[str, Any]:
+    """OpenAI's Responses API keeps each answer unless it is told not to."""
+    return {"store": False} if (settings.model or "").startswith("openai/responses/") else {}
 
 
 def _opened_by_user(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage]:

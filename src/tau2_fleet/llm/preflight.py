@@ -1,29 +1,53 @@
-"""Asks every remote model of a run once before anything is started: keys, names, parameters, credit."""
+"""Asks every remote model of a run once before anything is started: keys, names, parameters, credit, and its end."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import date
+from typing import Any
+
+import aiohttp
+from yarl import URL
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.factory import build
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.keys import find_key, key_name
+from tau2_fleet.llm.lifetime import day, own_name
 from tau2_fleet.llm.retry import RetryPolicy
-from tau2_fleet.llm.settings import ModelSettings
-from tau2_fleet.llm.types import ChatMessage, ChatRequest, ModelError
+from tau2_fleet.llm.settings import ModelSettings, Provider
+from tau2_fleet.llm.types import ChatMessage, ChatRequest, ModelError, ToolSet
 
 _TIMEOUT_S = 60.0
 _OUTPUT_TOKENS = 256
 """Enough for a reasoning model to come to a word; the call costs a fraction of a cent."""
-_QUESTION = "ProviderAnswer with the one word: ready"
+_QUESTION = "Answer with the one word: ready"
 _OUT_OF_TOKENS = "max_tokens or model output limit was reached"
 """With this OpenAI refuses a request whose answer was all thinking: the model is there."""
+_TOOLS = ToolSet.of(
+    [
+        {
+            "type": "function",
+            "function": {
+                "name": "report_trouble",
+                "description": "Call this only when something is wrong.",
+                "parameters": {"type": "object", "properties": {}},
+            },
+        }
+    ]
+)
+"""For models that will be sent tools: some refuse them together with other parameters."""
+_OPENAI = "https://api.openai.com/v1"
+_LIST_TIMEOUT_S = 15.0
 
 
-async def preflight(models: Mapping[str, ModelSettings], http: HttpPool) -> None:
+async def preflight(models: Mapping[str, ModelSettings], http: HttpPool, with_tools: Collection[str] = ()) -> None:
     """One cheap call to each model that is not on the fleet, with its own parameters; `models` by role.
+
+    Args:
+        with_tools: the roles whose requests will carry tools.
 
     Raises:
         UserError: what is wrong with which of them, all of it together.
@@ -37,7 +61,9 @@ async def preflight(models: Mapping[str, ModelSettings], http: HttpPool) -> None
             roles.append((settings, [role]))
         else:
             known.append(role)
-    answers = await asyncio.gather(*(_problem(settings, http) for settings, _ in roles))
+    answers = await asyncio.gather(
+        *(_problem(settings, http, not set(names).isdisjoint(with_tools)) for settings, names in roles)
+    )
     problems = [
         f"{', '.join(names)} ({settings.model}): {problem}"
         for (settings, names), problem in zip(roles, answers, strict=True)
@@ -48,7 +74,57 @@ async def preflight(models: Mapping[str, ModelSettings], http: HttpPool) -> None
         raise UserError(f"{len(problems)} of {len(roles)} models cannot be used:{listed}")
 
 
-async def _problem(settings: ModelSettings, http: HttpPool) -> str | None:
+async def shutdown_dates(models: Mapping[str, ModelSettings], http: HttpPool) -> dict[str, date | None]:
+    """What OpenAI, or another server of its form, says of the end of models in `GET /v1/models`, by role.
+
+    None: it says that no end is announced. A role is missing where nobody could be asked, or nothing is said of it.
+    """
+    servers: dict[tuple[str, str | None], list[str]] = {}
+    for role, settings in models.items():
+        url = _openai_url(settings)
+        if url is not None:
+            key = find_key(settings)
+            servers.setdefault((url, None if key is None else key.value), []).append(role)
+    lists = await asyncio.gather(*(_models_of(url, key, http) for url, key in servers))
+    told: dict[str, date | None] = {}
+    for roles, entries in zip(servers.values(), lists, strict=True):
+        for role in roles:
+            entry = entries.get(own_name(models[role].model))
+            if entry is None or "shutdown_date" not in entry:
+                continue
+            try:
+                told[role] = None if entry["shutdown_date"] is None else day(str(entry["shutdown_date"])[:10])
+            except ValueError:
+                continue  # not a day: the model's file counts
+    return told
+
+
+def _openai_url(settings: ModelSettings) -> str | None:
+    """Where the list of models is; None for other providers, and for OpenAI without a key."""
+    by_litellm = settings.provider is Provider.litellm and own_name(settings.model) != settings.model
+    if settings.provider is not Provider.openai and not by_litellm:
+        return None
+    if settings.base_url is None:
+        return None if find_key(settings) is None else _OPENAI
+    base = settings.base_url.rstrip("/")
+    return base if URL(base).path.strip("/") else f"{base}/v1"
+
+
+async def _models_of(url: str, key: str | None, http: HttpPool) -> dict[str, dict[str, Any]]:
+    """The server's list of models by id; empty when it has none, or does not answer."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    try:
+        async with (
+            asyncio.timeout(_LIST_TIMEOUT_S),
+            http.remote.get(f"{url}/models", headers=headers, allow_redirects=False) as response,
+        ):
+            entries = (await response.json(content_type=None))["data"]
+        return {entry["id"]: entry for entry in entries}
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+async def _problem(settings: ModelSettings, http: HttpPool, with_tools: bool) -> str | None:
     """What is wrong with one model; None: it answers."""
     key = key_name(settings)
     if key is not None and find_key(settings) is None:
@@ -66,7 +142,8 @@ async def _problem(settings: ModelSettings, http: HttpPool) -> str | None:
     except UserError as error:
         return str(error)
     try:
-        await model.complete(ChatRequest([ChatMessage("user", _QUESTION)], session="preflight"))
+        tools = _TOOLS if with_tools else None
+        await model.complete(ChatRequest([ChatMessage("user", _QUESTION)], session="preflight", tools=tools))
     except ModelError as error:
         return None if _OUT_OF_TOKENS in str(error) else str(error).removeprefix(f"{model.name}: ")
     finally:

@@ -10,9 +10,9 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from tau2_fleet.record.store import Store
 from tau2_fleet.run.files import RunFiles
 from tau2_fleet.run.gc_policy import collected_in_turn
 from tau2_fleet.run.interrupts import on_interrupt
+from tau2_fleet.run.model_lifetimes import check_lifetimes
 from tau2_fleet.run.model_names import named_by_record, named_by_servers
 from tau2_fleet.run.outcome import Outcome, judge_outcome, short_path, show
 from tau2_fleet.run.plan import chosen_models, chosen_tasks, open_domains, simulation_settings, write_tasks_file
@@ -82,8 +83,8 @@ def sweep_finished(jobs: Sequence[JobEnd]) -> None:
     _sweep = None
 
 
-def run(config: Config, run_dir: Path, overrides: list[str]) -> int:
-    """Do one job and leave its files in `run_dir`.
+def run(config: Config, run_dir: Path, overrides: list[str], today: Callable[[], date] = date.today) -> int:
+    """Do one job and leave its files in `run_dir`; `today` says which models can still be asked.
 
     Returns:
         The exit status.
@@ -96,7 +97,7 @@ def run(config: Config, run_dir: Path, overrides: list[str]) -> int:
         err.print(f"run directory: {short_path(run_dir)}", markup=False)
     try:
         with Store(run_dir) as store, logs_of_run(run_dir, config.log_level.number) as logs:
-            return asyncio.run(Experiment(config, run_dir, overrides, store, logs).perform())
+            return asyncio.run(Experiment(config, run_dir, overrides, store, logs, today).perform())
     finally:
         if _sweep is None:
             shutdown()
@@ -105,8 +106,17 @@ def run(config: Config, run_dir: Path, overrides: list[str]) -> int:
 class Experiment:
     """One job: `perform` is its story, the methods below it are the chapters."""
 
-    def __init__(self, config: Config, run_dir: Path, overrides: list[str], store: Store, logs: Logs) -> None:
+    def __init__(
+        self,
+        config: Config,
+        run_dir: Path,
+        overrides: list[str],
+        store: Store,
+        logs: Logs,
+        today: Callable[[], date] = date.today,
+    ) -> None:
         self.config = config
+        self.today = today
         self.run_dir = run_dir
         self.overrides = overrides
         self.store = store
@@ -243,7 +253,7 @@ class Experiment:
         async with HttpPool() as http:
             try:
                 async with asyncio.timeout_at(self.limits.deadline_s) as clock:
-                    await preflight(roles.by_name(), http)
+                    await self._check_models(domains, roles, http)
                     fleet = await self._fleet_and_domains(domains, selection, roles)
             except TimeoutError:
                 self._too_late = clock.expired()
@@ -266,6 +276,18 @@ class Experiment:
                 report = fleet.report()
                 await fleet.detach()
         return report
+
+    async def _check_models(self, domains: Mapping[str, Domain], roles: Roles[ModelSettings], http: HttpPool) -> None:
+        """That the models elsewhere live, can be asked, and take what they will be sent."""
+        config, models = self.config, roles.by_name()
+        begun = None if config.resume is None else self.run_dir
+        await check_lifetimes(models, http, self.today(), experiment=config.experiment_name, begun=begun)
+        with_tools = list(roles.experts)
+        if roles.user is not None and not roles.user.provider.is_pool:
+            for domain in domains.values():
+                await asyncio.to_thread(domain.load)
+            with_tools += ["user"] if any(domain.user_tools for domain in domains.values()) else []
+        await preflight(models, http, with_tools)
 
     async def _fleet_and_domains(
         self, domains: Mapping[str, Domain], selection: Selection, roles: Roles[ModelSettings]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from tau2_fleet.config.command_line import for_hydra
 from tau2_fleet.config.compare import differing_keys
+from tau2_fleet.config.lifetimes import known_lifetimes
 from tau2_fleet.config.quoting import quoted
+from tau2_fleet.config.roles import model_settings
 from tau2_fleet.config.schema import Config
 from tau2_fleet.errors import UserError
+from tau2_fleet.llm.lifetime import model_ends
 from tau2_fleet.run.directory import COMPOSITION_DIR, load_saved, saved_overrides, write_whole
 
 _NOT_TAKEN_OVER = ("resume", "resume_force")
@@ -51,18 +55,27 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     return for_hydra([*earlier, *new, f"resume={quoted(text)}", *place])
 
 
-def check_resumable(config: Config, run_dir: Path) -> None:
+def check_resumable(config: Config, run_dir: Path, today: Callable[[], date] = date.today) -> None:
     """Raises UserError naming the keys that differ from the attempt in `run_dir`, unless `resume_force`."""
     if config.resume_force or not (run_dir / COMPOSITION_DIR / "config.yaml").exists():
         return
-    differences = differing_keys(load_saved(run_dir), config)
+    saved = load_saved(run_dir)
+    differences = differing_keys(saved, config)
     if differences:
         shown = [f"{key} ({_short(was)} then, {_short(now)} now)" for key, (was, now) in differences.items()]
         more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
         raise UserError(
             f"{run_dir} was begun with another configuration: {', '.join(shown[:_SHOWN])}{more}.\n"
+            f"{_ended_since(saved, today())}"
             "Resume it as it was begun, begin a new run, or go on all the same with resume_force=true."
         )
+
+
+def _ended_since(saved: Config, today: date) -> str:
+    """A sentence, where the run cannot be resumed as it was begun because its models have ended; else nothing."""
+    ends = model_ends(model_settings(saved), known_lifetimes())
+    ended = [f"{end.model} on {end.ends}" for end in ends if end.is_over(today)]
+    return f"Models that it was begun with have ended since: {', '.join(ended)}. " if ended else ""
 
 
 def save_sweep(arguments: Sequence[str], job_overrides: Sequence[str], sweep_dir: Path) -> None:

@@ -78,8 +78,11 @@ class ExpertSettings:
         resume=Resume.may_differ,
     )
     strength: str = key("", help="what it is good at, as the agent reads it", shown="the group's")
-    latency_s: float = key(
-        0.0, help="typical seconds until an answer, as the agent reads it", range=FROM_ZERO, shown="the group's"
+    latency_s: Optional[float] = key(
+        None,
+        help="typical seconds until an answer, as the agent reads it; null: not yet measured",
+        range=FROM_ZERO,
+        shown="the group's",
     )
     price: PriceSettings = key(
         factory=PriceSettings,

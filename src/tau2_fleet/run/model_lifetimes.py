@@ -1,0 +1,39 @@
+"""Whether the models of a run can still be asked: refused or told before anything is started; `experiment.py` asks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+
+from tau2_fleet.config.lifetimes import known_lifetimes, refusal, warning
+from tau2_fleet.errors import UserError
+from tau2_fleet.llm.http import HttpPool
+from tau2_fleet.llm.lifetime import model_ends
+from tau2_fleet.llm.preflight import shutdown_dates
+from tau2_fleet.llm.settings import ModelSettings
+
+log = logging.getLogger(__name__)
+
+
+async def check_lifetimes(
+    models: Mapping[str, ModelSettings], http: HttpPool, today: date, *, experiment: str | None, begun: Path | None
+) -> None:
+    """Warn of models whose end is near; what OpenAI itself says of it counts more than the files.
+
+    Args:
+        models: by role, those that this run can call.
+        experiment: the recipe that the run started from.
+        begun: the run directory, where the run goes on with an earlier attempt.
+
+    Raises:
+        UserError: one has ended.
+    """
+    ends = model_ends(models, known_lifetimes(), await shutdown_dates(models, http))
+    ended = [end for end in ends if end.is_over(today)]
+    if ended:
+        raise UserError(refusal(ended, experiment, begun))
+    for end in ends:
+        if end.is_near(today):
+            log.warning("%s", warning(end, today))
