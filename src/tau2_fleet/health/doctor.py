@@ -179,7 +179,9 @@ def _roles(config: Config, domains: dict[str, Domain]) -> Roles[ModelSettings]:
     selection = _selection(config, domains)
     needing = selection.needing_judge(always=False)
     if needing and not config.judge.enabled:
-        raise UserError(f"judge=none, but the reward of {needing[0]} needs a judge; choose one, such as judge=gpt-5")
+        raise UserError(
+            f"judge=none, but the reward of {needing[0]} needs a judge; choose one, such as judge=gpt-6.1-sol"
+        )
     judged = bool(selection.needing_judge(config.judge.always))
     return choose_roles(
         agent_model(config), config.agent.mode, config.user_llm, config.judge, config.experts, judged=judged

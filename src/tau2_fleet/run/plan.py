@@ -57,7 +57,9 @@ def chosen_tasks(config: Config, domains: Mapping[str, Domain]) -> Selection:
         )
     needing = selection.needing_judge(always=False)
     if needing and not config.judge.enabled:
-        raise UserError(f"judge=none, but the reward of {needing[0]} needs a judge; choose one, such as judge=gpt-5")
+        raise UserError(
+            f"judge=none, but the reward of {needing[0]} needs a judge; choose one, such as judge=gpt-6.1-sol"
+        )
     return selection
 
 
