@@ -211,6 +211,10 @@ def words_for_people(message: str, words: list[str]) -> None:
         ("user_llm=vllm", ["user_llm.model is not set"]),
         ("user_llm=vllm user_llm.model=a judge=vllm judge.model=b judge.pool.name=user", ["judge.pool.name=user", "a"]),
         ("user_llm=simulated user_llm.pool.name=agent", ["user_llm.pool.name=agent", "simulated"]),
+        (
+            "user_llm=simulated user_llm.pool.endpoints=[http://a:1]",
+            ["user_llm.pool.endpoints", "played by servers of this run", "llm@user_llm=vllm"],
+        ),
         ("user_llm.price.input=3", ["user_llm.price.output is not set"]),
         ("user_llm.pool.name=x", ["user_llm.pool is null here"]),
         ("server.simulated.faults.kinds=[flood]", ["server.simulated.faults.kinds", "malformed_call"]),

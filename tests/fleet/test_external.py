@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.external import ExternalServers, clean_url, read_key, read_model_config, write_model_config
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.kinds.vllm import Vllm
+from tau2_fleet.fleet.plan import PoolSpec
+from tau2_fleet.fleet.pool_check import preflight
 from tau2_fleet.fleet.pools import LocalModel, pool_specs
 from tau2_fleet.fleet.settings import ServerSettings
+from tau2_fleet.llm.types import Endpoint
 
 OLD_FILE = """{
     "/ckpt/model": [{"ip_addr": "127.0.0.1", "port": "1900"}, {"ip_addr": "10.0.0.7", "port": 1901}],
@@ -174,3 +181,35 @@ def test_pools_that_cannot_be_name_their_keys(
 ) -> None:
     with pytest.raises(UserError, match=said):
         pool_specs(server, model, False, others)
+
+
+async def _ask(spec: PoolSpec, answers: dict[str, object]) -> tuple[list[dict[str, object]], str]:
+    """What a pool's server is asked before a run when it answers with this message, and what stops the run."""
+    asked: list[dict[str, object]] = []
+
+    async def complete(request: web.Request) -> web.Response:
+        asked.append(await request.json())
+        return web.json_response({"choices": [{"message": answers, "finish_reason": "stop"}]})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", complete)
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        url = f"http://127.0.0.1:{server.port}"
+        try:
+            await preflight(http, replace(spec, endpoints=(url,)), Endpoint("elsewhere", url, "m"))
+        except UserError as error:
+            return asked, str(error).replace(url, "URL")
+    return asked, ""
+
+
+def test_the_preflight_carries_a_seed_only_where_requests_do_and_names_the_server_of_a_wrong_parser() -> None:
+    answer: dict[str, object] = {"role": "assistant", "content": "<tool_call>{}</tool_call>"}
+    for sends_seed in (True, False):
+        server = ServerSettings(kind="external", endpoints=["other:1900"])
+        others = [LocalModel("judge", False, None, Wish("agent"), sends_seed=False)]
+        [agent] = pool_specs(server, None, False, [], agent_sends_seed=sends_seed)
+        [shared] = pool_specs(server, None, False, others, agent_sends_seed=sends_seed)
+        assert (agent.sends_seed, shared.sends_seed) == (sends_seed, False)
+        asked, said = asyncio.run(_ask(agent, answer))
+        assert ["seed" in body for body in asked] == [sends_seed]
+        assert "--tool-call-parser (with --enable-auto-tool-choice) where URL is started" in said

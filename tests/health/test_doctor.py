@@ -50,7 +50,8 @@ def test_what_is_missing_fails_with_what_to_do(doctor: Doctor, tmp_path: Path) -
     assert status == 1
     assert _line(text, "vllm").startswith("FAIL")
     assert "FAIL  keys          missing: OPENAI_API_KEY for user, expert-1, expert-2" in text
-    assert "→ set them in the environment or in .env" in text
+    others = "llm@user_llm=NAME, llm@experts.expert_1.llm=NAME, llm@experts.expert_2.llm=NAME"
+    assert f"→ set them in the environment or in .env, or choose other models (any of conf/llm): {others}" in text
     assert "this configuration could not run: " in text.splitlines()[-1]
 
 
@@ -63,6 +64,8 @@ def test_a_configuration_that_is_not_one_says_so_and_the_machine_is_examined_all
     assert status == 1
     assert _line(text, "configuration").startswith("FAIL  configuration agent.model is not set")
     assert _line(text, "keys").startswith("FAIL")
+    found = text.splitlines()
+    assert found[found.index(_line(text, "configuration")) + 1].startswith(f"{'':20}Without a model: ")
 
 
 def test_without_its_key_an_expert_is_planned_where_a_run_would_put_it(

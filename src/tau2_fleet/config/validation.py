@@ -238,6 +238,11 @@ def _model_problems(key: str, model: ModelSettings) -> Iterator[str]:
             yield f"{key}.provider={model.provider.value}: needs a pool; start from {group}=vllm or {group}=simulated"
         elif not (model.model or pool.model or pool.endpoints or pool.name == AGENT_POOL):
             yield f"{key}.model is not set: which model is to be served (or {key}.pool.name={AGENT_POOL})?"
+        elif model.provider is Provider.simulated and pool.endpoints:
+            yield (
+                f"{key}.pool.endpoints: a simulated model is played by servers of this run; "
+                f"for servers that run already choose llm@{key}=vllm"
+            )
     elif not model.model:
         yield f"{key}.model is not set: give the name that {model.provider.value} knows the model by"
     if model.base_url is not None:

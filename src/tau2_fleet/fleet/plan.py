@@ -30,6 +30,8 @@ class PoolSpec:
     """External pools only; launched ones get the fleet's own key."""
     needs_tools: bool = True
     """Whether its preflight must find a fitting tool-call parser."""
+    sends_seed: bool = True
+    """Whether its requests carry a seed, the preflight's too."""
     min_ready: int = 1
     may_shrink: bool = False
     """Whether fewer replicas than `num` will do when the GPUs do not hold more (the agent's pool)."""

@@ -68,15 +68,16 @@ async def preflight(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpo
 
 
 async def _ask(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) -> PoolFinding:
-    body = {
+    body: dict[str, Any] = {
         "model": endpoint.model,
         "messages": _MESSAGES,
         "tools": [_TOOL],
         "tool_choice": "auto",
         "max_tokens": 512,
         "temperature": 0,
-        "seed": 0,
     }
+    if spec.sends_seed:
+        body["seed"] = 0
     headers = {**key_header(endpoint.api_key), "Content-Type": "application/json", "X-Session-ID": "preflight"}
     url = f"{endpoint.base_url}/v1/chat/completions"
     try:
@@ -121,6 +122,7 @@ def _refusal(spec: PoolSpec, status: int, text: str) -> str:
 
 def _parser_key(spec: PoolSpec) -> str:
     if not spec.kind.launched:
-        return "--tool-call-parser (with --enable-auto-tool-choice) where that server is started"
+        where = ", ".join(spec.endpoints[:3]) or "that server"
+        return f"--tool-call-parser (with --enable-auto-tool-choice) where {where} is started"
     key = "server.tool_call_parser" if spec.num_key == "server.num" else "the pool's tool_call_parser"
     return f"{key} (now {spec.tool_call_parser or 'null'}; vLLM's --tool-call-parser) to the model's own"

@@ -43,6 +43,7 @@ class LocalModel:
     model: str | None
     pool: PoolLike
     needs_tools: bool = True
+    sends_seed: bool = True
 
 
 class ModelLike(Protocol):
@@ -57,30 +58,40 @@ class ModelLike(Protocol):
     @property
     def pool(self) -> PoolLike | None: ...
 
+    @property
+    def sends_seed(self) -> bool: ...
+
 
 def local_models(by_role: Mapping[str, ModelLike]) -> list[LocalModel]:
     """The models of these roles that pools serve, beside the agent's, under the keys that describe them."""
     return [
         LocalModel(
-            key=_key(role),
+            key=model_key(role),
             simulated=model.provider == "simulated",
             model=model.model,
             pool=model.pool,
             needs_tools=role != "judge",
+            sends_seed=model.sends_seed,
         )
         for role, model in by_role.items()
         if role != AGENT_POOL and model.provider in ("vllm", "simulated") and model.pool is not None
     ]
 
 
-def _key(role: str) -> str:
+def model_key(role: str) -> str:
+    """Where the model of a role (`user`, `judge`, `expert-1`) stands in the configuration."""
     if role.startswith("expert"):
         return f"experts.{role.replace('-', '_')}.llm"
     return "user_llm" if role == "user" else role
 
 
 def pool_specs(
-    server: ServerSettings, agent_model: str | None, agent_simulated: bool, others: Sequence[LocalModel]
+    server: ServerSettings,
+    agent_model: str | None,
+    agent_simulated: bool,
+    others: Sequence[LocalModel],
+    *,
+    agent_sends_seed: bool = True,
 ) -> list[PoolSpec]:
     """The pools of a run, in the order of their ports: the agent's, then the others as they come.
 
@@ -89,14 +100,15 @@ def pool_specs(
         agent_model: path, hub id or name; needed for `server=vllm`.
         agent_simulated: the agent's provider is `simulated`, whatever `server` is.
         others: user, experts, judge, in this order. The same pool name means the same pool.
+        agent_sends_seed: whether requests of the agent carry a seed.
 
     Raises:
         UserError: a model or key is missing, or two models want the same pool to be different.
     """
     kind = Simulated() if agent_simulated else server_kind(server.kind)
-    specs = [kind.agent_pool(AGENT_POOL, server, agent_model)]
+    specs = [replace(kind.agent_pool(AGENT_POOL, server, agent_model), sends_seed=agent_sends_seed)]
     for other in others:
-        spec = _other_pool(other, specs[0])
+        spec = replace(_other_pool(other, specs[0]), sends_seed=other.sends_seed)
         same = next((known for known in specs if known.name == spec.name), None)
         if same is None:
             specs.append(spec)
@@ -159,4 +171,8 @@ def _joined(known: PoolSpec, spec: PoolSpec, other: LocalModel) -> PoolSpec:
             f"{other.key}.pool.name={spec.name}: this pool serves {known.model} ({known.kind.name}), "
             f"not {spec.model} ({spec.kind.name}): give it a name of its own"
         )
-    return replace(known, needs_tools=known.needs_tools or spec.needs_tools)
+    return replace(
+        known,
+        needs_tools=known.needs_tools or spec.needs_tools,
+        sends_seed=known.sends_seed and spec.sends_seed,
+    )

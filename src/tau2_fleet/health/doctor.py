@@ -193,4 +193,10 @@ def _pools(config: Config, roles: Roles[ModelSettings]) -> list[PoolSpec]:
     from tau2_fleet.llm.settings import Provider
 
     simulated = roles.agent.provider is Provider.simulated
-    return pool_specs(config.server, config.agent.model, simulated, local_models(roles.by_name()))
+    return pool_specs(
+        config.server,
+        config.agent.model,
+        simulated,
+        local_models(roles.by_name()),
+        agent_sends_seed=config.agent.sends_seed,
+    )

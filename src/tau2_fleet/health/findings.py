@@ -34,13 +34,15 @@ class FindingsReport:
     def add(self, finding: Finding) -> None:
         """Print a finding."""
         self.findings.append(finding)
+        margin = f"\n{'':<{6 + _SUBJECT_WIDTH}}"
+        texts = [_clean(text) for text in finding.text.splitlines() if text.strip()]
         line = Text.assemble(
             (f"{finding.state:<5} ", _STYLES[finding.state]),
             f"{finding.subject:<{_SUBJECT_WIDTH}}",
-            (_clean(finding.text), "dim" if finding.state is FindingState.note else ""),
+            (margin.join(texts), "dim" if finding.state is FindingState.note else ""),
         )
         if finding.advice is not None:
-            line.append(f"\n{'':<{6 + _SUBJECT_WIDTH}}→ {_clean(finding.advice)}", "bold")
+            line.append(f"{margin}→ {_clean(finding.advice)}", "bold")
         out.print(line)
 
     def run(self, subject: str, check: Callable[[], Checked]) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from tau2_fleet.config.lifetimes import known_lifetimes, refusal
 from tau2_fleet.config.lifetimes import warning as ending
 from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.pools import model_key
 from tau2_fleet.health.finding import Finding, note, ok, problem, warning
 from tau2_fleet.invocation import install_hint
 from tau2_fleet.llm.http import HttpPool
@@ -40,7 +41,9 @@ def check_keys(models: Mapping[str, ModelSettings]) -> Finding:
     shown = ", ".join(f"{name} {'present' if os.environ.get(name) else 'not set'}" for name in names)
     if missing:
         whom = "; ".join(f"{name} for {', '.join(needed[name])}" for name in missing)
-        advice = "set them in the environment or in .env, or choose other models"
+        roles = [role for name in missing for role in needed[name]]
+        others = ", ".join(f"llm@{model_key(role)}=NAME" for role in roles)
+        advice = f"set them in the environment or in .env, or choose other models (any of conf/llm): {others}"
         return problem("keys", f"missing: {whom} ({shown})", advice)
     return ok("keys", shown)
 
@@ -104,7 +107,10 @@ async def check_remote(models: Mapping[str, ModelSettings], calls: bool) -> list
             try:
                 await preflight({role: settings}, http)
             except UserError as error:
-                findings.append(problem("model", str(error).strip().splitlines()[-1].strip(), "see the message"))
+                advice = (
+                    f"choose another model with llm@{model_key(role)}=NAME, or mend its keys at {model_key(role)}.*"
+                )
+                findings.append(problem("model", str(error).strip().splitlines()[-1].strip(), advice))
             else:
                 findings.append(ok("model", f"{role}: {settings.model} answers"))
     return findings

@@ -307,7 +307,8 @@ class Experiment:
         """The servers of this run's pools, or those of the sweep's last job if they are the same."""
         others = local_models(roles.by_name())
         simulated = roles.agent.provider is Provider.simulated
-        specs = pool_specs(self.config.server, self.config.agent.model, simulated, others)
+        agent = self.config.agent
+        specs = pool_specs(self.config.server, agent.model, simulated, others, agent_sends_seed=agent.sends_seed)
         directory = self.run_dir if _sweep is None else _sweep.directory
         tasks_file = None
         if simulated or any(other.simulated for other in others):

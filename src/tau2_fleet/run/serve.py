@@ -130,7 +130,13 @@ class _Service:
             agent, config.agent.mode, config.user_llm, config.judge, config.experts, judged=config.judge.enabled
         )
         simulated = agent.provider is Provider.simulated
-        specs = pool_specs(config.server, config.agent.model, simulated, local_models(roles.by_name()))
+        specs = pool_specs(
+            config.server,
+            config.agent.model,
+            simulated,
+            local_models(roles.by_name()),
+            agent_sends_seed=config.agent.sends_seed,
+        )
         launched = [spec for spec in specs if spec.kind.launched]
         if not launched:
             raise UserError("nothing to serve: with server=external and no local models there is nothing to launch")
