@@ -243,10 +243,11 @@ def _resident() -> int:
 def main() -> int:
     run_dir, overrides = Path(sys.argv[1]), sys.argv[2:]
     from tau2_fleet.config import compose, load
-    from tau2_fleet.fleet.fleet import shutdown
+    from tau2_fleet.fleet.lease import FleetLease
     from tau2_fleet.record.store import Store
-    from tau2_fleet.run.experiment import Experiment
+    from tau2_fleet.run.experiment import Experiment, JobContext
     from tau2_fleet.run.gc_policy import collect_seldom
+    from tau2_fleet.run.plan import plan_run
     from tau2_fleet.telemetry.logs import setup
 
     collect_seldom()
@@ -257,15 +258,13 @@ def main() -> int:
     async def watched(experiment: Experiment) -> int:
         looking = asyncio.create_task(watch.look())
         try:
-            return await experiment.perform()
+            return int((await experiment.perform()).exit_status)
         finally:
             looking.cancel()
 
-    try:
-        with Store(run_dir) as store, setup(run_dir, config.log_level.number) as logs:
-            status = asyncio.run(watched(Experiment(config, run_dir, overrides, store, logs)))
-    finally:
-        shutdown()
+    with FleetLease() as lease, Store(run_dir) as store, setup(run_dir, config.log_level.number) as logs:
+        context = JobContext(run_dir, overrides, lease, run_dir)
+        status = asyncio.run(watched(Experiment(plan_run(config), context, store, logs)))
     simulated = config.server.simulated
     found = {
         "memory": watch.memory,

@@ -42,6 +42,6 @@ def test_an_earlier_trial_comes_before_a_later_one():
 def test_finished_simulations_are_left_out_and_the_others_keep_seed_and_thread():
     tasks = domain_tasks({"retail": 3})
     whole = make_schedule(tasks, seed=300, num_trials=2)
-    rest = make_schedule(tasks, seed=300, num_trials=2, finished={SimulationKey("retail", "1", 0)})
+    rest = whole.without({SimulationKey("retail", "1", 0)})
     assert list(rest.jobs) == [job for job in whole.jobs if job.key != SimulationKey("retail", "1", 0)]
     assert rest.total == 6

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.fleet import Fleet, lease, shutdown
+from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.kinds.external import External
+from tau2_fleet.fleet.lease import FleetLease
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.replica import Phase
 from tau2_fleet.llm.types import Endpoint, FatalModelError
@@ -343,9 +344,10 @@ def test_the_jobs_of_a_sweep_share_the_servers_while_they_want_the_same(tmp_path
     pools = [fake_pool(tmp_path)]
     settings = fake_settings(tmp_path)
     restarts: list[int] = []
+    lease = FleetLease(QUICK)
 
     async def job(specs: list[PoolSpec], routing: str, fails: bool = False) -> list[tuple[int | None, int | None]]:
-        fleet = await lease(specs, replace(settings, routing=routing), tmp_path, None, QUICK)
+        fleet = await lease.fleet(specs, replace(settings, routing=routing), tmp_path)
         try:
             await all_ready(fleet, 2)
             endpoint = await fleet.router("agent").acquire("s")
@@ -358,7 +360,7 @@ def test_the_jobs_of_a_sweep_share_the_servers_while_they_want_the_same(tmp_path
         finally:
             await fleet.detach()
 
-    try:
+    with lease:
         first = asyncio.run(job(pools, "sticky"))
         with pytest.raises(RuntimeError):
             asyncio.run(job(pools, "sticky", fails=True))
@@ -374,8 +376,6 @@ def test_the_jobs_of_a_sweep_share_the_servers_while_they_want_the_same(tmp_path
         assert restarts == [0, 0, 0, 1, 0], "each job counts its own"
         other = asyncio.run(job([replace(pools[0], extra_args="--max-model-len 100")], "sticky"))
         assert all(gone(pid) for pid, _ in third if pid)
-    finally:
-        shutdown()
     assert all(gone(pid) for pid, _ in other if pid)
 
 

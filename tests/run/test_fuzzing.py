@@ -181,7 +181,7 @@ def take_up(run_dir: Path) -> None:
     role = RoleInfo("x", None, {})
     info = ResultsInfo("", 1, 200, 10, 300, role, role, "mock", "")
     with Store(run_dir) as store:
-        schedule = make_schedule({"mock": tasks}, seed=300, num_trials=1, finished=store.finished)
+        schedule = make_schedule({"mock": tasks}, seed=300, num_trials=1).without(store.finished)
         outcome = judge_outcome(schedule, store)
         write_summary(run_dir / "summary.json", outcome, {})
         write_results(run_dir / "mock.json", info, tasks, store.records("mock"))

@@ -5,7 +5,6 @@ What a job does is not this file's matter: a job here writes what it was given a
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import resource
@@ -29,11 +28,11 @@ JOBS = textwrap.dedent(
     import tau2_fleet.run
     from tau2_fleet.errors import UserError
 
-    def run(config, run_dir, overrides):
+    def run(config, context, lock):
         from tau2_fleet.config import departures
-        line = {"seed": config.seed, "model": config.agent.model, "overrides": overrides, "resume": config.resume,
-                "reference": departures(config)[0]}
-        with open(run_dir / "jobs.jsonl", "a") as file:
+        line = {"seed": config.seed, "model": config.agent.model, "overrides": context.overrides,
+                "resume": config.resume, "reference": departures(config)[0]}
+        with open(context.run_dir / "jobs.jsonl", "a") as file:
             file.write(json.dumps(line) + "\\n")
         if config.seed == 1:
             raise UserError("no server came up")
@@ -41,14 +40,13 @@ JOBS = textwrap.dedent(
             os.kill(os.getpid(), signal.SIGINT)
         if config.seed == 4:
             raise RuntimeError("a mistake in the program, with " + os.environ["PLANTED_API_KEY"])
-        return config.seed if config.seed in (3, 130) else 0
+        return types.SimpleNamespace(exit_status=config.seed if config.seed in (3, 130) else 0, outcome=None)
 
     experiment = types.ModuleType("tau2_fleet.run.experiment")
     experiment.run = run
-    experiment.sweep_started = lambda folder, swept: print("sweep started in", folder, *swept)
-    experiment.sweep_finished = lambda jobs: print(
-        "sweep finished", [(job.run_dir.name, job.overrides[-1], job.exit_status, job.error) for job in jobs]
-    )
+    experiment.prepare = lambda config, run_dir: config
+    experiment.JobContext = lambda run_dir, overrides, *others: types.SimpleNamespace(
+        run_dir=run_dir, overrides=overrides)
     sys.modules["tau2_fleet.run.experiment"] = tau2_fleet.run.experiment = experiment
 
     from tau2_fleet.cli import run as main
@@ -82,11 +80,11 @@ def jobs(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, s
     return finish(start(["experiment=smoke", *arguments], folder, JOBS, **environment))
 
 
-def ended(line: str) -> list[tuple[str, str, int, str | None]]:
-    """What was handed over at the end of a sweep: of each job its directory, last override, status and error."""
-    told = ast.literal_eval(line.removeprefix("sweep finished "))
-    assert isinstance(told, list)
-    return told
+def ended(folder: Path) -> list[tuple[str, str, int, str | None]]:
+    """What the one sweep in a folder says of each job: its directory, last override, status and error."""
+    (sweep,) = run_dirs(folder, "multirun")
+    told = json.loads((sweep / "summary.json").read_text())["jobs"]
+    return [(job["directory"], job["overrides"][-1], job["exit_status"], job["error"]) for job in told]
 
 
 def lines_of(run_dir: Path) -> list[dict[str, Any]]:
@@ -171,9 +169,8 @@ def test_a_sweep_goes_on_after_a_failed_job_and_ends_with_its_worst_status(tmp_p
         "2_seed=3",
         "3_seed=5",
     ]
-    started, finished = out.splitlines()
-    assert started == f"sweep started in {sweep} seed"
-    assert ended(finished) == [
+    assert f"sweep: {sweep}" in out
+    assert ended(tmp_path) == [
         ("0_seed=0", "seed=0", 0, None),
         ("1_seed=1", "seed=1", 1, "no server came up"),
         ("2_seed=3", "seed=3", 3, None),
@@ -184,9 +181,9 @@ def test_a_sweep_goes_on_after_a_failed_job_and_ends_with_its_worst_status(tmp_p
 
 
 def test_a_sweep_tells_of_jobs_that_were_refused_or_broke_in_one_line_without_keys(tmp_path: Path) -> None:
-    status, out, err = jobs(tmp_path, "-m", "num_trials=0,1,2", "seed=4")
+    status, _, err = jobs(tmp_path, "-m", "num_trials=0,1,2", "seed=4")
     assert status == 1
-    refused, *broken = ended(out.splitlines()[-1])
+    refused, *broken = ended(tmp_path)
     assert refused[:3] == ("0_num_trials=0", "seed=4", 1)
     assert f"error: job 0_num_trials=0: {refused[3]}" in err.replace("\n", " ")
     text = "RuntimeError: a mistake in the program, with [redacted]"
@@ -194,11 +191,11 @@ def test_a_sweep_tells_of_jobs_that_were_refused_or_broke_in_one_line_without_ke
 
 
 def test_an_interrupt_ends_the_sweep(tmp_path: Path) -> None:
-    status, out, _ = jobs(tmp_path, "-m", "seed=1,2,3")
+    status, _, _ = jobs(tmp_path, "-m", "seed=1,2,3")
     assert status == 130
     (sweep,) = run_dirs(tmp_path, "multirun")
     assert not (sweep / "2_seed=3").exists()
-    assert [status for _, _, status, _ in ended(out.splitlines()[-1])] == [1, 130]
+    assert [status for _, _, status, _ in ended(tmp_path)] == [1, 130]
 
 
 def test_runs_that_start_together_never_share_a_directory(tmp_path: Path) -> None:

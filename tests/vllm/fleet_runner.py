@@ -11,26 +11,25 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from tau2_fleet.fleet.fleet import lease, shutdown
 from tau2_fleet.fleet.kinds.vllm import Vllm
+from tau2_fleet.fleet.lease import FleetLease
 from tau2_fleet.fleet.plan import PoolSpec
-from tau2_fleet.fleet.reaper.reaper import shared_reaper
 from tau2_fleet.fleet.settings import ServerSettings
 
 
-async def run(executable: str, model: str, flags: list[str], folder: Path, until: str) -> None:
+async def run(lease: FleetLease, executable: str, model: str, flags: list[str], folder: Path, until: str) -> None:
     spec = PoolSpec("agent", Vllm(), model=model, extra_args=shlex.join(flags))
     settings = ServerSettings(executable=executable, start_port=0, preflight=False)
-    starting = asyncio.create_task(lease([spec], settings, folder))
+    starting = asyncio.create_task(lease.fleet([spec], settings, folder))
     if until == "starting":
         while not (found := psutil.Process().children()) or not any(one.children() for one in found):
             await asyncio.sleep(0.2)
-        report(folder, None)
+        report(None)
         await asyncio.sleep(600)
     fleet = await starting
     endpoint = await fleet.router("agent").acquire("s")
     if until == "ready":
-        report(folder, fleet.status()[0].port)
+        report(fleet.status()[0].port)
         await asyncio.sleep(600)
     body = {
         "model": endpoint.model,
@@ -45,24 +44,21 @@ async def run(executable: str, model: str, flags: list[str], folder: Path, until
         http.post(f"{endpoint.base_url}/v1/chat/completions", json=body) as response,
     ):
         await response.content.readline()
-        report(folder, fleet.status()[0].port)
+        report(fleet.status()[0].port)
         if until == "raise":
             raise RuntimeError("a fault of the program")
         await asyncio.sleep(600)
 
 
-def report(folder: Path, port: int | None) -> None:
-    reaper = shared_reaper(folder / "guard.log").pid
+def report(port: int | None) -> None:
     pids = [one.pid for one in psutil.Process().children(recursive=True)]
-    print(json.dumps({"reaper": reaper, "pids": pids, "port": port}), flush=True)
+    print(json.dumps({"pids": pids, "port": port}), flush=True)
 
 
 def main() -> None:
     executable, model, folder, until, *flags = sys.argv[1:]
-    try:
-        asyncio.run(run(executable, model, flags, Path(folder), until))
-    finally:
-        shutdown()
+    with FleetLease() as lease:
+        asyncio.run(run(lease, executable, model, flags, Path(folder), until))
 
 
 if __name__ == "__main__":

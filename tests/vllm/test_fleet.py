@@ -22,8 +22,9 @@ import psutil
 import pytest
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.fleet import Fleet, lease, shutdown
+from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.kinds.vllm import Vllm
+from tau2_fleet.fleet.lease import FleetLease
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.ports import is_free
 from tau2_fleet.fleet.router import PoolRouter
@@ -227,8 +228,8 @@ def test_nothing_outlives_the_runner(bench: Bench, tmp_path: Path, moment: str, 
 
 
 def test_jobs_of_a_sweep_share_the_servers(bench: Bench, tmp_path: Path) -> None:
-    async def job() -> tuple[int | None, int | None]:
-        fleet = await lease([bench.pool()], bench.settings(), tmp_path)
+    async def job(lease: FleetLease) -> tuple[int | None, int | None]:
+        fleet = await lease.fleet([bench.pool()], bench.settings(), tmp_path)
         try:
             load = Load(fleet.router("agent"))
             async with aiohttp.ClientSession() as http:
@@ -238,11 +239,9 @@ def test_jobs_of_a_sweep_share_the_servers(bench: Bench, tmp_path: Path) -> None
         finally:
             await fleet.detach()
 
-    try:
-        first = asyncio.run(job())
-        assert asyncio.run(job()) == first
-    finally:
-        shutdown()
+    with FleetLease() as lease:
+        first = asyncio.run(job(lease))
+        assert asyncio.run(job(lease)) == first
     assert first[0] is not None
     assert gone(first[0])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tau2_fleet.record.line import SimulationKey
@@ -26,9 +26,10 @@ def trial_seeds(seed: int, num_trials: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """All simulations of a run. `jobs` are those still to be done, in order."""
+    """All simulations of a run."""
 
     jobs: Sequence[SimulationJob]
+    """Those still to be done, in order."""
     tasks: Mapping[tuple[str, str], Task]
     """(domain, task id) to task."""
     totals: Mapping[str, int]
@@ -39,14 +40,16 @@ class Schedule:
     def total(self) -> int:
         return sum(self.totals.values())
 
+    def without(self, finished: Collection[SimulationKey]) -> Schedule:
+        """The same run where these simulations are done already."""
+        return replace(self, jobs=[job for job in self.jobs if job.key not in finished])
+
     def includes(self, key: SimulationKey) -> bool:
         """Whether this run wants the simulation; a resumed directory may hold others too."""
         return (key.domain, key.task_id) in self.tasks and key.trial < self.num_trials
 
 
-def make_schedule(
-    tasks: Mapping[str, Sequence[Task]], *, seed: int, num_trials: int, finished: Collection[SimulationKey] = ()
-) -> Schedule:
+def make_schedule(tasks: Mapping[str, Sequence[Task]], *, seed: int, num_trials: int) -> Schedule:
     """Interleave the domains in proportion to their sizes, trial after trial.
 
     So every domain advances from the first minute on, all end at about the same time, and no slow
@@ -58,9 +61,7 @@ def make_schedule(
         for domain, domain_tasks in tasks.items()
     }
     jobs = [
-        SimulationJob(key, seeds[key.trial], thread)
-        for thread, key in enumerate(_interleave(list(queues.values())))
-        if key not in finished
+        SimulationJob(key, seeds[key.trial], thread) for thread, key in enumerate(_interleave(list(queues.values())))
     ]
     return Schedule(
         jobs=jobs,

@@ -1,12 +1,10 @@
-"""The fleet of a run, from outside: start, routers, status, stop; `lease` keeps one for the jobs of a sweep."""
+"""The fleet of a run, from outside: start, routers, status, stop; `lease.py` keeps one for the jobs of a sweep."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import hashlib
 import logging
-import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,7 +22,7 @@ from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pool_check import preflight
 from tau2_fleet.fleet.prepare import prepare
 from tau2_fleet.fleet.probe import http_session
-from tau2_fleet.fleet.reaper.reaper import close_shared_reaper
+from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.fleet.replica import Phase, Replica, ReplicaStatus
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.routing_policy import routing_policy
@@ -67,6 +65,7 @@ class Fleet:
         protect(self._key, *(spec.api_key for spec in pools))
         self._replicas: tuple[Replica, ...] = ()
         self._launcher: Launcher | None = None
+        self._reaper: Reaper | None = None
         self._uses_gpus = False
         self._prepared = False
         self._checked = False
@@ -87,7 +86,9 @@ class Fleet:
         """
         try:
             if not self._prepared:
-                found = await prepare(self.pools, self.server, self.logs, self._key, self._tasks_file)
+                found = await prepare(
+                    self.pools, self.server, self.logs, self._key, self._tasks_file, self._start_reaper
+                )
                 self._replicas, self._launcher, self._uses_gpus = found.replicas, found.launcher, found.uses_gpus
                 self._prepared = True
                 if self._launcher is not None:
@@ -153,15 +154,25 @@ class Fleet:
             await self.detach()
         finally:
             running = self._running()
-            await asyncio.to_thread(end_servers, [process for _, process in running], self._watch.grace_s)
-            self._note_stopped(running)
+            await asyncio.to_thread(self._end_processes, running)
 
     def end(self) -> None:
         """The same without an event loop; blocks for a few seconds at most."""
         self._ended = True
-        running = self._running()
+        self._end_processes(self._running())
+
+    def _end_processes(self, running: Sequence[tuple[Replica, ServerProcess]]) -> None:
         end_servers([process for _, process in running], self._watch.grace_s)
         self._note_stopped(running)
+        if self._reaper is not None:
+            self._reaper.close()
+            self._reaper = None
+
+    def _start_reaper(self) -> Reaper:
+        """The reaper of this fleet's servers, which lives as long as the fleet."""
+        if self._reaper is None:
+            self._reaper = Reaper(self.logs / "reaper.log")
+        return self._reaper
 
     def _running(self) -> list[tuple[Replica, ServerProcess]]:
         return [(replica, replica.process) for replica in self._replicas if replica.process is not None]
@@ -196,6 +207,11 @@ class Fleet:
                 model = own[0].expected_model or ""
                 found.setdefault(model, ExternalServers(model, tuple(replica.base_url for replica in own)))
         return list(found.values())
+
+    @property
+    def reaper_pid(self) -> int | None:
+        """The process that ends the servers should this one be gone; None where none was launched."""
+        return None if self._reaper is None else self._reaper.pid
 
     @property
     def key(self) -> str:
@@ -240,49 +256,6 @@ class Fleet:
     def _hint(self, endpoint: Endpoint) -> None:
         if self._supervisor is not None:
             self._supervisor.hint(endpoint)
-
-
-_held: Fleet | None = None
-_held_by = 0
-
-
-async def lease(
-    pools: Sequence[PoolSpec],
-    server: ServerSettings,
-    directory: Path,
-    tasks_file: Path | None = None,
-    watch: WatchSettings | None = None,
-) -> Fleet:
-    """A started fleet for this job: the running one if it is the same, else a new one in its place.
-
-    Call `Fleet.detach` at the job's end and `shutdown` after the last.
-
-    Raises:
-        UserError: as `Fleet.start`.
-    """
-    global _held, _held_by
-    held = _held if _held_by == os.getpid() else None
-    if held is not None:
-        if held.usable and held.signature == fleet_signature(pools, server, tasks_file):
-            held.server = server
-            await held.start()
-            return held
-        await held.stop()
-    fleet = Fleet(pools, server, directory, tasks_file, watch)
-    if _held_by != os.getpid():
-        atexit.register(shutdown)
-    _held, _held_by = fleet, os.getpid()
-    await fleet.start()
-    return fleet
-
-
-def shutdown() -> None:
-    """End the leased fleet and the reaper; for the end of the process, no event loop needed."""
-    global _held
-    if _held is not None and _held_by == os.getpid():
-        _held.end()
-        _held = None
-        close_shared_reaper()
 
 
 def fleet_signature(pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> str:

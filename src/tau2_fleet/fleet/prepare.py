@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tau2_fleet.fleet.external import external_replicas
 from tau2_fleet.fleet.launch import LaunchSpec
 from tau2_fleet.fleet.launcher import Launcher, run_reaped
 from tau2_fleet.fleet.plan import PoolSpec, plan
-from tau2_fleet.fleet.reaper.reaper import shared_reaper
+from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.fleet.replica import Replica
 from tau2_fleet.fleet.server_kind import Preparation, ServerKind
 from tau2_fleet.fleet.settings import ServerSettings
@@ -33,9 +33,16 @@ class Prepared:
 
 
 async def prepare(
-    pools: Sequence[PoolSpec], server: ServerSettings, logs: Path, key: str, tasks_file: Path | None
+    pools: Sequence[PoolSpec],
+    server: ServerSettings,
+    logs: Path,
+    key: str,
+    tasks_file: Path | None,
+    start_reaper: Callable[[], Reaper],
 ) -> Prepared:
     """Plan the pools and see to all that their launch needs; a hub model is downloaded here.
+
+    `start_reaper` is called where there is something to launch, before the first process.
 
     Raises:
         UserError: something is missing, does not fit, or a port is taken.
@@ -45,7 +52,7 @@ async def prepare(
     if not by_kind:
         return Prepared(tuple(external), None, uses_gpus=False)
     logs.mkdir(parents=True, exist_ok=True)
-    reaper = shared_reaper(logs / "reaper.log")
+    reaper = start_reaper()
     for kind, own in by_kind.items():
         kind.check(own, server, tasks_file)
     devices = await asyncio.to_thread(devices_for, by_kind, server)

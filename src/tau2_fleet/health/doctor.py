@@ -19,14 +19,10 @@ from tau2_fleet.invocation import install_hint
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from tau2_fleet.benchmark.domains import Domain
     from tau2_fleet.config import Config
-    from tau2_fleet.fleet.plan import PoolSpec
     from tau2_fleet.health.finding import Finding
     from tau2_fleet.health.findings import FindingsReport
-    from tau2_fleet.llm.settings import ModelSettings
-    from tau2_fleet.run.selection import Selection
-    from tau2_fleet.simulation.roles import Roles
+    from tau2_fleet.run.plan import RunPlan
 
 _USAGE = """usage: tau2-fleet doctor [--no-calls] [key=value ...]
 
@@ -77,6 +73,8 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     from tau2_fleet.health.model_checks import check_keys, check_lifetimes, check_remote, check_wandb
     from tau2_fleet.health.servers import check_external, check_gpus, check_models, check_plan
     from tau2_fleet.health.vllm import check_vllm
+    from tau2_fleet.run.plan import plan_run
+    from tau2_fleet.run.resume import check_same_data
 
     valid = report.value("configuration", lambda: _checked(tree, run_dir)) is not None
     if valid:
@@ -84,14 +82,14 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     places = {"the run": run_dir, "temporary files": Path(tempfile.gettempdir())}
     report.run("open files", lambda: machine.check_open_files(config.max_concurrency))
     report.run("disk", lambda: machine.check_disk(places))
-    domains = report.value("tasks", lambda: _domains(config))
-    roles = report.value("tasks", lambda: _roles(config, domains)) if domains is not None else None
-    if domains is None or roles is None:
+    plan = report.value("tasks", lambda: plan_run(config))
+    if plan is None:
         return
-    report.run("tasks", lambda: _tasks(config, domains))
-    models = roles.by_name()
+    report.run("tasks", lambda: _tasks(plan))
+    report.value("data", lambda: check_same_data(plan, run_dir))
+    models = plan.models.by_name()
     # Where the configuration is not valid, what is wrong with its pools has been said.
-    specs = report.value("fleet", lambda: _pools(config, roles)) if valid else None
+    specs = report.value("fleet", lambda: plan.pools) if valid else None
     launches = [spec for spec in specs or () if spec.kind.name == "vllm"]
     needs_vllm = bool(launches) if specs is not None else config.server.kind_name == "vllm"
     report.run("GPUs", lambda: check_gpus(needs_vllm and config.server.device != "cpu"))
@@ -135,68 +133,20 @@ def _checked(tree: DictConfig, run_dir: Path) -> Config:
     return config
 
 
-def _domains(config: Config) -> dict[str, Domain]:
-    from tau2_fleet.benchmark.domains import load_domain
-
-    return {
-        name: load_domain(name, Path(chosen.data_dir) if chosen.data_dir else None)
-        for name, chosen in config.domain.items()
-    }
-
-
-def _tasks(config: Config, domains: dict[str, Domain]) -> Iterator[Finding]:
-    from tau2_fleet.health.finding import ok
+def _tasks(plan: RunPlan) -> Iterator[Finding]:
+    from tau2_fleet.health.finding import note, ok
     from tau2_fleet.health.machine import describe_data
 
-    counts = ", ".join(f"{name} {len(tasks)}" for name, tasks in _selection(config, domains).tasks.items())
-    yield ok("tasks", f"{counts}, {config.num_trials} trial{'s' if config.num_trials > 1 else ''} each")
+    trials = plan.config.num_trials
+    counts = ", ".join(f"{name} {len(tasks)}" for name, tasks in plan.selection.tasks.items())
+    yield ok("tasks", f"{counts}, {trials} trial{'s' if trials > 1 else ''} each")
+    if left_out := len(plan.selection.left_out):
+        yield note("tasks", f"agent.mode={plan.config.agent.mode} cannot play {left_out} of the chosen tasks")
     package = Path(sys.prefix).resolve()
-    foreign = {name: domain for name, domain in domains.items() if not domain.folder.resolve().is_relative_to(package)}
+    foreign = {
+        name: domain for name, domain in plan.benchmark.items() if not domain.folder.resolve().is_relative_to(package)
+    }
     yield from describe_data(
         {name: dict(domain.digests) for name, domain in foreign.items()},
         {name: str(domain.folder) for name, domain in foreign.items()},
-    )
-
-
-def _selection(config: Config, domains: dict[str, Domain]) -> Selection:
-    from tau2_fleet.config import task_ids_of
-    from tau2_fleet.run.selection import select_tasks
-
-    return select_tasks(
-        domains,
-        {name: domain.tasks for name, domain in config.domain.items()},
-        task_ids={name: task_ids_of(config, name) for name in domains},
-        num_tasks=config.num_tasks,
-        mode=config.agent.mode,
-    )
-
-
-def _roles(config: Config, domains: dict[str, Domain]) -> Roles[ModelSettings]:
-    from tau2_fleet.config import agent_model
-    from tau2_fleet.errors import UserError
-    from tau2_fleet.simulation.model_clients import choose_roles
-
-    selection = _selection(config, domains)
-    needing = selection.needing_judge(always=False)
-    if needing and not config.judge.enabled:
-        raise UserError(
-            f"judge=none, but the reward of {needing[0]} needs a judge; choose one, such as judge=gpt-6.1-sol"
-        )
-    judged = bool(selection.needing_judge(config.judge.always))
-    return choose_roles(
-        agent_model(config), config.agent.mode, config.user_llm, config.judge, config.experts, judged=judged
-    )
-
-
-def _pools(config: Config, roles: Roles[ModelSettings]) -> list[PoolSpec]:
-    from tau2_fleet.fleet.pools import local_models, pool_specs
-    from tau2_fleet.llm.settings import Provider
-
-    simulated = roles.agent.provider is Provider.simulated
-    return pool_specs(
-        config.server,
-        config.agent.model,
-        simulated,
-        local_models(roles.by_name()),
-        agent_sends_seed=config.agent.sends_seed,
     )

@@ -1,43 +1,45 @@
-"""One writer for a run directory: `jobs.py` reserves it before anything is written there, the store takes it over."""
+"""One writer for a run directory: whoever is to write there holds its lock, and hands it to the store."""
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 from tau2_fleet.errors import UserError
 
 LOCK_FILE = ".lock"
 
-_reserved: dict[Path, BinaryIO] = {}
 
+class DirectoryLock:
+    """Nobody else writes the directory, which is made if need be, until `close`; a context manager."""
 
-@contextmanager
-def reserved(directory: Path) -> Iterator[None]:
-    """Nobody else writes the directory, which is made if need be, while the block lasts or its store is open.
+    def __init__(self, directory: Path) -> None:
+        """Take the lock.
 
-    Raises:
-        UserError: another run writes here, or the directory cannot be written.
-    """
-    _reserved[directory] = _locked(directory)
-    try:
-        yield
-    finally:
-        unused = _reserved.pop(directory, None)
-        if unused is not None:
-            unused.close()
+        Raises:
+            UserError: another run writes here, or the directory cannot be written.
+        """
+        self._file: BinaryIO = _locked(directory)
+        self._directory = directory
 
+    def leave_no_trace(self) -> None:
+        """Take the lock's file away again where the directory holds nothing else."""
+        if [path.name for path in self._directory.iterdir()] == [LOCK_FILE]:
+            (self._directory / LOCK_FILE).unlink()
 
-def take(directory: Path) -> BinaryIO:
-    """The lock, from `reserved` or anew; closing it gives the directory free.
+    def close(self) -> None:
+        """Let others write the directory."""
+        self._file.close()
 
-    Raises:
-        UserError: another run writes here, or the directory cannot be written.
-    """
-    return _reserved.pop(directory, None) or _locked(directory)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def cannot_write(directory: Path, error: OSError) -> UserError:

@@ -18,7 +18,7 @@ from tau2_fleet.evaluation.spending import Spending, spending_of
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.invocation import typed
 from tau2_fleet.record.line import Record, SimulationKey, decode_line, encode_line, read_line
-from tau2_fleet.record.lock import cannot_write, take
+from tau2_fleet.record.lock import DirectoryLock, cannot_write
 from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, stored_lines
 from tau2_fleet.telemetry.secrets import record_redactor
 
@@ -50,8 +50,11 @@ class Entry:
 class Store:
     """An open run directory. Only one process can hold it: a second one gets a UserError."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lock: DirectoryLock | None = None) -> None:
         """Open or create the record, dropping a torn last line.
+
+        Args:
+            lock: the directory's, where the caller holds it already; it stays the caller's to close.
 
         Raises:
             UserError: another run writes here, or the directory cannot be written.
@@ -64,12 +67,12 @@ class Store:
         self.damage = Damage()
         """Lines that hold no record that can be read: their simulations are run again."""
         self._prompts: set[str] = set()
-        self._lock = take(directory)
+        self._lock = None if lock is not None else DirectoryLock(directory)
         try:
             self._records = _open_for_append(directory / RECORD_FILE)
             self._prompt_file = _open_for_append(directory / PROMPT_FILE)
         except OSError as error:
-            self._lock.close()
+            self._unlock()
             raise cannot_write(directory, error) from error
         self._position = self._read_entries()
         self._read_prompts()
@@ -86,7 +89,11 @@ class Store:
         """Close the files and let others write the directory."""
         self._records.close()
         self._prompt_file.close()
-        self._lock.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def append(self, record: Record) -> Entry:
         """Write a finished simulation's line and hand it to the operating system.

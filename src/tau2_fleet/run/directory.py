@@ -47,17 +47,17 @@ _UNREADABLE = (
 """What OmegaConf raises for files that hold something else than a configuration."""
 
 
-def register_resolvers(arguments: Sequence[str]) -> Path:
+def register_resolvers(arguments: Sequence[str]) -> tuple[Path, JobDirectories]:
     """Give Hydra `run_stamp` and `job_dir`; `arguments` are the command line's, as Hydra will see them.
 
-    Returns where a sweep of this process is written if nothing else is said.
+    Returns where a sweep of this process is written if nothing else is said, and who names the directories of its jobs.
     """
     now = datetime.now()
     stamp = f"{now:%Y-%m-%d}/{now:%H-%M-%S}-{secrets.token_hex(3)}"
     jobs = JobDirectories(swept_keys(arguments))
     OmegaConf.register_new_resolver("run_stamp", lambda: stamp, replace=True)
     OmegaConf.register_new_resolver("job_dir", jobs.current, replace=True)
-    return Path("multirun", stamp)
+    return Path("multirun", stamp), jobs
 
 
 def planned_run_dir(arguments: Sequence[str]) -> Path:
@@ -143,7 +143,7 @@ def save_composition(tree: DictConfig, hydra: Any, run_dir: Path) -> list[str]:
         if (folder / "overrides.yaml").exists():
             _keep(folder)
     given = cast(list[str], OmegaConf.to_container(hydra.hydra.overrides.task, resolve=False))
-    overrides = [*given, *_from_environment(tree), *_own_folders(hydra)]
+    overrides = [*given, *found_outside(tree, hydra)]
     contents = {
         "config.yaml": OmegaConf.to_yaml(tree, resolve=True),
         "hydra.yaml": OmegaConf.to_yaml(hydra),
@@ -167,20 +167,24 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(part, path)
 
 
-def _from_environment(tree: DictConfig) -> list[str]:
+def was_accepted(run_dir: Path) -> bool:
+    """Whether a job was begun there, now or earlier."""
+    return (run_dir / COMPOSITION_DIR / "overrides.yaml").is_file()
+
+
+def found_outside(tree: DictConfig, hydra: Any) -> list[str]:
+    """What a composed configuration takes from elsewhere than its arguments, as overrides for a resume.
+
+    The values of environment variables, and the user's own folders of configuration files.
+    """
     keys = ["agent.model", *(f"domain.{name}.data_dir" for name in tree.domain)]
     found = {key: OmegaConf.select(tree, key) for key in keys if _is_reference(tree, key)}
-    return [f"{key}={quoted(value)}" for key, value in found.items() if value]
-
-
-def _own_folders(hydra: Any) -> list[str]:
-    """The user's own folders of configuration files, so that a resume finds them whatever its flags."""
     folders = [
         f"{source.schema}://{source.path}"
         for source in hydra.hydra.runtime.config_sources
         if source.provider not in ("hydra", "main", "schema")
     ]
-    return search_path(folders)
+    return [*(f"{key}={quoted(value)}" for key, value in found.items() if value), *search_path(folders)]
 
 
 def _is_reference(tree: DictConfig, key: str) -> bool:

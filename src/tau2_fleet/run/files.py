@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.domains import Domain
-from tau2_fleet.config import Config, departures, result_digest
+from tau2_fleet.config import departures, result_digest
 from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.record.results import ResultsInfo, RoleInfo, write_results
 from tau2_fleet.record.store import Store
 from tau2_fleet.run.outcome import SUMMARY_FILE, Outcome, write_summary
-from tau2_fleet.run.selection import Selection
-from tau2_fleet.run.versions import digests, git_commit, versions
+from tau2_fleet.run.plan import RunPlan
+from tau2_fleet.run.versions import git_commit, versions
 from tau2_fleet.simulation.roles import Roles
 from tau2_fleet.simulation.settings import AgentMode
 
@@ -35,13 +33,11 @@ _SAMPLING = ("temperature", "top_p", "max_output_tokens", "max_context_tokens", 
 class RunFiles:
     """The derived files of one run directory."""
 
-    config: Config
+    plan: RunPlan
     run_dir: Path
     store: Store
-    domains: Mapping[str, Domain]
-    selection: Selection
-    schedule: Schedule
-    roles: Roles[ModelSettings]
+    models: Roles[ModelSettings]
+    """Those of the plan under the names that their servers gave."""
 
     def write(self, outcome: Outcome, fleet: FleetReport, about: dict[str, Any]) -> dict[str, Any]:
         """Write `{domain}.json` and `summary.json`; the summary is returned.
@@ -50,23 +46,24 @@ class RunFiles:
             fleet: of this attempt; those of the attempts before are in the summary that there is.
             about: what the summary begins with.
         """
-        for name, tasks in self.selection.tasks.items():
-            info = self._results_info(self.domains[name])
-            write_results(self.run_dir / f"{name}.json", info, tasks, self.store.records(name, self.schedule.includes))
-        reference, departed = departures(self.config)
+        plan = self.plan
+        for name, tasks in plan.selection.tasks.items():
+            info = self._results_info(plan.benchmark[name])
+            write_results(self.run_dir / f"{name}.json", info, tasks, self.store.records(name, plan.schedule.includes))
+        reference, departed = departures(plan.config)
         more = {
             "reference": {"name": reference, "departures": departed},
-            "result_digest": result_digest(self.config),
-            "models": {role: _described(settings) for role, settings in self.roles.by_name().items()},
+            "result_digest": result_digest(plan.config),
+            "models": {role: _described(settings) for role, settings in self.models.by_name().items()},
             "fleet": fleet.added_to(_saved_summary(self.run_dir).get("fleet")),
-            "left_out": list(self.selection.left_out),
+            "left_out": list(plan.selection.left_out),
             "versions": versions(),
-            "digests": digests(self.domains),
+            "digests": plan.digests,
         }
         return write_summary(self.run_dir / SUMMARY_FILE, outcome, {**about, **more})
 
     def _results_info(self, domain: Domain) -> ResultsInfo:
-        config, user = self.config, self.roles.user
+        config, user = self.plan.config, self.models.user
         solo_policy = domain.solo_policy if config.agent.mode is AgentMode.solo else None
         return ResultsInfo(
             git_commit=git_commit(),
@@ -74,7 +71,7 @@ class RunFiles:
             max_steps=config.max_steps,
             max_errors=config.max_errors,
             seed=config.seed,
-            agent=RoleInfo(_IMPLEMENTATIONS[config.agent.mode], self.roles.agent.model, _sampling(self.roles.agent)),
+            agent=RoleInfo(_IMPLEMENTATIONS[config.agent.mode], self.models.agent.model, _sampling(self.models.agent)),
             user=RoleInfo(
                 "dummy_user" if user is None else "user_simulator",
                 None if user is None else user.model,

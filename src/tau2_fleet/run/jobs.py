@@ -1,99 +1,177 @@
-"""Runs what a command line asks for through Hydra, one job or a sweep of them, and gathers their exit statuses.
+"""Runs what a command line asks for through Hydra, one job or a sweep of them, and gathers how they ended.
 
-`main.py` calls `run_command_line`. Hydra composes and names directories; each job is `tau2_fleet.run.experiment.run`.
+`command.py` calls `run_command_line`. Hydra composes and names directories; each job is `tau2_fleet.run.job.do_job`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
-from tau2_fleet.config import Config, load
 from tau2_fleet.config.command_line import for_hydra, read_dotenv
 from tau2_fleet.config.compose import explain
-from tau2_fleet.config.expert_choice import choose_experts
 from tau2_fleet.config.schema import register
-from tau2_fleet.config.sources import sources
-from tau2_fleet.display.console import complain, tell
+from tau2_fleet.display.console import complain, wide
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.paths import CONF_DIR
-from tau2_fleet.record.lock import reserved
-from tau2_fleet.run.directory import refuse_checkout, register_resolvers, remove_unused, save_composition, swept_keys
-from tau2_fleet.run.resume import check_resumable, resumed_arguments, save_sweep
-from tau2_fleet.run.sweep import JobEnd
-from tau2_fleet.telemetry.secrets import redact
+from tau2_fleet.run.directory import (
+    JobDirectories,
+    found_outside,
+    register_resolvers,
+    remove_unused,
+    swept_keys,
+    was_accepted,
+)
+from tau2_fleet.run.interrupts import ended_like_ctrl_c
+from tau2_fleet.run.job import (
+    do_job,
+    overrides_of_job,
+    run_dir_of_job,
+    show_traceback,
+    status_of,
+    sweep_dir_of_job,
+)
+from tau2_fleet.run.launchers import (
+    JobsElsewhere,
+    LaunchedJob,
+    WatchedLauncher,
+    forget_note,
+    launchers_watched,
+    make_sweep_dir_absolute,
+    note_path,
+    read_note,
+    wait_for_jobs,
+)
+from tau2_fleet.run.resume import resumed_arguments, save_sweep
+from tau2_fleet.run.sweep import JobEnd, Sweep, show_sweep, write_sweep
+
+if TYPE_CHECKING:
+    from tau2_fleet.run.experiment import JobContext
+
+
+_ONE_AFTER_THE_OTHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+"""Hydra's own launcher, whose jobs run in this process."""
 
 
 class Jobs:
-    """The jobs of this process; Hydra drops what they return, so their statuses are kept here."""
+    """The jobs of one command line; Hydra drops what they return, so how they ended is kept here.
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    Pickled, as launchers send it to other processes, it is a `JobsElsewhere`.
+    """
+
+    def __init__(self, arguments: Sequence[str], directories: JobDirectories) -> None:
+        self._arguments = tuple(arguments)
+        self._directories = directories
+        self._ends: dict[int, JobEnd] = {}
+        """By the number of the job."""
+        self._sweep: Sweep | None = None
+        """Once the first job has been accepted in this process."""
+        self._sweep_dir: Path | None = None
+        """Once a job that ran elsewhere has been accepted there."""
         self.statuses: list[int] = []
-        self._arguments = arguments
-        self._sources = sources(arguments)
-        self._ends: list[JobEnd] = []
-        self._finish_sweep: Callable[[Sequence[JobEnd]], None] | None = None
+        """Of what went wrong outside the jobs."""
 
-    def run(self, tree: DictConfig) -> None:
-        """One job, called by Hydra. KeyboardInterrupt, when it was interrupted, ends the sweep too."""
-        job = HydraConfig.get()
-        run_dir = Path(job.runtime.output_dir)
-        sweep_dir = Path(job.sweep.dir).absolute() if job.mode is RunMode.MULTIRUN else None
-        status, failure = int(ExitStatus.FAILED), None
+    def __reduce__(self) -> tuple[Any, ...]:
+        return JobsElsewhere, (self._arguments, os.getcwd())
+
+    def run(self, tree: DictConfig) -> float | None:
+        """One job, called by Hydra; its objective. KeyboardInterrupt, when it was interrupted, ends the sweep."""
         try:
-            status = self._run(tree, run_dir, sweep_dir)
-        except UserError as error:
-            failure = in_one_line(error)
-            complain(str(error) if sweep_dir is None else f"job {run_dir.name}: {error}")
-            remove_unused(run_dir)
-        except KeyboardInterrupt:
-            status = ExitStatus.INTERRUPTED
+            end = do_job(tree, self._arguments, self._begin)
         except SystemExit as error:
-            status = status_of(error)
-        except Exception as error:
-            failure = f"{type(error).__name__}: {in_one_line(error)}"
-            show_traceback()
-        self.statuses.append(status)
-        overrides = cast(list[str], OmegaConf.to_container(job.overrides.task, resolve=False))
-        self._ends.append(JobEnd(run_dir, overrides, int(status), failure))
-        if status == ExitStatus.INTERRUPTED:
+            end = JobEnd(run_dir_of_job(), overrides_of_job(), status_of(error))
+        self._ends[_number()] = end
+        if end.exit_status == ExitStatus.INTERRUPTED:
+            raise KeyboardInterrupt
+        return end.objective
+
+    @contextmanager
+    def _begin(self, run_dir: Path, overrides: list[str]) -> Iterator[JobContext]:
+        from tau2_fleet.fleet.lease import FleetLease
+        from tau2_fleet.run.experiment import JobContext
+
+        sweep_dir = sweep_dir_of_job()
+        if sweep_dir is None:
+            with FleetLease() as lease:
+                yield JobContext(run_dir, overrides, lease, run_dir)
+            return
+        if self._sweep is None:
+            save_sweep(self._arguments, overrides, sweep_dir)
+            self._sweep = Sweep(sweep_dir, swept_keys(self._arguments), FleetLease())
+        sweep = self._sweep
+        yield JobContext(run_dir, overrides, sweep.lease, sweep.directory, sweep.directory.name, sweep.title(overrides))
+
+    def watch(self, launcher: Launcher, config: DictConfig) -> Launcher:
+        """See to it that the jobs of a launcher are heard of, whatever process they run in."""
+        if config.hydra.launcher._target_ == _ONE_AFTER_THE_OTHER:
+            return launcher
+        sweep_dir = make_sweep_dir_absolute(config)
+        outside = found_outside(config, config)
+        return WatchedLauncher(
+            launcher,
+            announce=lambda jobs: self._announce(sweep_dir, jobs),
+            gather=lambda jobs, error: self._gather(sweep_dir, outside, jobs, error),
+        )
+
+    def _announce(self, sweep_dir: Path, jobs: Sequence[LaunchedJob]) -> None:
+        """Name the directories here, where all jobs are known; in their own processes they know of no other."""
+        for number, overrides in jobs:
+            self._directories.name(number, overrides, sweep_dir)
+            forget_note(sweep_dir, number)
+
+    def _gather(
+        self,
+        sweep_dir: Path,
+        outside: Sequence[str],
+        jobs: Sequence[LaunchedJob],
+        error: BaseException | None,
+    ) -> None:
+        """Learn how the jobs that ran elsewhere ended; KeyboardInterrupt, when one was interrupted, ends the sweep too.
+
+        Args:
+            outside: what the sweep takes from the environment and the user's own folders, for its resume.
+            error: what came out of the launcher, which gives up at the first job that is lost; others may still run.
+        """
+        elsewhere = [(number, overrides) for number, overrides in jobs if number not in self._ends]
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if error is not None and not interrupted:
+            wait_for_jobs(sweep_dir, [number for number, _ in elsewhere])
+        ends = []
+        for number, overrides in elsewhere:
+            if interrupted and not note_path(sweep_dir, number).exists():
+                continue
+            run_dir = sweep_dir / self._directories.name(number, overrides, sweep_dir)
+            end = self._ends[number] = read_note(sweep_dir, number, run_dir, overrides, interrupted)
+            ends.append(end)
+            if end.error is not None:
+                complain(f"job {end.run_dir.name}: {end.error}")
+            if not interrupted:
+                forget_note(sweep_dir, number)
+        if self._sweep_dir is None and any(was_accepted(end.run_dir) for end in ends):
+            self._sweep_dir = sweep_dir
+            save_sweep(self._arguments, outside, sweep_dir)
+        if error is None and any(end.exit_status == ExitStatus.INTERRUPTED for end in ends):
             raise KeyboardInterrupt
 
-    def _run(self, tree: DictConfig, run_dir: Path, sweep_dir: Path | None) -> int:
-        refuse_checkout(run_dir)
-        chosen = choose_experts(tree)
-        config = load(tree, self._sources)
-        with reserved(run_dir):
-            check_resumable(config, run_dir)
-            for line in chosen:
-                tell(line, "note: ", "yellow")
-            return self._run_checked(config, tree, run_dir, sweep_dir)
-
-    def _run_checked(self, config: Config, tree: DictConfig, run_dir: Path, sweep_dir: Path | None) -> int:
-        from tau2_fleet.run import experiment  # after the checks: it brings the benchmark with it
-
-        overrides = save_composition(tree, HydraConfig.instance().cfg, run_dir)
-        if sweep_dir is not None and self._finish_sweep is None:
-            save_sweep(self._arguments, overrides, sweep_dir)
-            experiment.sweep_started(sweep_dir, swept_keys(self._arguments))
-            self._finish_sweep = experiment.sweep_finished
-        return experiment.run(config, run_dir, overrides)
-
     def finish(self) -> None:
-        """What a sweep does once, after its last job."""
-        if self._finish_sweep is None:
-            return
+        """What a sweep does once, after its last job: end the servers, say how the jobs compare."""
         try:
-            self._finish_sweep(self._ends)
+            if self._sweep is not None:
+                self._sweep.lease.close()
+            directory = self._sweep.directory if self._sweep is not None else self._sweep_dir
+            if directory is not None:
+                ends = [self._ends[number] for number in sorted(self._ends)]
+                write_sweep(directory, ends)
+                show_sweep(directory, ends, wide)
         except UserError as error:
             complain(str(error))
             self.statuses.append(ExitStatus.FAILED)
@@ -101,12 +179,12 @@ class Jobs:
             show_traceback()
             self.statuses.append(ExitStatus.FAILED)
 
-    def worst(self) -> int:
+    def worst(self) -> ExitStatus:
         """The status for the whole process."""
-        return ExitStatus.worst(self.statuses)
+        return ExitStatus.worst([*self.statuses, *(end.exit_status for end in self._ends.values())])
 
 
-def run_command_line(given: Sequence[str]) -> int:
+def run_command_line(given: Sequence[str]) -> ExitStatus:
     """Compose and run what the arguments say; the worst exit status of its jobs."""
     wants_tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra then hands its errors on, for `explain`, in place of printing them.
@@ -119,16 +197,17 @@ def run_command_line(given: Sequence[str]) -> int:
         complain(str(error))
         return ExitStatus.FAILED
     register()
-    sweep_dir = register_resolvers(arguments)
+    sweep_dir, directories = register_resolvers(arguments)
     sys.argv[1:] = arguments
-    jobs = Jobs(arguments)
+    jobs = Jobs(arguments, directories)
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(jobs.run)()
+        with ended_like_ctrl_c(), launchers_watched(jobs.watch):
+            hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(jobs.run)()
     except KeyboardInterrupt:
         jobs.statuses.append(ExitStatus.INTERRUPTED)
     except SystemExit as error:
         jobs.statuses.append(status_of(error))
-    except Exception as error:  # of the configuration: those of a job are caught in `Jobs.run`
+    except Exception as error:  # of the configuration or a launcher: those of a job are caught in `do_job`
         if wants_tracebacks:
             show_traceback()
         complain(explain(error, arguments))
@@ -139,19 +218,6 @@ def run_command_line(given: Sequence[str]) -> int:
     return jobs.worst()
 
 
-def status_of(error: SystemExit) -> int:
-    """What a call of `sys.exit` meant; argparse's 2 for a wrong command line is 1 here."""
-    if error.code is None:
-        return ExitStatus.FINISHED
-    own = set(ExitStatus) - {ExitStatus.REFUSED}
-    return error.code if isinstance(error.code, int) and error.code in own else ExitStatus.FAILED
-
-
-def in_one_line(error: Exception) -> str:
-    """What an error says, for a file: without line breaks, and without keys."""
-    return redact(" ".join(str(error).split()))
-
-
-def show_traceback() -> None:
-    """An error of this program itself, or one that the user wants to see whole."""
-    tell(traceback.format_exc())
+def _number() -> int:
+    """The number of the current job of Hydra; a run of its own has none."""
+    return int(OmegaConf.select(HydraConfig.instance().cfg, "hydra.job.num", default=0))  # type: ignore[arg-type]

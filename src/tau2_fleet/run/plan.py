@@ -1,18 +1,23 @@
-"""What a configuration means before anything runs: which domains, tasks, models and rules; `experiment.py` asks."""
+"""What a configuration means before anything runs; `run`, `doctor` and `serve` all ask `plan_run`."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tau2_fleet.batch.schedule import Schedule, make_schedule
 from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.domains import Domain, load_domain
 from tau2_fleet.config import Config, agent_model, task_ids_of
 from tau2_fleet.errors import UserError, writing
-from tau2_fleet.llm.settings import ModelSettings
+from tau2_fleet.fleet.kinds.simulated import Simulated
+from tau2_fleet.fleet.plan import PoolSpec
+from tau2_fleet.fleet.pools import local_models, pool_specs
+from tau2_fleet.llm.settings import ModelSettings, Provider
 from tau2_fleet.llm.types import ChatModel
 from tau2_fleet.run.selection import Selection, select_tasks
 from tau2_fleet.simserver.scripts import write_script_file
@@ -21,27 +26,88 @@ from tau2_fleet.simulation.domain_context import SimulationSettings
 from tau2_fleet.simulation.model_clients import choose_roles, expert_cards
 from tau2_fleet.simulation.roles import Roles
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from tau2.data_model.tasks import Task
 
 
-def open_domains(config: Config) -> dict[str, Domain]:
-    """The selected domains by name.
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """All that one run is to do."""
+
+    config: Config
+    benchmark: Mapping[str, Domain]
+    """The chosen domains by name."""
+    selection: Selection
+    schedule: Schedule
+    """Every simulation, those included that an earlier attempt has finished."""
+    models: Roles[ModelSettings]
+    """Those that this run can call; the judge only when some task has something for it."""
+
+    @property
+    def pools(self) -> list[PoolSpec]:
+        """The pools of servers, in the order of their ports.
+
+        Raises:
+            UserError: a pool's model or key is missing, or two models want one pool to be different.
+        """
+        simulated = self.models.agent.provider is Provider.simulated
+        others = local_models(self.models.by_name())
+        agent = self.config.agent
+        return pool_specs(self.config.server, agent.model, simulated, others, agent_sends_seed=agent.sends_seed)
+
+    @property
+    def digests(self) -> dict[str, dict[str, str]]:
+        """SHA-256 of the official prompts and of each domain's data files: what results depend on beside the keys.
+
+        Raises:
+            UserError: a domain's data cannot be read.
+        """
+        found = {"prompts": prompts.digests()}
+        for name, domain in self.benchmark.items():
+            found[name] = dict(domain.digests)
+            tasks_file = Path(self.config.domain[name].tasks).expanduser()
+            if tasks_file.is_file():
+                found[name][str(tasks_file)] = hashlib.sha256(tasks_file.read_bytes()).hexdigest()
+        return found
+
+    def simulation_settings(
+        self, run_id: str, attempt: int, clients: Roles[ChatModel], models: Roles[ModelSettings]
+    ) -> SimulationSettings:
+        """How every simulation is played; `models` are those of the plan under the names that their servers gave."""
+        config = self.config
+        return SimulationSettings(
+            run_id=run_id,
+            attempt=attempt,
+            clients=clients,
+            rules=Rules(
+                max_steps=config.max_steps,
+                max_errors=config.max_errors,
+                validate_communication=config.validate_communication,
+                stop_tokens=prompts.STOP_TOKENS,
+                solo_stop=prompts.solo_stop()[1],
+            ),
+            mode=config.agent.mode,
+            expert_cards=expert_cards(config.experts, models.experts),
+            hide_transfer_tool=config.experts.hide_transfer_tool,
+            policy_edit=config.experts.policy_edit,
+            strip_message_tags=config.agent.strip_message_tags,
+            format_instruction=config.agent.format_instruction,
+            judge_always=config.judge.always,
+            simulation_timeout_s=config.limits.simulation_timeout_s,
+        )
+
+
+def plan_run(config: Config) -> RunPlan:
+    """The plan of a configuration; reads the benchmark's data, starts and writes nothing.
 
     Raises:
-        UserError: a domain or its data is not there.
+        UserError: a domain or its data is not there, there are no tasks, one is unknown, or one needs a judge that is
+            switched off.
     """
-    return {
+    domains = {
         name: load_domain(name, None if domain.data_dir is None else Path(domain.data_dir))
         for name, domain in config.domain.items()
     }
-
-
-def chosen_tasks(config: Config, domains: Mapping[str, Domain]) -> Selection:
-    """The tasks to run.
-
-    Raises:
-        UserError: there are none, one is unknown, or one needs a judge that is switched off.
-    """
     selection = select_tasks(
         domains,
         {name: domain.tasks for name, domain in config.domain.items()},
@@ -49,63 +115,36 @@ def chosen_tasks(config: Config, domains: Mapping[str, Domain]) -> Selection:
         num_tasks=config.num_tasks,
         mode=config.agent.mode,
     )
-    if selection.left_out:
-        log.warning(
-            "agent.mode=%s cannot play %d of the chosen tasks; they are left out (summary.json lists them)",
-            config.agent.mode,
-            len(selection.left_out),
-        )
     needing = selection.needing_judge(always=False)
     if needing and not config.judge.enabled:
         raise UserError(
             f"judge=none, but the reward of {needing[0]} needs a judge; choose one, such as judge=gpt-6.1-sol"
         )
-    return selection
-
-
-def chosen_models(config: Config, selection: Selection) -> Roles[ModelSettings]:
-    """The models that this run can call; the judge only when some task has something for it."""
-    judged = bool(selection.needing_judge(config.judge.always))
-    return choose_roles(
-        agent_model(config), config.agent.mode, config.user_llm, config.judge, config.experts, judged=judged
+    models = choose_roles(
+        agent_model(config),
+        config.agent.mode,
+        config.user_llm,
+        config.judge,
+        config.experts,
+        judged=bool(selection.needing_judge(config.judge.always)),
     )
+    schedule = make_schedule(selection.tasks, seed=config.seed, num_trials=config.num_trials)
+    return RunPlan(config, domains, selection, schedule, models)
 
 
-def simulation_settings(
-    config: Config, run_id: str, attempt: int, clients: Roles[ChatModel], roles: Roles[ModelSettings]
-) -> SimulationSettings:
-    """How every simulation is played."""
-    return SimulationSettings(
-        run_id=run_id,
-        attempt=attempt,
-        clients=clients,
-        rules=Rules(
-            max_steps=config.max_steps,
-            max_errors=config.max_errors,
-            validate_communication=config.validate_communication,
-            stop_tokens=prompts.STOP_TOKENS,
-            solo_stop=prompts.solo_stop()[1],
-        ),
-        mode=config.agent.mode,
-        expert_cards=expert_cards(config.experts, roles.experts),
-        hide_transfer_tool=config.experts.hide_transfer_tool,
-        policy_edit=config.experts.policy_edit,
-        strip_message_tags=config.agent.strip_message_tags,
-        format_instruction=config.agent.format_instruction,
-        judge_always=config.judge.always,
-        simulation_timeout_s=config.limits.simulation_timeout_s,
-    )
+def write_played_tasks(directory: Path, pools: Sequence[PoolSpec], tasks: Mapping[str, Sequence[Task]]) -> Path | None:
+    """Write what simulated servers play; None where there are none among the pools.
 
-
-def write_tasks_file(directory: Path, selection: Selection) -> Path:
-    """What simulated servers play; named by its content, because servers of an earlier job may still read theirs.
+    The file is named by its content, because servers of an earlier job may still read theirs.
 
     Raises:
         UserError: it cannot be written.
     """
+    if Simulated() not in [spec.kind for spec in pools]:
+        return None
     part = directory / f".tasks-{time.monotonic_ns()}.json"
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        write_script_file(part, selection.tasks)
+        write_script_file(part, tasks)
         digest = hashlib.sha256(part.read_bytes()).hexdigest()[:8]
         return part.replace(directory / f"tasks-{digest}.json")

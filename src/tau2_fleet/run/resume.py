@@ -1,10 +1,15 @@
-"""`resume=DIR`: how the command line of the first attempt is brought back, and whether this one may go on with it."""
+"""`resume=DIR`: how the command line of the first attempt is brought back, and whether this one may go on with it.
+
+`jobs.py` brings it back and asks about the keys, `experiment.py` and the doctor about the data.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
@@ -16,7 +21,11 @@ from tau2_fleet.config.roles import model_settings
 from tau2_fleet.config.schema import Config
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.lifetime import model_ends
+from tau2_fleet.record.atomic import write_json
 from tau2_fleet.run.directory import COMPOSITION_DIR, load_saved, saved_overrides, write_whole
+
+if TYPE_CHECKING:
+    from tau2_fleet.run.plan import RunPlan
 
 _NOT_TAKEN_OVER = ("resume", "resume_force")
 _SEARCH_PATH = "hydra.searchpath"
@@ -24,6 +33,7 @@ _FOUND = ("agent.model", _SEARCH_PATH)
 """What the first job of a sweep found outside its own arguments."""
 _SHOWN = 8
 _SWEEP_FILE = Path(COMPOSITION_DIR, "sweep.yaml")
+_DIGESTS_FILE = Path(COMPOSITION_DIR, "digests.json")
 
 
 def resumed_arguments(arguments: Sequence[str]) -> list[str]:
@@ -76,6 +86,49 @@ def _ended_since(saved: Config, today: date) -> str:
     ends = model_ends(model_settings(saved), known_lifetimes())
     ended = [f"{end.model} on {end.ends}" for end in ends if end.is_over(today)]
     return f"Models that it was begun with have ended since: {', '.join(ended)}. " if ended else ""
+
+
+def check_same_data(plan: RunPlan, run_dir: Path) -> None:
+    """Whether the benchmark's data are still those of the attempts before, unless `resume_force`; domains may be new.
+
+    Raises:
+        UserError: prompts, policy, tools, database or tasks of a domain are others.
+    """
+    saved = {} if plan.config.resume_force else _saved_digests(run_dir)
+    now = plan.digests if saved else {}
+    differing = [
+        f"{part}: {name}"
+        for part, files in saved.items()
+        if part in now
+        for name, digest in files.items()
+        if now[part].get(name) != digest
+    ]
+    if differing:
+        more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+        raise UserError(
+            f"{run_dir} was begun with other data ({', '.join(differing[:_SHOWN])}{more}).\n"
+            "Bring the old data back, begin a new run, or go on all the same with resume_force=true."
+        )
+
+
+def save_digests(plan: RunPlan, run_dir: Path) -> None:
+    """Keep what the data of this attempt come to, for `check_same_data`; domains that it left out stay."""
+    write_json(run_dir / _DIGESTS_FILE, _saved_digests(run_dir) | plan.digests)
+
+
+def _saved_digests(run_dir: Path) -> dict[str, dict[str, str]]:
+    """What `save_digests` kept; of runs of earlier releases what their summary says; empty where nothing is known."""
+    saved = _read_object(run_dir / _DIGESTS_FILE) or _read_object(run_dir / "summary.json").get("digests")
+    return {part: files for part, files in saved.items() if isinstance(files, dict)} if isinstance(saved, dict) else {}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty where there is none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def save_sweep(arguments: Sequence[str], job_overrides: Sequence[str], sweep_dir: Path) -> None:

@@ -18,9 +18,10 @@ from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.invocation import typed
 
 if TYPE_CHECKING:
-    from tau2_fleet.config import Config
     from tau2_fleet.fleet.fleet import Fleet
+    from tau2_fleet.fleet.lease import FleetLease
     from tau2_fleet.fleet.plan import PoolSpec
+    from tau2_fleet.run.plan import RunPlan
     from tau2_fleet.telemetry.events import Event
 
 KEY_FILE = "api_key"
@@ -34,14 +35,12 @@ them running until Ctrl-C. Their directory (hydra.run.dir=...) gets model_config
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit status: 0 ended by Ctrl-C or SIGTERM, 1 the fleet could not be had."""
+    """The exit status: 0 ended by a signal, as it is meant to be, 1 the fleet could not be had."""
     from tau2_fleet.display.console import complain, out
 
     if any(argument in ("-h", "--help") for argument in arguments):
         out.print(_HELP, markup=False)
         return ExitStatus.FINISHED
-    from tau2_fleet.fleet.fleet import shutdown
-
     try:
         _serve(arguments)
     except UserError as error:
@@ -49,8 +48,6 @@ def main(arguments: Sequence[str]) -> int:
         return ExitStatus.FAILED
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
-    finally:
-        shutdown()
     return ExitStatus.FINISHED
 
 
@@ -58,107 +55,78 @@ def _serve(arguments: Sequence[str]) -> None:
     from tau2_fleet.config import load
     from tau2_fleet.config.command_line import read_dotenv
     from tau2_fleet.config.compose import compose
+    from tau2_fleet.fleet.lease import FleetLease
+    from tau2_fleet.record.lock import DirectoryLock
     from tau2_fleet.run.directory import register_resolvers
+    from tau2_fleet.run.interrupts import ended_like_ctrl_c
+    from tau2_fleet.run.plan import plan_run
     from tau2_fleet.telemetry.logs import setup as logs_of_run
 
     for argument in arguments:
         if argument.startswith("-"):
             raise UserError(f"{argument}: tau2-fleet serve takes keys (key=value) and --help only")
-    read_dotenv()
-    stamp = register_resolvers(arguments).relative_to("multirun")
-    given = [argument.removeprefix(_RUN_DIR) for argument in arguments if argument.startswith(_RUN_DIR)]
-    directory = Path(given[-1] if given else Path("outputs") / stamp).absolute()
-    config = load(compose([argument for argument in arguments if not argument.startswith(_RUN_DIR)]))
-    directory.mkdir(parents=True, exist_ok=True)
-    with logs_of_run(directory, config.log_level.number):
-        asyncio.run(_Service(config, directory).run())
+    with ended_like_ctrl_c():
+        read_dotenv()
+        stamp = register_resolvers(arguments)[0].relative_to("multirun")
+        given = [argument.removeprefix(_RUN_DIR) for argument in arguments if argument.startswith(_RUN_DIR)]
+        directory = Path(given[-1] if given else Path("outputs") / stamp).absolute()
+        config = load(compose([argument for argument in arguments if not argument.startswith(_RUN_DIR)]))
+        plan = plan_run(config)
+        with (
+            DirectoryLock(directory),
+            logs_of_run(directory, config.log_level.number),
+            FleetLease() as lease,
+        ):
+            asyncio.run(_Service(plan, directory, lease).run())
 
 
 class _Service:
     """One fleet from its start to the signal that ends it."""
 
-    def __init__(self, config: Config, directory: Path) -> None:
-        self._config = config
+    def __init__(self, plan: RunPlan, directory: Path, lease: FleetLease) -> None:
+        self._plan = plan
         self._directory = directory
-        self._over = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._lease = lease
 
     async def run(self) -> None:
         from tau2_fleet.display.console import err
-        from tau2_fleet.fleet.fleet import lease
         from tau2_fleet.fleet.limits import raise_open_files
-        from tau2_fleet.run.interrupts import on_interrupt
+        from tau2_fleet.run.interrupts import Interrupts
         from tau2_fleet.telemetry.events import subscribe
 
-        specs = self._specs()
-        raise_open_files(self._config.max_concurrency)
-        self._task = asyncio.current_task()
+        specs = self._pools()
+        raise_open_files(self._plan.config.max_concurrency)
+        interrupts = Interrupts()
         silence = subscribe(_show_state)
         try:
-            with on_interrupt(self._over.set, self._abort):
-                starting = asyncio.create_task(
-                    lease(specs, self._config.server, self._directory, self._tasks_file(specs))
-                )
-                ended = asyncio.create_task(self._over.wait())
-                await asyncio.wait({starting, ended}, return_when=asyncio.FIRST_COMPLETED)
-                if not starting.done():
-                    starting.cancel()
-                    await asyncio.gather(starting, return_exceptions=True)
-                    return
-                fleet = starting.result()
-                self._announce(fleet, specs)
-                await ended
+            with interrupts.listening():
+                try:
+                    fleet = await self._lease.fleet(
+                        specs, self._plan.config.server, self._directory, self._tasks_file(specs)
+                    )
+                    self._announce(fleet, specs)
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError as error:
+                    if not interrupts.absorb(error):
+                        raise
                 err.print("stopping the servers")
-                await fleet.stop()
         finally:
             silence()
 
-    def _abort(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    def _specs(self) -> list[PoolSpec]:
+    def _pools(self) -> list[PoolSpec]:
         """The pools that the configuration has servers launched for."""
-        from tau2_fleet.config import agent_model
-        from tau2_fleet.fleet.pools import local_models, pool_specs
-        from tau2_fleet.llm.settings import Provider
-        from tau2_fleet.simulation.model_clients import choose_roles
-
-        config = self._config
-        agent = agent_model(config)
-        roles = choose_roles(
-            agent, config.agent.mode, config.user_llm, config.judge, config.experts, judged=config.judge.enabled
-        )
-        simulated = agent.provider is Provider.simulated
-        specs = pool_specs(
-            config.server,
-            config.agent.model,
-            simulated,
-            local_models(roles.by_name()),
-            agent_sends_seed=config.agent.sends_seed,
-        )
-        launched = [spec for spec in specs if spec.kind.launched]
+        launched = [spec for spec in self._plan.pools if spec.kind.launched]
         if not launched:
             raise UserError("nothing to serve: with server=external and no local models there is nothing to launch")
         return launched
 
     def _tasks_file(self, specs: Sequence[PoolSpec]) -> Path | None:
-        """What simulated servers play: all tasks of the domains' task sets."""
-        from tau2_fleet.fleet.kinds.simulated import Simulated
+        """What simulated servers play: all tasks of the domains' task sets, whichever of them a run takes."""
+        from tau2_fleet.run.plan import write_played_tasks
 
-        if Simulated() not in [spec.kind for spec in specs]:
-            return None
-        from tau2_fleet.benchmark.domains import load_domain
-        from tau2_fleet.simserver.scripts import write_script_file
-
-        path = self._directory / "servers" / "tasks.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        chosen = {
-            name: load_domain(name, Path(domain.data_dir) if domain.data_dir else None).tasks(domain.tasks)
-            for name, domain in self._config.domain.items()
-        }
-        write_script_file(path, chosen)
-        return path
+        chosen = self._plan.config.domain
+        tasks = {name: domain.tasks(chosen[name].tasks) for name, domain in self._plan.benchmark.items()}
+        return write_played_tasks(self._directory / "servers", specs, tasks)
 
     def _announce(self, fleet: Fleet, specs: Sequence[PoolSpec]) -> None:
         """Write the two files and print how to use them."""

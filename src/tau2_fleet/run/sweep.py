@@ -1,12 +1,12 @@
 """The jobs of a sweep side by side: a table at its end, and `summary.json` in its directory.
 
-`run.jobs` says how each job ended, also those that never ran; `experiment.py` what those that did run came to.
+`jobs.py` says how each job ended, also those that never ran or ran in other processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tau2_fleet.display.console import neutralise
+from tau2_fleet.errors import ExitStatus
 from tau2_fleet.record.atomic import write_json
 
 if TYPE_CHECKING:
-    from tau2_fleet.run.outcome import Outcome  # brings the benchmark with it, which a job may turn out not to need
+    from tau2_fleet.fleet.lease import FleetLease
 
 _SUMMARY_FILE = "summary.json"
 
@@ -31,74 +32,95 @@ class JobEnd:
     exit_status: int
     error: str | None = None
     """In one line, why it did not run, or not to its end."""
+    results: Mapping[str, Any] | None = None
+    """The part of the job's `summary.json` that is about results; None: it has none."""
+
+    @property
+    def objective(self) -> float | None:
+        """The headline reward of a job that is complete, for whoever searches for the best one; None: there is none."""
+        if self.exit_status != ExitStatus.FINISHED:
+            return None
+        reward = _overall(self.results, "metrics").get("average_reward")
+        return float(reward["value"]) if isinstance(reward, Mapping) else None
 
 
-@dataclass(slots=True)
-class SweepTable:
-    """What the jobs of a sweep came to."""
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep, as its jobs in this process share it."""
 
     directory: Path
-    swept: Collection[str] = ()
+    swept: Collection[str]
     """The keys in which its jobs differ."""
-    outcomes: dict[Path, Outcome] = field(default_factory=dict)
-    """By run directory."""
+    lease: FleetLease
+    """The servers, which stay from job to job as long as the jobs want the same."""
 
     def title(self, overrides: Sequence[str]) -> str:
         """What a job has of its own among its overrides; empty where nothing is known to be swept."""
-        return " ".join(override for override in overrides if override.lstrip("+").partition("=")[0] in self.swept)
+        return title_of(overrides, self.swept)
 
-    def add(self, run_dir: Path, outcome: Outcome) -> None:
-        self.outcomes[run_dir] = outcome
 
-    def write(self, jobs: Sequence[JobEnd]) -> None:
-        """Write the sweep's `summary.json`: every job's directory, status and error, and the results of those that ran.
+def title_of(overrides: Sequence[str], swept: Collection[str]) -> str:
+    """The overrides of the swept keys."""
+    return " ".join(override for override in overrides if override.lstrip("+").partition("=")[0] in swept)
 
-        Args:
-            jobs: all that were begun, in their order.
-        """
-        write_json(self.directory / _SUMMARY_FILE, {"jobs": [self._job(job) for job in jobs]})
 
-    def _job(self, job: JobEnd) -> dict[str, Any]:
-        outcome = self.outcomes.get(job.run_dir)
-        return {
-            "directory": job.run_dir.name,
-            "overrides": job.overrides,
-            **({} if outcome is None else outcome.as_dict()),
-            "exit_status": job.exit_status,
-            "error": job.error,
+def write_sweep(directory: Path, ends: Sequence[JobEnd]) -> None:
+    """Write the sweep's `summary.json`: every job's directory, status and error, and the results of those that ran.
+
+    Args:
+        ends: of all jobs that were begun, in their order.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    jobs = [
+        {
+            "directory": end.run_dir.name,
+            "overrides": end.overrides,
+            **(end.results or {}),
+            "exit_status": int(end.exit_status),
+            "error": end.error,
         }
-
-    def show(self, jobs: Sequence[JobEnd], console: Console) -> None:
-        """One row a job, and a line for each error."""
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("job", no_wrap=True)
-        for heading in ("exit", "done", "errors", "reward", "95% interval", "pass^1", "cost"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for job in jobs:
-            cells = [job.run_dir.name, str(job.exit_status), *_figures(self.outcomes.get(job.run_dir))]
-            table.add_row(*cells)
-        console.print()
-        console.print(table)
-        console.print()
-        for job in jobs:
-            if job.error is not None:
-                console.print(neutralise(f"{job.run_dir.name}: {job.error}"), markup=False)
-        console.print(f"sweep: {self.directory}", markup=False)
+        for end in ends
+    ]
+    write_json(directory / _SUMMARY_FILE, {"jobs": jobs})
 
 
-def _figures(outcome: Outcome | None) -> list[str]:
-    if outcome is None:
+def show_sweep(directory: Path, ends: Sequence[JobEnd], console: Console) -> None:
+    """One row a job, and a line for each error."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("job", no_wrap=True)
+    for heading in ("exit", "done", "errors", "reward", "95% interval", "pass^1", "cost"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for end in ends:
+        table.add_row(end.run_dir.name, str(int(end.exit_status)), *_figures(end.results))
+    console.print()
+    console.print(table)
+    console.print()
+    for end in ends:
+        if end.error is not None:
+            console.print(neutralise(f"{end.run_dir.name}: {end.error}"), markup=False)
+    console.print(f"sweep: {directory}", markup=False)
+
+
+def _figures(results: Mapping[str, Any] | None) -> list[str]:
+    inventory, metrics = _overall(results, "inventory"), _overall(results, "metrics")
+    if not inventory:
         return ["-"] * 6
-    inventory, metrics = outcome.inventory["overall"], outcome.metrics.get("overall")
-    counts = [f"{inventory.finished}/{inventory.scheduled}", str(inventory.infrastructure_errors)]
-    if metrics is None:
+    counts = [f"{inventory['finished']}/{inventory['scheduled']}", str(inventory["infrastructure_errors"])]
+    if not metrics:
         return [*counts, *["-"] * 4]
-    reward, first = metrics.average_reward, metrics.pass_hat.get(1)
-    interval = "-" if reward.low is None else f"[{reward.low:.2f}, {reward.high:.2f}]"
+    reward, first = metrics["average_reward"], metrics["pass_hat"].get("1")
+    low, high = reward.get("low"), reward.get("high")
     return [
         *counts,
-        f"{reward.value:.3f}",
-        interval,
-        "-" if first is None else f"{first.value:.3f}",
-        f"${metrics.cost_usd:.2f}",
+        f"{reward['value']:.3f}",
+        "-" if low is None else f"[{low:.2f}, {high:.2f}]",
+        "-" if first is None else f"{first['value']:.3f}",
+        f"${metrics['cost_usd']:.2f}",
     ]
+
+
+def _overall(results: Mapping[str, Any] | None, part: str) -> Mapping[str, Any]:
+    found = ((results or {}).get(part) or {}).get("overall")
+    return found if isinstance(found, Mapping) else {}

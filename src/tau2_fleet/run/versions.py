@@ -1,14 +1,11 @@
-"""What produced a run's results: the code, the packages, the prompts, the data."""
+"""What produced a run's results beside its configuration and data: the code and the packages."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from tau2_fleet.benchmark import prompts
-from tau2_fleet.benchmark.domains import Domain
 from tau2_fleet.paths import CHECKOUT
 from tau2_fleet.telemetry.secrets import without_secrets
 
@@ -43,8 +40,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def digests(domains: Mapping[str, Domain]) -> dict[str, dict[str, str]]:
-    """SHA-256 of the official prompts and of each domain's data files."""
-    return {"prompts": prompts.digests()} | {name: dict(domain.digests) for name, domain in domains.items()}

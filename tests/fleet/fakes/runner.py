@@ -10,21 +10,20 @@ import sys
 import threading
 from pathlib import Path
 
-from tau2_fleet.fleet.fleet import lease, shutdown
-from tau2_fleet.fleet.reaper.reaper import shared_reaper
+from tau2_fleet.fleet.lease import FleetLease
 from tests.fleet.support import QUICK, children_of, fake_pool, fake_settings, until
 
 
-async def run(folder: Path, behaviour: str) -> None:
+async def run(lease: FleetLease, folder: Path, behaviour: str) -> None:
     pools = [fake_pool(folder, 2, deaf=True, children=True)]
-    fleet = await lease(pools, fake_settings(folder, preflight=False), folder, None, QUICK)
+    fleet = await lease.fleet(pools, fake_settings(folder, preflight=False), folder)
     try:
         await until(lambda: len(fleet.endpoints()) == 2)
         servers = [status.pid for status in fleet.status()]
         kin = [pid for number in (0, 1) for pid in children_of(fleet.logs / f"agent-{number}.log")]
         if behaviour == "fork" and os.fork() == 0:
             signal.pause()  # a child that has inherited every open file and outlives its parent
-        told = {"servers": servers, "kin": kin, "reaper": shared_reaper(folder / "reaper.log").pid}
+        told = {"servers": servers, "kin": kin, "reaper": fleet.reaper_pid}
         print(json.dumps(told | {"ports": [status.port for status in fleet.status()]}), flush=True)
         if behaviour == "raise":
             raise RuntimeError("a fault of the program")
@@ -36,10 +35,8 @@ async def run(folder: Path, behaviour: str) -> None:
 
 
 def main() -> None:
-    try:
-        asyncio.run(run(Path(sys.argv[1]), sys.argv[2]))
-    finally:
-        shutdown()
+    with FleetLease(QUICK) as lease:
+        asyncio.run(run(lease, Path(sys.argv[1]), sys.argv[2]))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ children; it loads only the standard library. Should it be lost with the runner,
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
@@ -140,28 +139,6 @@ def _kill(process: ProcessId) -> None:
     if is_alive(process):
         with contextlib.suppress(OSError):
             os.kill(process.pid, signal.SIGKILL)
-
-
-_shared: Reaper | None = None
-_shared_by = 0
-
-
-def shared_reaper(log: Path) -> Reaper:
-    """The reaper of this process, started at the first call; `log` takes the notes of a new one."""
-    global _shared, _shared_by
-    if _shared is None or _shared_by != os.getpid():
-        _shared, _shared_by = Reaper(log), os.getpid()
-        atexit.register(close_shared_reaper)
-    _shared.ensure()
-    return _shared
-
-
-def close_shared_reaper() -> None:
-    """Let the reaper of this process go; whatever is still registered ends now."""
-    global _shared
-    if _shared is not None and _shared_by == os.getpid():
-        _shared.close()
-        _shared = None
 
 
 def main(arguments: list[str]) -> None:
