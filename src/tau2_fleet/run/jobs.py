@@ -79,11 +79,13 @@ class Jobs:
         """Once a job that ran elsewhere has been accepted there."""
         self.statuses: list[int] = []
         """Of what went wrong outside the jobs."""
+        self._sent_away = False
+        """Whether a launcher runs jobs in other processes, where nobody may see what they say."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return JobsElsewhere, (self._arguments, os.getcwd())
 
-    def run(self, tree: DictConfig) -> float | None:
+    def __call__(self, tree: DictConfig) -> float | None:
         """One job, called by Hydra; its objective. KeyboardInterrupt, when it was interrupted, ends the sweep."""
         try:
             end = do_job(tree, self._arguments, self._begin)
@@ -114,6 +116,7 @@ class Jobs:
         """See to it that the jobs of a launcher are heard of, whatever process they run in."""
         if config.hydra.launcher._target_ == _ONE_AFTER_THE_OTHER:
             return launcher
+        self._sent_away = True
         sweep_dir = make_sweep_dir_absolute(config)
         outside = found_outside(config, config)
         return WatchedLauncher(
@@ -152,8 +155,6 @@ class Jobs:
             run_dir = sweep_dir / self._directories.name(number, overrides, sweep_dir)
             end = self._ends[number] = read_note(sweep_dir, number, run_dir, overrides, interrupted)
             ends.append(end)
-            if end.error is not None:
-                complain(f"job {end.run_dir.name}: {end.error}")
             if not interrupted:
                 forget_note(sweep_dir, number)
         if self._sweep_dir is None and any(was_accepted(end.run_dir) for end in ends):
@@ -168,8 +169,11 @@ class Jobs:
             if self._sweep is not None:
                 self._sweep.lease.close()
             directory = self._sweep.directory if self._sweep is not None else self._sweep_dir
-            if directory is not None:
-                ends = [self._ends[number] for number in sorted(self._ends)]
+            ends = [self._ends[number] for number in sorted(self._ends)]
+            if directory is None:
+                for end in ends if self._sent_away else []:
+                    complain(f"job {end.run_dir.name}: {end.error}")
+            else:
                 write_sweep(directory, ends)
                 show_sweep(directory, ends, wide)
         except UserError as error:
@@ -202,7 +206,7 @@ def run_command_line(given: Sequence[str]) -> ExitStatus:
     jobs = Jobs(arguments, directories)
     try:
         with ended_like_ctrl_c(), launchers_watched(jobs.watch):
-            hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(jobs.run)()
+            hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(jobs)()
     except KeyboardInterrupt:
         jobs.statuses.append(ExitStatus.INTERRUPTED)
     except SystemExit as error:

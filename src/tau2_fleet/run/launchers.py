@@ -1,6 +1,6 @@
 """Jobs that one of Hydra's launchers runs in other processes, on this machine or others: how their ends come back.
 
-A launcher sends a copy of `Jobs.run` away; `JobsElsewhere` is what arrives. Each job leaves a note of how it ended in
+A launcher sends a copy of `Jobs` away; `JobsElsewhere` is what arrives. Each job leaves a note of how it ended in
 the sweep's directory, and the process of the sweep gathers the notes once the launcher has returned: what launchers
 return themselves is lost in Hydra, and a job that was killed returns nothing.
 """
@@ -142,7 +142,7 @@ class JobsElsewhere:
     directory: str
     """Where the sweep was started."""
 
-    def run(self, tree: DictConfig) -> float | None:
+    def __call__(self, tree: DictConfig) -> float | None:
         """One job, called by Hydra; returns its objective.
 
         SystemExit, by which submitit has a job queued again, goes through: that job is not over.
