@@ -90,7 +90,7 @@ def test_the_end_of_a_run_says_why_it_ended_and_how_to_go_on(tmp_path: Path) -> 
     text = shown(found, tmp_path / "my run")
     assert "stopped early: spent $2.00 [of] limits.max_cost_usd=2" in text
     assert "1 not run" in text
-    assert f"resume='{tmp_path / 'my run'}'" in text
+    assert f"'resume={tmp_path / 'my run'}'" in text
     assert "--failed" not in text, "nothing that ran failed"
     complete = shown(outcome(tmp_path / "other", COMPLETE), tmp_path)
     assert "resume=" not in complete
