@@ -12,6 +12,7 @@ import re
 import secrets
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from tau2_fleet.fleet.reaper.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify
@@ -188,8 +190,25 @@ def cache_root() -> Path:
     except OSError:
         pass
     root = Path(tempfile.gettempdir()) / f"tau2-fleet-cache-{os.getuid()}"
-    root.mkdir(mode=0o700, exist_ok=True)
-    return root
+    try:
+        root.mkdir(mode=0o700, exist_ok=True)
+        if _is_ours_alone(root):
+            return root
+    except OSError:
+        pass
+    return _fresh_cache_root()
+
+
+def _is_ours_alone(folder: Path) -> bool:
+    """Compiled code is loaded from there: nobody else may have put it there, or put a link in its place."""
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
+@cache
+def _fresh_cache_root() -> Path:
+    """For this process alone."""
+    return Path(tempfile.mkdtemp(prefix=f"tau2-fleet-cache-{os.getuid()}-"))
 
 
 def find_executable(name: str) -> str | None:

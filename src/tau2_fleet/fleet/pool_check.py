@@ -12,7 +12,7 @@ import orjson
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.plan import PoolSpec
-from tau2_fleet.fleet.probe import key_header
+from tau2_fleet.fleet.probe import ProbeError, key_header, read_text
 from tau2_fleet.llm.types import Endpoint
 
 log = logging.getLogger(__name__)
@@ -82,10 +82,12 @@ async def _ask(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) 
     url = f"{endpoint.base_url}/v1/chat/completions"
     try:
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-        async with http.post(url, data=orjson.dumps(body), headers=headers, timeout=timeout) as response:
-            text = await response.text(errors="replace")
+        async with http.post(
+            url, data=orjson.dumps(body), headers=headers, timeout=timeout, allow_redirects=False
+        ) as response:
+            text = await read_text(response, url)
             status = response.status
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (aiohttp.ClientError, ProbeError, TimeoutError, OSError) as error:
         return PoolFinding(warning=f"pool {spec.name}: the preflight request to {url} got no answer ({error!r})")
     if status != 200:
         return PoolFinding(error=f"pool {spec.name}: {_refusal(spec, status, text)}")

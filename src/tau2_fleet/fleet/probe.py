@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
 import orjson
 
+LONGEST_ANSWER = 8 * 2**20
+"""Bytes; far above what /metrics and /v1/models of real servers come to."""
+
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+_MOST_MODELS = 10_000
 _ERRORS = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
@@ -31,7 +37,12 @@ class ServedModel:
 
 def http_session() -> aiohttp.ClientSession:
     """A session for probing: a fresh connection each time, so that an answer proves that the server accepts one."""
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True), trust_env=False)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, force_close=True),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        auto_decompress=False,
+    )
 
 
 def key_header(key: str | None) -> dict[str, str]:
@@ -58,7 +69,7 @@ async def served_models(
     """
     text = await _get(http, f"{base_url}/v1/models", key_header(key), timeout_s)
     try:
-        entries = orjson.loads(text)["data"]
+        entries = orjson.loads(text)["data"][:_MOST_MODELS]
         return [ServedModel(str(entry["id"]), _whole(entry.get("max_model_len"))) for entry in entries]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ProbeError(f"{base_url}/v1/models answered something that is no list of models") from None
@@ -74,14 +85,67 @@ async def metrics_text(http: aiohttp.ClientSession, base_url: str, key: str | No
 
 
 async def _get(http: aiohttp.ClientSession, url: str, headers: Mapping[str, str], timeout_s: float) -> str:
+    return await ask(http, "GET", url, headers, timeout_s)
+
+
+async def ask(
+    http: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    body: bytes | None = None,
+) -> str:
+    """The text of an answer with status 200, of `LONGEST_ANSWER` bytes at most; redirects are not followed.
+
+    Raises:
+        ProbeError: no such answer.
+    """
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
+    wanted = {**headers, "Accept-Encoding": "identity"}
     try:
-        async with http.get(url, headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s)) as response:
-            text = await response.text(errors="replace")
+        async with http.request(
+            method, url, headers=wanted, data=body, timeout=timeout, allow_redirects=False
+        ) as response:
+            text = await read_text(response, url)
             if response.status != 200:
-                raise ProbeError(f"{url} answered {response.status}: {text[:200]}", response.status)
+                told = f" to {short(response.headers.get('Location', ''))}" if 300 <= response.status < 400 else ""
+                raise ProbeError(f"{url} answered {response.status}{told}: {text[:200]}", response.status)
             return text
     except _ERRORS as error:
         raise ProbeError(f"{url}: {_said(error)}") from None
+
+
+async def read_text(response: aiohttp.ClientResponse, url: str) -> str:
+    """The body of an answer, unpacked up to `LONGEST_ANSWER` bytes: a few kilobytes can hold gigabytes.
+
+    Raises:
+        ProbeError: it is longer, or not of the form that it says.
+    """
+    packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip", "deflate")
+    unpack = zlib.decompressobj(_GZIP_OR_ZLIB) if packed else None
+    data = bytearray()
+    async for part in response.content.iter_chunked(1 << 16):
+        try:
+            data += part if unpack is None else unpack.decompress(part, LONGEST_ANSWER)
+        except zlib.error as error:
+            raise ProbeError(f"{url} answered what cannot be unpacked ({error})", response.status) from None
+        if len(data) > LONGEST_ANSWER or (unpack is not None and unpack.unconsumed_tail):
+            response.close()
+            raise ProbeError(f"{url} answered more than {LONGEST_ANSWER // 2**20} MiB", response.status)
+    return data.decode("utf-8", "replace")
+
+
+def short(text: str, limit: int = 200) -> str:
+    """The text on one line, cut, for messages."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Names for messages: the first few, each cut, and how many more there are."""
+    shown = ", ".join(short(name, 100) for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def _said(error: Exception) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tau2_fleet.fleet.launch import ServerProcess
 from tau2_fleet.fleet.plan import Placement
-from tau2_fleet.fleet.probe import ServedModel
+from tau2_fleet.fleet.probe import ServedModel, listed
 from tau2_fleet.llm.types import Endpoint
 from tau2_fleet.telemetry.events import ReplicaState, emit
 
@@ -89,10 +89,10 @@ class Replica:
         ids = [model.id for model in models]
         wanted = self.expected_model
         if wanted is None and self.external and len(ids) != 1:
-            return f"{self.base_url} serves {', '.join(ids) or 'no model'}: name one as the model"
+            return f"{self.base_url} serves {listed(ids) or 'no model'}: name one as the model"
         chosen = next((model for model in models if wanted in (None, model.id)), None)
         if chosen is None:
-            return f"{self.base_url} serves {', '.join(ids) or 'no model'}, not {wanted}"
+            return f"{self.base_url} serves {listed(ids) or 'no model'}, not {wanted}"
         self.model, self.context_limit = chosen.id, chosen.context_limit
         return ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ def parse_metrics(text: str) -> ReplicaMetrics:
     """Read vLLM's metrics, of any version since 0.9.2, from the Prometheus text form."""
     values: dict[str, list[float]] = {}
     for name, number in _LINE.findall(text):
-        values.setdefault(name, []).append(float(number))
+        with contextlib.suppress(ValueError):  # letters of numbers, yet no number
+            values.setdefault(name, []).append(float(number))
     found: dict[str, float] = {}
     for field_name, names in _NAMES.items():
         series = next((values[name] for name in names if name in values), [])

@@ -17,7 +17,7 @@ from tau2_fleet.fleet.kinds.vllm import Vllm
 from tau2_fleet.fleet.plan import PoolSpec, plan
 from tau2_fleet.fleet.ports import holder, is_free
 from tau2_fleet.fleet.prepare import devices_for, launched_kinds
-from tau2_fleet.fleet.probe import ProbeError, http_session, served_models
+from tau2_fleet.fleet.probe import ProbeError, http_session, listed, served_models
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.health.finding import Finding, note, ok, problem, warning
 from tau2_fleet.health.machine import MODEL_ROOM, check_disk
@@ -136,5 +136,5 @@ async def _answers(http: aiohttp.ClientSession, spec: PoolSpec, url: str) -> Fin
             return problem("servers", f"{url} refuses the key", "set server.api_key_env or server.api_key_file")
         return problem("servers", f"no server at {url}: {error}", "start it, or mend the URL")
     if spec.model is not None and spec.model not in names:
-        return problem("servers", f"{url} serves {', '.join(names)}, not {spec.model}", "mend agent.model or the URL")
-    return ok("servers", f"{url} serves {', '.join(names)}")
+        return problem("servers", f"{url} serves {listed(names)}, not {spec.model}", "mend agent.model or the URL")
+    return ok("servers", f"{url} serves {listed(names)}")
