@@ -138,7 +138,7 @@ async def read_text(response: aiohttp.ClientResponse, url: str) -> str:
 
 def short(text: str, limit: int = 200) -> str:
     """The text on one line, cut, for messages."""
-    line = " ".join(text.split())
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text[: 4 * limit].split()))
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
