@@ -22,13 +22,26 @@ from benchmarks.table import TABLE, Measured, about, read_table, write_table
 
 ALLOWED_LOSS = 1 / 3
 
-NAMES = ("start", "parts", "environment", "requests", "batch", "store", "profiling", "long", "busy", "scale", "vllm")
+NAMES = (
+    "start",
+    "parts",
+    "environment",
+    "requests",
+    "batch",
+    "store",
+    "profiling",
+    "long",
+    "busy",
+    "scale",
+    "pages",
+    "vllm",
+)
 """Modules of this package with a function `rows(*, quick: bool) -> list[Row]`."""
 
 GUARDED = ("parts", "environment", "requests")
-"""The cheap and steady ones that the reaper runs."""
+"""The cheap and steady ones that the guard runs."""
 _MEASUREMENTS = 3
-"""At most, before the reaper believes that something is lost."""
+"""At most, before the guard believes that something is lost."""
 
 FULL_ONLY = ("vllm",)
 """Not part of a quick run unless they are named."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,18 +129,20 @@ def conditions_text(replies: Mapping[str, Mapping[str, int]]) -> str:
     )
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write `simulations.csv`: UTF-8 with a header, an empty cell for what is missing, no cell that is a formula.
+@contextmanager
+def rows_file(path: Path) -> Iterator[Callable[[Row], None]]:
+    """`simulations.csv` while it is written, a row at a time: UTF-8 with a header, an empty cell for what is missing.
+
+    No cell is a formula for a spreadsheet. The file takes its place when the block ends well.
 
     Raises:
         UserError: it cannot be written.
     """
     with replaced(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
-        writer = csv.writer(text)
+        writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for row in rows:
-            writer.writerow([_cell(getattr(row, name)) for name in COLUMNS])
+        yield lambda row: writer.writerow([_cell(getattr(row, name)) for name in COLUMNS])
         text.detach()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tau2_fleet.analysis.rows import ROWS_FILE, Row, row_of, rows_file
 from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.domains import Domain
 from tau2_fleet.config import departures, result_digest
@@ -40,16 +42,17 @@ class RunFiles:
     """Those of the plan under the names that their servers gave."""
 
     def write(self, outcome: Outcome, fleet: FleetReport, about: dict[str, Any]) -> dict[str, Any]:
-        """Write `{domain}.json` and `summary.json`; the summary is returned.
+        """Write `{domain}.json`, `simulations.csv` and `summary.json`; the summary is returned.
 
         Args:
             fleet: of this attempt; those of the attempts before are in the summary that there is.
             about: what the summary begins with.
         """
         plan = self.plan
-        for name, tasks in plan.selection.tasks.items():
-            info = self._results_info(plan.benchmark[name])
-            write_results(self.run_dir / f"{name}.json", info, tasks, self.store.records(name, plan.schedule.includes))
+        with rows_file(self.run_dir / ROWS_FILE) as write_row:
+            for name, tasks in plan.selection.tasks.items():
+                info = self._results_info(plan.benchmark[name])
+                write_results(self.run_dir / f"{name}.json", info, tasks, self._records(name, write_row))
         reference, departed = departures(plan.config)
         more = {
             "reference": {"name": reference, "departures": departed},
@@ -61,6 +64,12 @@ class RunFiles:
             "digests": plan.digests,
         }
         return write_summary(self.run_dir / SUMMARY_FILE, outcome, {**about, **more})
+
+    def _records(self, domain: str, write_row: Callable[[Row], None]) -> Iterator[dict[str, Any]]:
+        """The domain's records for its results file, each handed to the table of all on the way."""
+        for record in self.store.records(domain, self.plan.schedule.includes):
+            write_row(row_of(record))
+            yield record
 
     def _results_info(self, domain: Domain) -> ResultsInfo:
         config, user = self.plan.config, self.models.user

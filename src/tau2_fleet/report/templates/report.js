@@ -332,6 +332,7 @@
     addEventListener("hashchange", route);
     update();
     route();
+    performance.mark("ready");
     document.documentElement.dataset.ready = "yes";
     if (!inFolder) (window.requestIdleCallback ?? setTimeout)(readTexts);
   }
