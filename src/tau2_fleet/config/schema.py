@@ -113,6 +113,12 @@ class Config:
         section=Section.output,
         resume=Resume.may_differ,
     )
+    report: bool = key(
+        True,
+        help="write report.html at the end, one for a sweep: score, causes, conversations",
+        section=Section.output,
+        resume=Resume.may_differ,
+    )
     resume: Optional[str] = key(
         None,
         help="go on in the directory of that run or sweep",

@@ -217,6 +217,14 @@ def load_saved(run_dir: Path) -> Config:
         raise UserError(f"{path}: cannot be read as a configuration: {' '.join(str(error).split())}") from error
 
 
+def wants_report(run_dir: Path) -> bool:
+    """Whether a run was started with `report=true`; False where its configuration cannot be read."""
+    try:
+        return bool(OmegaConf.select(OmegaConf.load(run_dir / COMPOSITION_DIR / "config.yaml"), "report", default=True))
+    except _UNREADABLE:
+        return False
+
+
 def saved_overrides(path: Path) -> list[str]:
     """The overrides that a file holds.
 

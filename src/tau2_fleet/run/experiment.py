@@ -39,6 +39,7 @@ from tau2_fleet.run.interrupts import Interrupts
 from tau2_fleet.run.model_lifetimes import check_lifetimes
 from tau2_fleet.run.model_names import named_by_record, named_by_servers
 from tau2_fleet.run.outcome import Outcome, judge_outcome, short_path, show
+from tau2_fleet.run.page import report_runs
 from tau2_fleet.run.plan import RunPlan, plan_run, write_played_tasks
 from tau2_fleet.run.resume import check_same_data, save_digests
 from tau2_fleet.simulation.domain_context import DomainContext
@@ -185,8 +186,13 @@ class Experiment:
             interrupts.begin_closing(tracker.abandon)
             outcome = self._take_stock(interrupts)
             files = RunFiles(self.plan, self.run_dir, self.store, named_by_record(self.plan.models, self.store))
+            if self.context.sweep is None:
+                # Nobody needs the servers any more; what is left to do can take a while.
+                await asyncio.to_thread(self.context.lease.close)
             summary = files.write(outcome, fleet, self._about())
             show(outcome, self.run_dir, out)
+            if self.config.report and self.context.sweep is None and not interrupts.asked:
+                await asyncio.to_thread(report_runs, [self.run_dir], self.run_dir)
             if interrupts.given_up:
                 tracker.abandon()
             told = await asyncio.to_thread(tracker.finish, summary, int(outcome.exit_status))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tau2_fleet.analysis.cause_shares import CauseShares
 from tau2_fleet.analysis.rows import ROWS_FILE, Row, row_of, rows_file
 from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.domains import Domain
@@ -49,26 +50,36 @@ class RunFiles:
             about: what the summary begins with.
         """
         plan = self.plan
+        causes = CauseShares()
         with rows_file(self.run_dir / ROWS_FILE) as write_row:
+
+            def take(row: Row) -> None:
+                write_row(row)
+                causes.add(row, f"{row.id}/{row.trial}")
+
             for name, tasks in plan.selection.tasks.items():
                 info = self._results_info(plan.benchmark[name])
-                write_results(self.run_dir / f"{name}.json", info, tasks, self._records(name, write_row))
+                write_results(self.run_dir / f"{name}.json", info, tasks, self._records(name, take))
         reference, departed = departures(plan.config)
         more = {
             "reference": {"name": reference, "departures": departed},
             "result_digest": result_digest(plan.config),
             "models": {role: _described(settings) for role, settings in self.models.by_name().items()},
             "fleet": fleet.added_to(_saved_summary(self.run_dir).get("fleet")),
+            "lost_by_cause": {
+                str(share.cause): {"simulations": share.simulations, "reward": share.lost, "share": share.share}
+                for share in causes.shares()
+            },
             "left_out": list(plan.selection.left_out),
             "versions": versions(),
             "digests": plan.digests,
         }
         return write_summary(self.run_dir / SUMMARY_FILE, outcome, {**about, **more})
 
-    def _records(self, domain: str, write_row: Callable[[Row], None]) -> Iterator[dict[str, Any]]:
+    def _records(self, domain: str, take: Callable[[Row], None]) -> Iterator[dict[str, Any]]:
         """The domain's records for its results file, each handed to the table of all on the way."""
         for record in self.store.records(domain, self.plan.schedule.includes):
-            write_row(row_of(record))
+            take(row_of(record))
             yield record
 
     def _results_info(self, domain: Domain) -> ResultsInfo:

@@ -29,6 +29,7 @@ from tau2_fleet.run.directory import (
     register_resolvers,
     remove_unused,
     swept_keys,
+    wants_report,
     was_accepted,
 )
 from tau2_fleet.run.interrupts import ended_like_ctrl_c
@@ -176,12 +177,22 @@ class Jobs:
             else:
                 write_sweep(directory, ends)
                 show_sweep(directory, ends, wide)
+                self._report(directory, ends)
         except UserError as error:
             complain(str(error))
             self.statuses.append(ExitStatus.FAILED)
         except Exception:
             show_traceback()
             self.statuses.append(ExitStatus.FAILED)
+
+    @staticmethod
+    def _report(directory: Path, ends: Sequence[JobEnd]) -> None:
+        """One page for all jobs that want one; none after a signal."""
+        from tau2_fleet.run.page import report_runs
+
+        if any(end.exit_status == ExitStatus.INTERRUPTED for end in ends):
+            return
+        report_runs([end.run_dir for end in ends if end.results is not None and wants_report(end.run_dir)], directory)
 
     def worst(self) -> ExitStatus:
         """The status for the whole process."""

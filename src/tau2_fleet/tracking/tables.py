@@ -19,8 +19,8 @@ COLUMNS = (
 )  # fmt: skip
 
 _LONGEST_TRANSCRIPT = 50_000
-_CONVERSATIONS = frozenset({"simulations.jsonl", "prompts.jsonl", "run.log"})
-"""Files that hold what was said; uploaded only with `wandb.transcripts`."""
+_CONVERSATIONS = frozenset({"simulations.jsonl", "prompts.jsonl", "run.log", "simulations.csv", "report.html"})
+"""Files that hold what was said, or what errors quote of it; uploaded only with `wandb.transcripts`."""
 
 _KEY_FILES = frozenset({"api_key"})
 """The name that `tau2-fleet serve` gives to the file with its servers' key; a `*.key` is one too."""
@@ -119,7 +119,7 @@ def run_files(run_dir: Path, transcripts: bool, key_files: Collection[Path] = ()
 
 
 def _holds_conversations(path: Path, parts: tuple[str, ...]) -> bool:
-    if parts[0] == "servers":
+    if parts[0] in ("servers", "report"):
         return True
     if len(parts) == 1 and path.suffix == ".json":
         return path.name not in ("summary.json", "trace.json")
