@@ -33,6 +33,7 @@ def agent_model(config: Config) -> ModelSettings:
         max_output_tokens=agent.max_output_tokens,
         max_context_tokens=agent.max_context_tokens,
         sends_seed=agent.sends_seed,
+        thinking_history=config.agent.thinking_history,
         extra_body=dict(agent.extra_body),
         price=agent.price,
         pool=PoolSettings(

@@ -16,6 +16,8 @@ from tau2_fleet.llm.failures import Cause, Failure, brief, failure_of_response, 
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.settings import ModelSettings
+from tau2_fleet.llm.thinking_history import turn_begins
+from tau2_fleet.llm.thought import Thought
 from tau2_fleet.llm.types import CallStats, ChatRequest, Endpoint, ToolCallText, ToolSet, Usage
 
 _LONGEST_ANSWER = 32 * 1024 * 1024
@@ -46,7 +48,7 @@ class AnthropicClaude:
         """Thinking blocks by the first tool call behind them: the API wants them back with the call's results."""
 
     async def ask(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> ProviderAnswer:
-        system, messages = claude_history(request.messages, self._thoughts)
+        system, messages = claude_history(request.messages, self._thoughts, turn_begins(request.messages))
         body: dict[str, Any] = {"messages": marked_for_cache(messages)}
         if system:
             body["system"] = marked_for_cache(system)
@@ -122,6 +124,7 @@ class AnthropicClaude:
             cache_write_tokens=written,
             finish_reason=plain_reason(reason),
             model=model_id(message),
+            thought=Thought(blocks=tuple(blocks)) if blocks else None,
             usage_missing=is_missing(usage),
         )
 

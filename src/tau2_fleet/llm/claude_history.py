@@ -16,9 +16,11 @@ OPENING = "(The conversation begins.)"
 
 
 def claude_history(
-    messages: Sequence[ChatMessage], thoughts: Mapping[str, list[Block]]
+    messages: Sequence[ChatMessage], thoughts: Mapping[str, list[Block]], turn: int = 0
 ) -> tuple[list[Block], list[Block]]:
     """System blocks and messages; `thoughts` are thinking blocks by the id of the tool call that followed them.
+
+    These go back from the message number `turn` on, which the API demands; further ones where a message carries them.
 
     Messages of one side in a row become one, messages without any content vanish, ids of tool calls
     are made unique and acceptable.
@@ -26,7 +28,7 @@ def claude_history(
     system: list[Block] = []
     turns: list[Block] = []
     ids = _Ids()
-    for message in messages:
+    for at, message in enumerate(messages):
         if message.role == "system":
             system += _text(message.content)
             continue
@@ -37,7 +39,9 @@ def claude_history(
             ]
         else:
             blocks = _text(message.content) + _calls(message, ids)
-            if message.tool_calls:
+            if message.thought is not None:
+                blocks = [*message.thought.blocks, *blocks]
+            elif message.tool_calls and at >= turn:
                 blocks = thoughts.get(message.tool_calls[0].id, []) + blocks
         role = "assistant" if message.role == "assistant" else "user"
         if blocks and turns and turns[-1]["role"] == role:

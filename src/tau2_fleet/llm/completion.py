@@ -11,6 +11,7 @@ import orjson
 from tau2_fleet.llm.examine import check_whole, plain_reason
 from tau2_fleet.llm.failures import Cause, Failure, brief, short
 from tau2_fleet.llm.provider import ProviderAnswer
+from tau2_fleet.llm.thought import thought_in
 from tau2_fleet.llm.types import ToolCallText, Usage, without_surrogates
 
 MOST_CALLS = 256
@@ -71,6 +72,7 @@ def read_completion(completion: Any) -> ProviderAnswer:
             model=model_id(completion),
             native_reason=plain_reason(native),
             refused=bool(refusal),
+            thought=thought_in(message),
             usage_missing=is_missing(usage),
         )
     except Failure as failure:

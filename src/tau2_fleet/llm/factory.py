@@ -67,6 +67,7 @@ def build(
         price=own_price(settings) if prices is None else prices.price_of(settings),
         call_timeout_s=call_timeout_s,
         outage_s=outage_s,
+        thinking_history=settings.thinking_history,
         asked_as=settings.model,
         key_env=key_name(settings),
     )

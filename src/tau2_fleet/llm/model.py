@@ -18,6 +18,8 @@ from tau2_fleet.llm.outage import Outage
 from tau2_fleet.llm.prices import FREE, Price
 from tau2_fleet.llm.provider import Backend, ProviderAnswer
 from tau2_fleet.llm.retry import RetryPolicy
+from tau2_fleet.llm.settings import ThinkingHistory
+from tau2_fleet.llm.thinking_history import ThinkingMemory, wants_thinking
 from tau2_fleet.llm.timebox import Timebox
 from tau2_fleet.llm.types import (
     CallStats,
@@ -66,6 +68,7 @@ class Model:
         price: Price = FREE,
         call_timeout_s: float | None = None,
         outage_s: float = 60.0,
+        thinking_history: ThinkingHistory = ThinkingHistory.none,
         asked_as: str | None = None,
         key_env: str | None = None,
     ) -> None:
@@ -75,6 +78,8 @@ class Model:
         self._limiter = limiter
         self._outage = Outage(name, clock, outage_s)
         self._context = context
+        self._keeps_thinking = thinking_history != ThinkingHistory.none
+        self._thinking = ThinkingMemory(thinking_history)
         self._clock = clock
         self._retry = retry
         self._price = price
@@ -110,6 +115,8 @@ class Model:
         stats.finish_reason = answer.finish_reason
         stats.returned_model = answer.model
         seen = examine(answer, request.tools)
+        if self._keeps_thinking:
+            self._thinking.remember(request.session, answer.thought, answer.text, seen.text, seen.tool_calls)
         if seen.conditions:
             stats.conditions += seen.conditions
             stats.details |= seen.details
@@ -125,6 +132,8 @@ class Model:
         """Attempts until one succeeds or no further one makes sense."""
         if time.left_s <= 0:
             raise DeadlineError(f"no time is left to ask {self.name}")
+        if self._keeps_thinking:
+            request = dataclasses.replace(request, messages=self._thinking.restored(request))
         sent = await self._fitted(request, stats)
         began = self._clock.monotonic()
         avoid, recut = None, 0
@@ -248,7 +257,10 @@ class Model:
                 return f"{self.name}: the server has no model {self._asked_as!r}, or another base_url ({failure})"
             case Cause.credit:
                 return f"{self.name}: the account has no credit or quota left ({failure})"
-        return f"{self.name}{times}: {failure}"
+        wanted = ""
+        if failure.cause is Cause.refused and not self._keeps_thinking and wants_thinking(str(failure)):
+            wanted = "; it wants back what it thought: set thinking_history=turn (or all) of this model"
+        return f"{self.name}{times}: {failure}{wanted}"
 
     def _spend(self, stats: CallStats, answer: ProviderAnswer) -> None:
         stats.usage.add(answer.usage)
@@ -257,6 +269,7 @@ class Model:
     def end_session(self, session: str) -> None:
         """See `ChatModel.end_session`."""
         self._context.forget(session)
+        self._thinking.forget(session)
         self._backend.end_session(session)
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tau2_fleet.llm.thought import Thought
 from tau2_fleet.llm.types import CallStats, ChatRequest, Endpoint, ToolCallText, Usage
 
 
@@ -28,6 +29,8 @@ class ProviderAnswer:
     """The finish reason of a server behind a gateway, where the gateway tells it too."""
     refused: bool = False
     """It says outright that this is a refusal or the work of a filter."""
+    thought: Thought | None = None
+    """The thinking in the form in which it can be sent back."""
     usage_missing: bool = False
     """It holds no usable token counts; `usage` has what there is."""
 

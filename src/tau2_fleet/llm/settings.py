@@ -34,6 +34,17 @@ class Provider(StrEnum):
         return self in (Provider.vllm, Provider.simulated)
 
 
+class ThinkingHistory(StrEnum):
+    """How much of what a model thought goes back to it with its later requests."""
+
+    none = "none"
+    """Nothing."""
+    turn = "turn"
+    """What it thought since the last user message, while it calls tools."""
+    all = "all"
+    """Everything."""
+
+
 @dataclass
 class PriceSettings:
     """USD per million tokens."""
@@ -100,6 +111,11 @@ class ModelSettings:
     )
     extra_body: dict[str, Any] = key(
         factory=dict, help="more keys of the request body, added with a plus: +user_llm.extra_body.top_k=20"
+    )
+    thinking_history: ThinkingHistory = key(
+        ThinkingHistory.none,
+        help="what it thought is sent back: none, turn (while it calls tools) or all",
+        added=True,
     )
     price: Optional[PriceSettings] = key(
         None,

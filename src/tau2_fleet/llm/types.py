@@ -16,6 +16,7 @@ import orjson
 
 from tau2_fleet.llm.call_ids import CallIdForm, fitting_id
 from tau2_fleet.llm.conditions import Condition
+from tau2_fleet.llm.thought import Thought
 
 ChatRole = Literal["system", "user", "assistant", "tool"]
 
@@ -53,7 +54,7 @@ class ToolCallText:
 class ChatMessage:
     """One message of a chat history in the OpenAI form; immutable, its JSON encoded at most once."""
 
-    __slots__ = ("_encoded", "_fitted", "content", "role", "tool_call_id", "tool_calls")
+    __slots__ = ("_encoded", "_fitted", "content", "role", "thought", "tool_call_id", "tool_calls")
 
     def __init__(
         self,
@@ -61,11 +62,14 @@ class ChatMessage:
         content: str | None,
         tool_calls: tuple[ToolCallText, ...] = (),
         tool_call_id: str | None = None,
+        thought: Thought | None = None,
     ) -> None:
         self.role = role
         self.content = content
         self.tool_calls = tool_calls
         self.tool_call_id = tool_call_id
+        self.thought = thought
+        """What its author thought, where that goes back with it."""
         self._encoded: bytes | None = None
         self._fitted: tuple[CallIdForm, ChatMessage] | None = None
 
@@ -84,6 +88,8 @@ class ChatMessage:
             ]
         if self.tool_call_id is not None:
             message["tool_call_id"] = self.tool_call_id
+        if self.thought is not None:
+            self.thought.put_into(message)
         return message
 
     @property
@@ -110,7 +116,11 @@ class ChatMessage:
         result_of = None if self.tool_call_id is None else fitting_id(self.tool_call_id, form)
         if calls == self.tool_calls and result_of == self.tool_call_id:
             return self
-        return ChatMessage(self.role, self.content, calls, result_of)
+        return ChatMessage(self.role, self.content, calls, result_of, self.thought)
+
+    def with_thought(self, thought: Thought) -> ChatMessage:
+        """The same message with what its author thought."""
+        return ChatMessage(self.role, self.content, self.tool_calls, self.tool_call_id, thought)
 
 
 def without_surrogates(value: Any) -> Any:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Optional
 
 from tau2_fleet.key import COUNT, FROM_ZERO, Range, Resume, key
-from tau2_fleet.llm.settings import ModelSettings, PriceSettings
+from tau2_fleet.llm.settings import ModelSettings, PriceSettings, ThinkingHistory
 
 AGENT_SCAFFOLD = "tau2_fleet.agents.tool_calling.ToolCallingAgent"
 USER_SCAFFOLD = "tau2_fleet.users.simulated_user.SimulatedUser"
@@ -48,6 +48,11 @@ class AgentSettings:
     sends_seed: bool = key(True, help="whether its servers take a seed")
     extra_body: dict[str, Any] = key(
         factory=dict, help="more keys of the request body, added with a plus: +agent.extra_body.top_k=20"
+    )
+    thinking_history: ThinkingHistory = key(
+        ThinkingHistory.none,
+        help="what it thought is sent back: none, turn (while it calls tools) or all",
+        added=True,
     )
     price: Optional[PriceSettings] = key(
         None,
