@@ -103,6 +103,12 @@ class Config:
         help="these only: '[5,7]', or '[retail/5,airline/7]' with several domains; null: all",
         resume=Resume.may_grow,
     )
+    task_ids_file: Optional[str] = key(
+        None,
+        help="a file that names them, one domain/id a line, as show --ids prints them",
+        path=True,
+        resume=Resume.may_differ,
+    )
     max_concurrency: int = key(
         10, help="simulations in flight over all domains", range=Range(1, 100_000), resume=Resume.may_differ
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tau2_fleet.config.schema import Config
 from tau2_fleet.config.sources import SHIPPED
+from tau2_fleet.errors import UserError
 
 
 def split_task_id(text: str, selected: Iterable[str]) -> tuple[str | None, str]:
@@ -16,6 +18,23 @@ def split_task_id(text: str, selected: Iterable[str]) -> tuple[str | None, str]:
     domain, slash, task = text.partition("/")
     known = slash and (domain in selected or domain in SHIPPED.choices("domain"))
     return (domain, task) if known else (None, text)
+
+
+def read_task_ids(path: Path) -> list[str]:
+    """The tasks that a file names, one a line and each once; empty lines and those that begin with # are passed over.
+
+    Raises:
+        UserError: it cannot be read, or names none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
+        raise UserError(f"task_ids_file={path}: {why}") from None
+    ids = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not ids:
+        raise UserError(f"task_ids_file={path}: it names no task (wanted: one domain/id a line)")
+    return list(dict.fromkeys(ids))
 
 
 def task_ids_of(config: Config, domain: str) -> list[str] | None:

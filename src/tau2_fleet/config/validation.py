@@ -15,7 +15,7 @@ from tau2_fleet.config.names import did_you_mean, nearest, nearest_keys
 from tau2_fleet.config.roles import AGENT_POOL, model_settings
 from tau2_fleet.config.schema import Config, flat
 from tau2_fleet.config.sources import SHIPPED, Sources
-from tau2_fleet.config.tasks import split_task_id
+from tau2_fleet.config.tasks import read_task_ids, split_task_id
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.settings import SimulatedSettings
 from tau2_fleet.key import key_of
@@ -42,6 +42,10 @@ def load(tree: DictConfig, sources: Sources = SHIPPED) -> Config:
         UserError: a key is unknown, a value is out of range, or keys contradict each other.
     """
     config = read(tree, sources)
+    if config.task_ids_file is not None:
+        if config.task_ids is not None:
+            raise UserError("task_ids and task_ids_file both choose tasks: give one of them")
+        config.task_ids = read_task_ids(Path(config.task_ids_file))
     validate(config, sources)
     return config
 

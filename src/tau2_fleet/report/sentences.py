@@ -30,6 +30,8 @@ def headline(run: RunData, figures: Figures) -> list[Part]:
         f"pass^1 is {_estimate(overall.pass_hat.get(1) or overall.average_reward)} on {overall.tasks} tasks × "
         f"{trials:g} trial{'' if trials == 1 else 's'} of {domains} ({run.benchmark})"
     )
+    if run.summary.get("chosen_tasks"):
+        text += ", chosen by a file, so that the number says nothing of the whole set"
     if not run.reference:
         return [Part(f"{text}.")]
     count = len(run.departures)

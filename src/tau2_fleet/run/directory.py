@@ -32,6 +32,8 @@ from tau2_fleet.errors import UserError, writing
 from tau2_fleet.paths import CHECKOUT
 
 COMPOSITION_DIR = ".hydra"
+TASK_IDS_FILE = "task_ids.txt"
+"""The copy of what `task_ids_file` named."""
 _FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _LONGEST_NAME = 80
 _UNREADABLE = (
@@ -152,6 +154,16 @@ def save_composition(tree: DictConfig, hydra: Any, run_dir: Path) -> list[str]:
     for name, text in contents.items():
         write_whole(folder / name, text)
     return overrides
+
+
+def keep_task_ids(config: Config, run_dir: Path) -> None:
+    """Keep the tasks that `task_ids_file` chose in the run directory, so that a resume needs no other file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if config.task_ids_file is not None and config.task_ids is not None:
+        write_whole(run_dir / TASK_IDS_FILE, "".join(f"{name}\n" for name in config.task_ids))
 
 
 def write_whole(path: Path, text: str) -> None:

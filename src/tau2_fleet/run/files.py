@@ -70,6 +70,7 @@ class RunFiles:
                 str(share.cause): {"simulations": share.simulations, "reward": share.lost, "share": share.share}
                 for share in causes.shares()
             },
+            "chosen_tasks": None if plan.config.task_ids_file is None else len(plan.config.task_ids or ()),
             "left_out": list(plan.selection.left_out),
             "versions": versions(),
             "digests": plan.digests,

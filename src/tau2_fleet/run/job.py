@@ -21,7 +21,7 @@ from tau2_fleet.config.sources import sources
 from tau2_fleet.display.console import complain, tell
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.record.lock import DirectoryLock
-from tau2_fleet.run.directory import refuse_checkout, remove_unused, save_composition
+from tau2_fleet.run.directory import keep_task_ids, refuse_checkout, remove_unused, save_composition
 from tau2_fleet.run.resume import check_resumable
 from tau2_fleet.run.sweep import JobEnd
 from tau2_fleet.telemetry.secrets import redact
@@ -84,7 +84,11 @@ def _run(tree: DictConfig, arguments: Sequence[str], run_dir: Path, overrides: l
             from tau2_fleet.run import experiment  # after the checks: it brings the benchmark with it
 
             plan = experiment.prepare(config, run_dir)
+            if config.task_ids_file is not None:
+                # What was chosen, so that a later attempt can see whether its own file says the same.
+                OmegaConf.update(tree, "task_ids", config.task_ids)
             saved = save_composition(tree, HydraConfig.instance().cfg, run_dir)
+            keep_task_ids(config, run_dir)
         except UserError:
             lock.leave_no_trace()
             raise

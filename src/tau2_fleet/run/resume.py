@@ -22,7 +22,7 @@ from tau2_fleet.config.schema import Config
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.lifetime import model_ends
 from tau2_fleet.record.atomic import write_json
-from tau2_fleet.run.directory import COMPOSITION_DIR, load_saved, saved_overrides, write_whole
+from tau2_fleet.run.directory import COMPOSITION_DIR, TASK_IDS_FILE, load_saved, saved_overrides, write_whole
 
 if TYPE_CHECKING:
     from tau2_fleet.run.plan import RunPlan
@@ -62,6 +62,9 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     new = [argument for argument in arguments if _key(argument) != "resume" and argument not in sweeps]
     given = {_key(argument) for argument in new}
     earlier = [override for override in saved if _is_own(override) and _key(override) not in given]
+    if (folder / TASK_IDS_FILE).is_file():
+        own = f"task_ids_file={quoted(str(folder.absolute() / TASK_IDS_FILE))}"
+        earlier = [own if _key(override) == "task_ids_file" else override for override in earlier]
     return for_hydra([*earlier, *new, f"resume={quoted(text)}", *place])
 
 
