@@ -8,13 +8,12 @@ import pytest
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.plan import PoolSpec
-from tau2_fleet.record.atomic import write_json
-from tau2_fleet.run.directory import write_whole
+from tau2_fleet.record.atomic import write_json, write_text
 from tau2_fleet.run.plan import write_played_tasks
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "results and summaries": lambda folder: write_json(folder / "summary.json", {}),
-    "the composition": lambda folder: write_whole(folder / "config.yaml", "seed: 1"),
+    "the composition": lambda folder: write_text(folder / "config.yaml", "seed: 1"),
     "tasks of simulated servers": lambda folder: write_played_tasks(
         folder, [PoolSpec("agent", Simulated(), model="m")], {}
     ),

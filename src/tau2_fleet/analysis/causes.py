@@ -23,7 +23,7 @@ from tau2_fleet.analysis.explain import (
     turn_of_call,
     turn_with,
 )
-from tau2_fleet.evaluation.metrics import is_success
+from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.evaluation.termination import OURS, TerminationReason
 
 Json = dict[str, Any]

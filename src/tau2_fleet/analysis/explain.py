@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.record.overview import Json
 
 _REGULAR = ("user_stop", "agent_stop")
@@ -134,7 +135,7 @@ def other_calls(record: Json, gold: list[GoldCheck]) -> Counter[str]:
 
 def reasons(record: Json) -> Iterator[str]:
     """Why the reward is not 1, the decisive reason first; nothing for a reward of 1."""
-    if float(record.get("reward") or 0.0) >= 1 - 1e-6:
+    if is_success(float(record.get("reward") or 0.0)):
         return
     ending = str(record.get("termination_reason"))
     if ending not in _REGULAR:
@@ -143,7 +144,7 @@ def reasons(record: Json) -> Iterator[str]:
     info = record.get("reward_info") or {}
     basis = info.get("reward_basis") or list(record.get("sub_rewards") or {})
     counted = "" if info.get("reward_basis") else " (would have counted)"
-    failed = [kind for kind in basis if (record.get("sub_rewards") or {}).get(kind, 1.0) < 1 - 1e-6]
+    failed = [kind for kind in basis if not is_success((record.get("sub_rewards") or {}).get(kind, 1.0))]
     for kind in failed:
         yield f"{kind}{counted if ending not in _REGULAR else ''}: {_detail(kind, record, info)}"
 

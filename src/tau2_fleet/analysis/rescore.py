@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,11 +19,15 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from tau2_fleet.display.columns import cell, in_columns
 from tau2_fleet.display.console import complain, neutralise, out
 from tau2_fleet.errors import ExitStatus, UserError
-from tau2_fleet.evaluation.recorded import read_records, read_results, recorded_verdicts
-from tau2_fleet.record.atomic import replaced, write_json
-from tau2_fleet.record.reading import RECORD_FILE
+from tau2_fleet.evaluation.recorded import recorded_verdicts
+from tau2_fleet.evaluation.success import TOLERANCE, is_success
+from tau2_fleet.record.atomic import replaced
+from tau2_fleet.record.line import SimulationKey, encode_line
+from tau2_fleet.record.reading import RECORD_FILE, stored_lines
+from tau2_fleet.record.results_file import Simulation, read_results
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -51,7 +55,7 @@ class Scored:
 
     @property
     def changed(self) -> bool:
-        return self.new is not None and (self.old is None or abs(self.new - self.old) > 1e-6)
+        return self.new is not None and (self.old is None or abs(self.new - self.old) > TOLERANCE)
 
 
 @dataclass(slots=True)
@@ -145,10 +149,19 @@ async def _rescore_results(path: Path, target: Path | None, data_dir: Path | Non
     results = read_results(path)
     domain = load_domain(results.domain, data_dir)
     report = RescoreReport(path, [domain.name])
-    for simulation in results.simulations:
-        report.simulations.append(await _rescore_one(domain, results.tasks, simulation, solo=results.solo))
-    if target is not None:
-        write_json(target, results.raw)
+
+    async def scored() -> AsyncIterator[Simulation]:
+        for simulation in results.simulations():
+            report.simulations.append(await _rescore_one(domain, results.tasks, simulation, solo=results.solo))
+            yield simulation
+
+    if target is None:
+        async for _ in scored():
+            pass
+    else:
+        with results.writer(target) as write:
+            async for simulation in scored():
+                write(simulation)
     return report
 
 
@@ -156,22 +169,32 @@ async def _rescore_records(path: Path, target: Path | None, data_dir: Path | Non
     """The record of a run: the last line of a (domain, task, trial) counts, the others stay as they are."""
     from tau2_fleet.benchmark.domains import load_domain
 
-    records = list(read_records(path))
-    last = {(record["domain"], record["task_id"], record["trial"]): record for record in records}
+    last: dict[SimulationKey, int] = {}
+    for line in stored_lines(path):
+        if line.record is not None:
+            last[line.record.key] = line.number
     domains: dict[str, tuple[Domain, dict[str, Task]]] = {}
-    for name in dict.fromkeys(str(record["domain"]) for record in records):
+    for name in dict.fromkeys(key.domain for key in last):
         domain = load_domain(name, data_dir)
-        domains[name] = (domain, domain.find(key[1] for key in last if key[0] == name))
+        domains[name] = (domain, domain.find(key.task_id for key in last if key.domain == name))
     report = RescoreReport(path, list(domains))
-    for record in last.values():
-        domain, tasks = domains[record["domain"]]
-        # Only an agent that works alone can end a simulation itself.
-        solo = record["termination_reason"] == "agent_stop"
-        report.simulations.append(await _rescore_one(domain, tasks, record, solo=solo, record=True))
-    if target is not None:
-        with replaced(target) as file:
-            for record in records:
-                file.write(json.dumps(record).encode() + b"\n")
+    with nullcontext() if target is None else replaced(target) as file:
+        for line in stored_lines(path):
+            if line.record is None:
+                report.simulations.append(Scored(f"line {line.number}", None, detail=f"damaged: {line.damage}"))
+                continue
+            record = line.record.as_dict()
+            if last[line.record.key] == line.number:
+                domain, tasks = domains[line.record.domain]
+                # Only an agent that works alone can end a simulation itself.
+                solo = line.record.termination_reason == "agent_stop"
+                report.simulations.append(await _rescore_one(domain, tasks, record, solo=solo, record=True))
+            if file is not None:
+                file.write(encode_line(record))
+    if not last and report.simulations:
+        raise UserError(
+            f"{path}: holds no record of a simulation: {report.simulations[0].name} is {report.simulations[0].detail}"
+        )
     return report
 
 
@@ -192,7 +215,9 @@ async def _rescore_one(
         scored.detail = str(error)
         return scored
     scored.new = evaluation.reward
-    scored.detail = ", ".join(f"{kind} {value:g}" for kind, value in evaluation.sub_rewards.items() if value < 1)
+    scored.detail = ", ".join(
+        f"{kind} {value:g}" for kind, value in evaluation.sub_rewards.items() if not is_success(value)
+    )
     reward_info = evaluation.reward_info
     old_note = (old_info.get("info") or {}).get("note") if isinstance(old_info.get("info"), dict) else None
     if old_note is not None and reward_info["reward_basis"] is None:
@@ -257,18 +282,18 @@ def _show(reports: Sequence[RescoreReport]) -> None:
     for report in reports:
         told = [item for item in report.simulations if item.changed or item.new is None]
         if told:
-            table = Table(box=None, pad_edge=False, title=escape(report.path.name), title_justify="left")
-            for heading in ("simulation", "old", "new", ""):
-                table.add_column(heading, overflow="fold")
-            for item in told:
-                table.add_row(
-                    escape(neutralise(item.name)),
-                    _number(item.old),
-                    "[red]refused[/]" if item.new is None else _number(item.new),
-                    escape(neutralise(item.detail)),
+            rows = [
+                (
+                    cell(neutralise(item.name)),
+                    cell(_number(item.old)),
+                    cell("refused", "red") if item.new is None else cell(_number(item.new)),
+                    cell(neutralise(item.detail)),
                 )
-            out.print(table)
-            out.print()
+                for item in told
+            ]
+            out.out(neutralise(report.path.name), highlight=False)
+            lines = in_columns(("simulation", "old", "new", "why"), rows, "", colours=out.color_system is not None)
+            out.out(f"{lines}\n", highlight=False)
     table = Table(box=None, pad_edge=False)
     for heading in ("file", "domain", "simulations", "old reward", "new reward", "changed", "refused"):
         table.add_column(heading, justify="left" if heading in ("file", "domain") else "right")

@@ -17,7 +17,7 @@ from tau2_fleet.analysis.cause_shares import CauseShares
 from tau2_fleet.analysis.explain import gold_checks, gold_checks_of_task
 from tau2_fleet.analysis.rows import row_of
 from tau2_fleet.analysis.turns import COLUMNS_OF_OVERVIEW, overview_cells, overview_table, simulation
-from tau2_fleet.display.console import complain, neutralise, out, tell, wide
+from tau2_fleet.display.console import complain, neutralise, out, tell
 from tau2_fleet.display.formats import TableFormat, table_text
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.record.overview import Overview, choose, overviews, read_prompts, read_record
@@ -65,10 +65,10 @@ def _show(options: argparse.Namespace) -> None:
         out.print(table_text(COLUMNS_OF_OVERVIEW, overview_cells(chosen), options.format), markup=False)
         return
     if not in_full and not options.failed:
-        wide.print(overview_table(chosen))
+        out.out(overview_table(chosen, colours=out.color_system is not None), highlight=False)
         passed = sum(not one.failed for one in chosen)
         out.print(
-            f"\n{passed} of {len(chosen)} with reward 1; --task {_example(directory)} shows one, --failed why",
+            f"\n{passed} of {len(chosen)} with reward 1; --task {_example(everything)} shows one, --failed why",
             markup=False,
         )
         return
@@ -130,9 +130,8 @@ def _told(directory: Path, one: Overview, options: argparse.Namespace, in_full: 
         )
 
 
-def _example(directory: Path) -> str:
+def _example(everything: Sequence[Overview]) -> str:
     """A task to name in the hint: the first failed one, else the first."""
-    everything = overviews(directory)
     one = next((one for one in everything if one.failed), everything[0])
     name = one.name if len(one.name) < 40 else one.domain + "/…"
     return name if name.isprintable() else "domain/id"

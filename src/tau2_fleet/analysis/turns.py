@@ -10,11 +10,12 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
 from tau2_fleet.analysis.explain import ComparedCall, GoldCheck, other_calls, reasons
+from tau2_fleet.display.columns import Cell, cell, in_columns
 from tau2_fleet.display.console import neutralise, out
+from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.record.overview import Json, Overview
 
 _STYLES = {"assistant": "cyan", "user": "green", "tool": "dim"}
@@ -31,49 +32,37 @@ COLUMNS_OF_OVERVIEW = ("simulation", "trial", "reward", "ended", "sub-rewards", 
 
 def overview_cells(chosen: list[Overview]) -> list[list[str]]:
     """One line per simulation, ids whole, for other programs."""
-    return [
-        [
-            neutralise(one.name),
-            str(one.trial),
-            f"{one.reward:g}",
-            one.termination_reason,
-            str(_sub_rewards(one)),
-            f"{one.duration_s:.1f} s",
-            f"${one.cost_usd:.4f}",
-        ]
-        for one in chosen
-    ]
+    return [["  ".join(text for text, _ in cell) for cell in _cells(one, whole=True)] for one in chosen]
 
 
-def overview_table(chosen: list[Overview]) -> Table:
+def overview_table(chosen: list[Overview], colours: bool) -> str:
     """The same for a terminal, where long ids are shortened; piped on, they are whole."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for title in COLUMNS_OF_OVERVIEW:
-        right = title in ("trial", "reward", "time", "cost")
-        table.add_column(title, justify="right" if right else "left", no_wrap=True)
-    for one, cells in zip(chosen, overview_cells(chosen), strict=True):
-        name, trial, reward, ended, _, time, cost = cells
-        table.add_row(
-            Text(_shorten(name, _NAME_LENGTH) if out.is_terminal else name),
-            trial,
-            Text(reward, "red" if one.failed else "green"),
-            Text(ended),
-            _sub_rewards(one),
-            time,
-            cost,
-        )
-    return table
+    rows = [_cells(one, whole=not out.is_terminal) for one in chosen]
+    return in_columns(COLUMNS_OF_OVERVIEW, rows, "trial reward time cost", colours)
 
 
-def _sub_rewards(one: Overview) -> Text:
+def _cells(one: Overview, whole: bool) -> tuple[Cell, ...]:
+    name = neutralise(one.name)
+    return (
+        cell(name if whole else _shorten(name, _NAME_LENGTH)),
+        cell(str(one.trial)),
+        cell(f"{one.reward:g}", "red" if one.failed else "green"),
+        cell(neutralise(one.termination_reason)),
+        _sub_rewards(one),
+        cell(f"{one.duration_s:.1f} s"),
+        cell(f"${one.cost_usd:.4f}"),
+    )
+
+
+def _sub_rewards(one: Overview) -> Cell:
     """Those that count, then the others in brackets."""
-    text = Text()
+    parts = []
     for kind, value in sorted(one.sub_rewards.items(), key=lambda item: item[0] not in one.basis):
-        counts = not one.basis or kind in one.basis
-        shown = f"{kind} {value:g}" if counts else f"({kind} {value:g})"
-        style = ("red" if value < 1 else "green") if counts else "dim"
-        text.append(("  " if text else "") + shown, style)
-    return text
+        if not one.basis or kind in one.basis:
+            parts.append((neutralise(f"{kind} {value:g}"), "green" if is_success(value) else "red"))
+        else:
+            parts.append((neutralise(f"({kind} {value:g})"), "dim"))
+    return tuple(parts)
 
 
 def simulation(
@@ -186,7 +175,7 @@ def _verdict(record: Json, one: Overview, gold: list[GoldCheck]) -> Iterator[Ren
         ("reward ", "bold"),
         (f"{one.reward:g}", "bold red" if one.failed else "bold green"),
         f"  ended as {one.termination_reason}  ",
-        _sub_rewards(one),
+        Text("  ").join(Text(*part) for part in _sub_rewards(one)),
     )
     for reason in reasons(record):
         yield Padding(Text(f"because {neutralise(reason)}", "red"), (0, 0, 0, 2), expand=False)

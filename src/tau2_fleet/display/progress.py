@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tau2_fleet.display.console import err, neutralise
+from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.telemetry.events import Event
 from tau2_fleet.telemetry.levels import INFO
 from tau2_fleet.telemetry.run_counters import DomainCounters, Finished, RunCounters, SimulationKey, Stored
@@ -277,7 +278,7 @@ class _PlainLines:
             )
         if rest:
             done, total, _ = rest[-1]
-            passed = sum(finished.reward is not None and finished.reward >= 1 for _, _, finished in rest)
+            passed = sum(finished.reward is not None and is_success(finished.reward) for _, _, finished in rest)
             self._print(f"[{done}/{total}] and {len(rest)} more finished, {passed} with reward 1")
 
     def _beat(self) -> None:

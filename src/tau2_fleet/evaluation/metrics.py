@@ -12,17 +12,11 @@ from math import comb, sqrt
 from statistics import NormalDist, fmean
 from typing import Any
 
+from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.evaluation.termination import OURS
 
 CONFIDENCE = 0.95
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-_TOLERANCE = 1e-6
-"""The benchmark's: a reward this near to 1 is a success."""
-
-
-def is_success(reward: float) -> bool:
-    """Whether a reward counts as a success, with the benchmark's tolerance."""
-    return abs(reward - 1.0) <= _TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)

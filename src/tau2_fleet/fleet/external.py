@@ -16,6 +16,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.plan import Placement, PoolSpec
 from tau2_fleet.fleet.probe import ProbeError, check_health, served_models
 from tau2_fleet.fleet.replica import Phase, Replica
+from tau2_fleet.record.atomic import write_json
 
 MODEL_CONFIG_FILE = "model_config_local.json"
 _PATH_KEY = "vllm_model_config_path"
@@ -106,7 +107,7 @@ def write_model_config(path: Path, servers: Sequence[ExternalServers]) -> None:
         for entry in servers
     }
     content[_PATH_KEY] = str(path.absolute())
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(path, content)
 
 
 def read_key(api_key_env: str | None, api_key_file: str | None, prefix: str) -> str | None:

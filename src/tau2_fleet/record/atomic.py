@@ -31,6 +31,18 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a small text, and the folder it is to stand in.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as file:
+        file.write(text.encode("utf-8"))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a small value as readable JSON.
 

@@ -75,6 +75,10 @@ class Record:
     def key(self) -> SimulationKey:
         return SimulationKey(self.domain, self.task_id, self.trial)
 
+    def tokens(self, kind: str) -> int:
+        """All roles' tokens of a kind: `input_tokens`, `output_tokens`, `cached_tokens`."""
+        return sum(usage.get(kind, 0) for usage in self.usage_by_role.values())
+
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, those of other versions among them."""
         return {name: getattr(self, name) for name in _FIELDS} | self.others

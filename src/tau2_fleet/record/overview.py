@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.record.line import Record, SimulationKey, decode_line, read_line
 from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, stored_lines
 
@@ -31,6 +32,8 @@ class Overview:
     """Kinds of sub-reward that count; empty where the record does not say."""
     duration_s: float
     cost_usd: float
+    input_tokens: int
+    output_tokens: int
     messages: int
     error: str | None
     offset: int
@@ -42,7 +45,7 @@ class Overview:
 
     @property
     def failed(self) -> bool:
-        return self.reward < 1 - 1e-6
+        return not is_success(self.reward)
 
 
 def overviews(directory: Path, damage: Damage | None = None) -> list[Overview]:
@@ -132,6 +135,8 @@ def _overview(record: Record, offset: int, length: int) -> Overview:
         basis=tuple(map(str, basis)) if isinstance(basis, list) else (),
         duration_s=record.duration_s,
         cost_usd=sum(record.cost_by_role.values()),
+        input_tokens=record.tokens("input_tokens"),
+        output_tokens=record.tokens("output_tokens"),
         messages=len(record.messages),
         error=record.error,
         offset=offset,

@@ -202,7 +202,6 @@ def _offset(entry: Entry) -> int:
 
 
 def _entry_of(record: Record, offset: int, length: int) -> Entry:
-    usages = record.usage_by_role.values()
     turns = record.notes.get("user_turns_as_agent")
     return Entry(
         key=record.key,
@@ -212,8 +211,8 @@ def _entry_of(record: Record, offset: int, length: int) -> Entry:
         reward=record.reward,
         duration_s=record.duration_s,
         cost_usd=sum(record.cost_by_role.values()),
-        input_tokens=sum(usage.get("input_tokens", 0) for usage in usages),
-        output_tokens=sum(usage.get("output_tokens", 0) for usage in usages),
+        input_tokens=record.tokens("input_tokens"),
+        output_tokens=record.tokens("output_tokens"),
         user_turns_as_agent=turns if isinstance(turns, int) else 0,
         trimmed_calls=sum(1 for call in record.calls if call.get("trimmed_messages")),
         spending=spending_of(record.calls),

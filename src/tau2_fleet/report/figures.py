@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from tau2_fleet.analysis.cause_shares import CauseShares
 from tau2_fleet.analysis.causes import SPOILED, Cause
 from tau2_fleet.analysis.rows import Row
-from tau2_fleet.evaluation.metrics import Metrics, Result, is_success, measure
+from tau2_fleet.evaluation.metrics import Metrics, Result, measure
+from tau2_fleet.evaluation.success import is_success
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import secrets
 import shutil
@@ -30,6 +29,7 @@ from tau2_fleet.config.sources import search_path
 from tau2_fleet.config.validation import read
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.paths import CHECKOUT
+from tau2_fleet.record.atomic import write_text
 
 COMPOSITION_DIR = ".hydra"
 TASK_IDS_FILE = "task_ids.txt"
@@ -152,7 +152,7 @@ def save_composition(tree: DictConfig, hydra: Any, run_dir: Path) -> list[str]:
         "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(overrides)),
     }
     for name, text in contents.items():
-        write_whole(folder / name, text)
+        write_text(folder / name, text)
     return overrides
 
 
@@ -163,20 +163,7 @@ def keep_task_ids(config: Config, run_dir: Path) -> None:
         UserError: the file cannot be written.
     """
     if config.task_ids_file is not None and config.task_ids is not None:
-        write_whole(run_dir / TASK_IDS_FILE, "".join(f"{name}\n" for name in config.task_ids))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    part = path.with_name(f"{path.name}.part")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        write_text(run_dir / TASK_IDS_FILE, "".join(f"{name}\n" for name in config.task_ids))
 
 
 def was_accepted(run_dir: Path) -> bool:

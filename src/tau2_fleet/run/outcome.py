@@ -17,6 +17,7 @@ from tau2_fleet.display.console import neutralise
 from tau2_fleet.errors import ExitStatus
 from tau2_fleet.evaluation.metrics import Estimate, Metrics, Result, measure
 from tau2_fleet.evaluation.spending import Spending, as_tree, moved_models, returned_models, total
+from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.invocation import typed
 from tau2_fleet.record.atomic import write_json
 from tau2_fleet.record.store import Entry, Store
@@ -134,7 +135,7 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
     if not overall.complete:
         console.print(f"go on:  {typed('run', f'resume={short_path(run_dir)}')}", markup=False, soft_wrap=True)
     console.print(f"files:  {short_path(run_dir)}", markup=False, soft_wrap=True)
-    failures = any(metrics.average_reward.value < 1 for metrics in outcome.metrics.values())
+    failures = any(not is_success(metrics.average_reward.value) for metrics in outcome.metrics.values())
     what = ["--failed"] if failures else []
     console.print(f"look:   {typed('show', short_path(run_dir), *what)}", markup=False, soft_wrap=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pools import local_models, pool_specs
 from tau2_fleet.llm.settings import ModelSettings, Provider
 from tau2_fleet.llm.types import ChatModel
+from tau2_fleet.record.atomic import replaced
 from tau2_fleet.run.selection import Selection, select_tasks
-from tau2_fleet.simserver.scripts import write_script_file
+from tau2_fleet.simserver.scripts import script_file
 from tau2_fleet.simulation.conversation import Rules
 from tau2_fleet.simulation.domain_context import SimulationSettings
 from tau2_fleet.simulation.model_clients import choose_roles, expert_cards
@@ -142,9 +142,10 @@ def write_played_tasks(directory: Path, pools: Sequence[PoolSpec], tasks: Mappin
     """
     if Simulated() not in [spec.kind for spec in pools]:
         return None
-    part = directory / f".tasks-{time.monotonic_ns()}.json"
+    scripts = script_file(tasks)
+    path = directory / f"tasks-{hashlib.sha256(scripts).hexdigest()[:8]}.json"
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        write_script_file(part, tasks)
-        digest = hashlib.sha256(part.read_bytes()).hexdigest()[:8]
-        return part.replace(directory / f"tasks-{digest}.json")
+    with replaced(path) as file:
+        file.write(scripts)
+    return path

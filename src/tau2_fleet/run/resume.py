@@ -21,8 +21,8 @@ from tau2_fleet.config.roles import model_settings
 from tau2_fleet.config.schema import Config
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.lifetime import model_ends
-from tau2_fleet.record.atomic import write_json
-from tau2_fleet.run.directory import COMPOSITION_DIR, TASK_IDS_FILE, load_saved, saved_overrides, write_whole
+from tau2_fleet.record.atomic import write_json, write_text
+from tau2_fleet.run.directory import COMPOSITION_DIR, TASK_IDS_FILE, load_saved, saved_overrides
 
 if TYPE_CHECKING:
     from tau2_fleet.run.plan import RunPlan
@@ -143,7 +143,7 @@ def save_sweep(arguments: Sequence[str], job_overrides: Sequence[str], sweep_dir
     own = [argument for argument in arguments if _is_own(argument)]
     given = {_key(argument) for argument in own}
     found = [override for override in job_overrides if _key(override) in _FOUND and _key(override) not in given]
-    write_whole(sweep_dir / _SWEEP_FILE, OmegaConf.to_yaml(OmegaConf.create([*found, *own])))
+    write_text(sweep_dir / _SWEEP_FILE, OmegaConf.to_yaml(OmegaConf.create([*found, *own])))
 
 
 def _is_own(override: str) -> bool:

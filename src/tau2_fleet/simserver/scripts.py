@@ -87,17 +87,22 @@ def read_script_file(path: Path) -> Scripts:
 
 
 def write_script_file(path: Path, tasks: Mapping[str, Sequence[Any]]) -> None:
-    """Write the scripts of `tasks` (domain name -> tau2 `Task` objects, or their dictionaries) for the servers.
+    """Write the scripts of `tasks` for the servers.
 
     Raises:
         OSError: the file cannot be written.
     """
+    path.write_bytes(script_file(tasks))
+
+
+def script_file(tasks: Mapping[str, Sequence[Any]]) -> bytes:
+    """What stands in a script file: of `tasks`, domain name -> tau2 `Task` objects, or their dictionaries."""
     scripts = {
         f"{domain}/{quote(_field(task, 'id'), safe='')}": _raw_script(task)
         for domain, domain_tasks in tasks.items()
         for task in domain_tasks
     }
-    path.write_bytes(orjson.dumps({"format": FORMAT, "tasks": scripts}))
+    return orjson.dumps({"format": FORMAT, "tasks": scripts})
 
 
 def _raw_script(task: Any) -> list[Any]:

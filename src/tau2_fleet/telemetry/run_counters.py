@@ -12,15 +12,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tau2_fleet.evaluation.success import is_success
+from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.telemetry.events import Event, LLMCall, ReplicaSample, ReplicaState, Scope, StepComplete
-
-PASSED_AT = 1 - 1e-6
-"""Least reward of a success, as in the benchmark's pass^k."""
 
 RATE_WINDOW_S = 15.0
 """Tokens per second are over this long."""
-
-_INFRASTRUCTURE = frozenset({"infrastructure_error", "context_overflow", "deadline"})
 
 SimulationKey = tuple[str, str, int]
 """Domain, task id, trial."""
@@ -148,7 +145,7 @@ class RunCounters:
         self.output_tokens = 0
         self.replicas: dict[str, ReplicaCounters] = {}
         self._live: OrderedDict[SimulationKey, Waiting] = OrderedDict()
-        self._to_repeat = {record.key: record for record in stored if record.termination_reason in _INFRASTRUCTURE}
+        self._to_repeat = {record.key: record for record in stored if record.termination_reason in OURS}
         for record in stored:
             self._count(record, 1)
         self.done_before = self.overall().done
@@ -164,7 +161,7 @@ class RunCounters:
             domain.to_repeat += sign
         else:
             domain.done += sign
-            domain.passed += sign * (record.reward >= PASSED_AT)
+            domain.passed += sign * (is_success(record.reward))
 
     def started(self, key: SimulationKey) -> None:
         """A simulation left the queue."""
@@ -182,8 +179,8 @@ class RunCounters:
             self._count(self._to_repeat[key], -1)
             del self._to_repeat[key]
         domain.done += 1
-        domain.passed += reward is not None and reward >= PASSED_AT
-        domain.errors += reason in _INFRASTRUCTURE
+        domain.passed += reward is not None and is_success(reward)
+        domain.errors += reason in OURS
         duration = self.clock() - waiting.started_s if waiting is not None else 0.0
         return Finished(key, reward, reason, cost_usd, duration)
 

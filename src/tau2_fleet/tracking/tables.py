@@ -13,13 +13,16 @@ from typing import Any
 
 import orjson
 
+from tau2_fleet.record.line import Record, SimulationKey
+from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, stored_lines
+
 COLUMNS = (
     "domain", "task_id", "trial", "seed", "reward", "termination_reason", "duration_s", "messages", "tool_calls",
     "cost_usd", "input_tokens", "output_tokens", "sub_rewards", "error",
 )  # fmt: skip
 
 _LONGEST_TRANSCRIPT = 50_000
-_CONVERSATIONS = frozenset({"simulations.jsonl", "prompts.jsonl", "run.log", "simulations.csv", "report.html"})
+_CONVERSATIONS = frozenset({RECORD_FILE, PROMPT_FILE, "run.log", "simulations.csv", "report.html"})
 """Files that hold what was said, or what errors quote of it; uploaded only with `wandb.transcripts`."""
 
 _KEY_FILES = frozenset({"api_key"})
@@ -38,40 +41,33 @@ class Table:
 
 def simulations_table(run_dir: Path, transcripts: bool) -> Table:
     """One row per simulation; the last record of each counts."""
-    rows: dict[tuple[str, str, int], list[Any]] = {}
-    with (run_dir / "simulations.jsonl").open("rb") as file:
-        for line in file:
-            try:
-                record = orjson.loads(line)
-                key = (record["domain"], record["task_id"], record["trial"])
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                continue
-            rows[key] = _row(record, transcripts)
+    rows: dict[SimulationKey, list[Any]] = {}
+    for line in stored_lines(run_dir / RECORD_FILE):
+        if line.record is not None:
+            rows[line.record.key] = _row(line.record, transcripts)
     columns = (*COLUMNS, "transcript") if transcripts else COLUMNS
     return Table(columns, list(rows.values()))
 
 
-def _row(record: Mapping[str, Any], transcripts: bool) -> list[Any]:
-    messages = record.get("messages") or []
-    usages = list((record.get("usage_by_role") or {}).values())
+def _row(record: Record, transcripts: bool) -> list[Any]:
     row = [
-        record["domain"],
-        str(record["task_id"]),
-        record["trial"],
-        record.get("seed"),
-        record.get("reward"),
-        record.get("termination_reason"),
-        record.get("duration_s"),
-        len(messages),
-        sum(len(message.get("tool_calls") or ()) for message in messages),
-        float(sum((record.get("cost_by_role") or {}).values())),
-        sum(usage.get("input_tokens", 0) for usage in usages),
-        sum(usage.get("output_tokens", 0) for usage in usages),
-        orjson.dumps(record.get("sub_rewards") or {}).decode(),
-        record.get("error"),
+        record.domain,
+        record.task_id,
+        record.trial,
+        record.seed,
+        record.reward,
+        record.termination_reason,
+        record.duration_s,
+        len(record.messages),
+        sum(len(message.get("tool_calls") or ()) for message in record.messages),
+        float(sum(record.cost_by_role.values())),
+        record.tokens("input_tokens"),
+        record.tokens("output_tokens"),
+        orjson.dumps(record.sub_rewards).decode(),
+        record.error,
     ]
     if transcripts:
-        row.append("\n".join(_said(message) for message in messages)[:_LONGEST_TRANSCRIPT])
+        row.append("\n".join(map(_said, record.messages))[:_LONGEST_TRANSCRIPT])
     return row
 
 
