@@ -10,7 +10,7 @@ from typing import Any
 from tau2_fleet.llm.factory import build
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.model import Model
-from tau2_fleet.llm.settings import ModelSettings, PriceSettings, Provider
+from tau2_fleet.llm.settings import Api, ModelSettings, PriceSettings, Provider
 from tau2_fleet.llm.types import Endpoint, ToolCallText
 from tests.llm.serving import Answer, Hand, OneByOne, Server, json_answer
 
@@ -119,6 +119,40 @@ class ClaudeDialect(Dialect):
         )
 
 
+@dataclass(frozen=True)
+class ResponsesDialect(Dialect):
+    """OpenAI's newer forms."""
+
+    def model_of(self, server: Server, http: HttpPool, hand: Hand | None = None, **changed: Any) -> Model:
+        return super().model_of(server, http, hand, **{"api": Api.responses, **changed})
+
+    def reply(
+        self,
+        text: str | None = None,
+        calls: Sequence[ToolCallText] = (),
+        thinking: str | None = None,
+        tokens: tuple[int, int, int] = (100, 20, 0),
+    ) -> Answer:
+        output: list[dict[str, Any]] = []
+        if thinking is not None:
+            summary = [{"type": "summary_text", "text": thinking}]
+            output.append({"type": "reasoning", "id": "rs_1", "summary": summary, "encrypted_content": "sealed"})
+        if text is not None:
+            content = [{"type": "output_text", "text": text, "annotations": []}]
+            output.append({"type": "message", "id": "msg_1", "role": "assistant", "content": content})
+        output += [
+            {"type": "function_call", "id": f"fc_{call.id}", "call_id": call.id, "name": call.name,
+             "arguments": call.arguments}
+            for call in calls
+        ]  # fmt: skip
+        prompt, out, cached = tokens
+        usage = {"input_tokens": prompt, "output_tokens": out, "input_tokens_details": {"cached_tokens": cached}}
+        return json_answer(
+            {"id": "resp_1", "object": "response", "model": "tiny", "status": "completed", "output": output,
+             "usage": usage}
+        )  # fmt: skip
+
+
 def _input(call: ToolCallText) -> Any:
     try:
         return json.loads(call.arguments)
@@ -130,4 +164,5 @@ OPENAI = Dialect("openai", Provider.openai)
 VLLM = Dialect("vllm", Provider.vllm)
 CLAUDE = ClaudeDialect("claude", Provider.anthropic)
 LITELLM = Dialect("litellm", Provider.litellm, model="openai/tiny")
-ALL = (OPENAI, VLLM, CLAUDE, LITELLM)
+RESPONSES = ResponsesDialect("responses", Provider.openai)
+ALL = (OPENAI, VLLM, CLAUDE, LITELLM, RESPONSES)

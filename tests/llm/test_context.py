@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tau2_fleet.llm.context import Context
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.provider import ProviderAnswer
+from tau2_fleet.llm.served_limit import served_limit
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.llm.too_long import TooLong
 from tau2_fleet.llm.types import (
@@ -294,3 +295,42 @@ def test_a_pool_is_asked_for_the_exact_length_where_it_knows_it(knows: bool) -> 
     trimmed, counted = asyncio.run(run())
     assert trimmed == [not knows] * 3
     assert counted == (3 if knows else 1)
+
+
+def card(name: str, limit: int | None, **more: Any) -> dict[str, Any]:
+    """An entry of vLLM's list of models."""
+    return {"id": name, "object": "model", "max_model_len": limit, "root": f"/m/{name}", "parent": None, **more}
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([card("base", 8500), card("tiny", None, parent="base")], 8500),
+        ([card("tiny", None, parent="/m/base"), card("base", 8500)], 8500),
+        ([card("base", 8500), card("mid", None, parent="base"), card("tiny", None, parent="mid")], 8500),
+        ([card("base", 8500), card("tiny", 4000, parent="base")], 4000),
+        ([card("served-as", 8500), card("tiny", None, parent="org/base")], 8500),
+        ([card("base", 8500), card("tiny", None)], 8500),
+        ([card("tiny", None, parent="tiny")], None),
+        ([card("tiny", None, parent="other"), card("other", None, parent="tiny")], None),
+        ([{"id": "tiny", "context_length": 9000}], 9000),
+        ([{"id": "tiny"}, {"id": "other", "max_model_len": 100}], None),
+        ([{"id": "tiny", "max_model_len": True}, 5, None], None),
+        ([card("other", 100)], None),
+        ([], None),
+    ],
+)
+def test_an_adapter_has_its_parent_s_limit(entries: list[Any], expected: int | None) -> None:
+    assert served_limit(entries, "tiny") == expected
+
+
+def test_an_adapter_s_conversations_are_cut_to_its_parent_s_limit() -> None:
+    served = {"data": [card("base", LIMIT), card("tiny", None, parent="base")]}
+
+    async def run() -> int:
+        history = tuple(message for step in turns(2, 60) for message in step)
+        async with serving(strict, models=served) as server, HttpPool() as http:
+            model = VLLM.model_of(server, http, max_output_tokens=OUTPUT)
+            return (await model.complete(ChatRequest(history, "s", TOOLS))).stats.trimmed_messages
+
+    assert asyncio.run(run()) > 0

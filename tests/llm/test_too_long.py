@@ -119,7 +119,7 @@ def strict(dialect: Dialect, words: Words) -> Answer:
 
     async def answer(request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        tokens = len(orjson.dumps([body["messages"], body.get("tools"), body.get("system")])) // 4
+        tokens = len(orjson.dumps([body.get("messages") or body["input"], body.get("tools"), body.get("system")])) // 4
         if tokens <= LIMIT - 1000:
             return await dialect.reply("Yes", tokens=(tokens, 1, 0))(request)
         status, told = words(tokens, body.get("max_tokens") or 1000)

@@ -20,7 +20,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.settings import SimulatedSettings
 from tau2_fleet.key import key_of
 from tau2_fleet.llm.lifetime import NONE_ANNOUNCED, day
-from tau2_fleet.llm.settings import LifetimeSettings, ModelSettings, Provider
+from tau2_fleet.llm.settings import Api, LifetimeSettings, ModelSettings, Provider
 from tau2_fleet.simulation.settings import AgentMode
 from tau2_fleet.telemetry.secrets import redact
 
@@ -249,6 +249,8 @@ def _model_problems(key: str, model: ModelSettings) -> Iterator[str]:
             )
     elif not model.model:
         yield f"{key}.model is not set: give the name that {model.provider.value} knows the model by"
+    if model.api == Api.responses and model.provider is not Provider.openai:
+        yield f"{key}.api={model.api.value}: only provider openai speaks it, this is {model.provider.value}"
     if model.base_url is not None:
         yield from _url_problems(f"{key}.base_url", [model.base_url])
     if pool is not None:

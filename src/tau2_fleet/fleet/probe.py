@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import aiohttp
 import orjson
 
+from tau2_fleet.llm.served_limit import served_limit
+
 LONGEST_ANSWER = 8 * 2**20
 """Bytes; far above what /metrics and /v1/models of real servers come to."""
 
@@ -70,7 +72,7 @@ async def served_models(
     text = await _get(http, f"{base_url}/v1/models", key_header(key), timeout_s)
     try:
         entries = orjson.loads(text)["data"][:_MOST_MODELS]
-        return [ServedModel(str(entry["id"]), _whole(entry.get("max_model_len"))) for entry in entries]
+        return [ServedModel(str(entry["id"]), served_limit(entries, entry["id"])) for entry in entries]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ProbeError(f"{base_url}/v1/models answered something that is no list of models") from None
 
@@ -153,7 +155,3 @@ def _said(error: Exception) -> str:
         return "no answer in time"
     cause = getattr(error, "os_error", None)
     return str(getattr(cause, "strerror", None) or error or type(error).__name__)
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

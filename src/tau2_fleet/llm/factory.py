@@ -14,7 +14,7 @@ from tau2_fleet.llm.model import Model
 from tau2_fleet.llm.prices import PriceTable, own_price
 from tau2_fleet.llm.provider import Backend
 from tau2_fleet.llm.retry import RetryPolicy
-from tau2_fleet.llm.settings import ModelSettings, Provider
+from tau2_fleet.llm.settings import Api, ModelSettings, Provider
 from tau2_fleet.llm.types import Router
 
 
@@ -82,6 +82,10 @@ def _backend(settings: ModelSettings, http: HttpPool, router: Router | None, clo
         from tau2_fleet.llm.litellm_any import LiteLLMAny
 
         return LiteLLMAny(settings)
+    if settings.api == Api.responses and settings.provider is Provider.openai:
+        from tau2_fleet.llm.openai_responses import OpenAIResponses
+
+        return OpenAIResponses(settings)
     from tau2_fleet.llm.openai_compatible import OpenAICompatible
 
     return OpenAICompatible(settings, http, router=router, clock=clock)

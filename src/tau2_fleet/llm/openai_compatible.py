@@ -23,6 +23,7 @@ from tau2_fleet.llm.failures import Cause, Failure, failure_of_response
 from tau2_fleet.llm.http import HttpPool, current_call
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
+from tau2_fleet.llm.served_limit import served_limit
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.llm.types import CallStats, ChatRequest, Endpoint, Router
 
@@ -220,8 +221,7 @@ class OpenAICompatible:
             status, _, body = await self._send(endpoint, target.models, None, target.headers)
             self._context_known = status < 500
             if status == 200:
-                limits = {entry["id"]: entry.get("max_model_len") for entry in decode_json(body)["data"]}
-                self._context = count(limits.get(endpoint.model)) or None
+                self._context = served_limit(decode_json(body)["data"], endpoint.model)
         except (Failure, AttributeError, KeyError, TypeError):
             pass  # the request itself will tell what is wrong with this server
 

@@ -34,6 +34,15 @@ class Provider(StrEnum):
         return self in (Provider.vllm, Provider.simulated)
 
 
+class Api(StrEnum):
+    """Which of OpenAI's protocols a model of provider `openai` is asked by."""
+
+    chat = "chat"
+    """Chat completions: the lean path, and what every other server speaks."""
+    responses = "responses"
+    """The Responses API, through OpenAI's own client; nothing is stored there."""
+
+
 class ThinkingHistory(StrEnum):
     """How much of what a model thought goes back to it with its later requests."""
 
@@ -112,6 +121,7 @@ class ModelSettings:
     extra_body: dict[str, Any] = key(
         factory=dict, help="more keys of the request body, added with a plus: +user_llm.extra_body.top_k=20"
     )
+    api: Api = key(Api.chat, help="of provider openai: chat or responses", added=True)
     thinking_history: ThinkingHistory = key(
         ThinkingHistory.none,
         help="what it thought is sent back: none, turn (while it calls tools) or all",
