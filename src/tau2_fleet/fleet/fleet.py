@@ -122,6 +122,7 @@ class Fleet:
             self._watch,
             self.server.ready_timeout_s,
             self.server.stagger_s,
+            self.server.stall_timeout_s,
         )
         self._supervisor.run()
         self._tasks = [asyncio.create_task(sample_forever(self._http, lambda: self._replicas, self._uses_gpus))]
@@ -260,7 +261,11 @@ class Fleet:
 
 def fleet_signature(pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> str:
     """Equal for two jobs that can share one running fleet."""
-    settings = {key: value for key, value in asdict(server).items() if key not in ("routing", "preflight", "strict")}
+    settings = {
+        key: value
+        for key, value in asdict(server).items()
+        if key not in ("routing", "preflight", "strict", "stall_timeout_s")
+    }
     played = b""
     if tasks_file is not None and any(spec.kind == Simulated() for spec in pools):
         played = hashlib.sha256(tasks_file.read_bytes()).digest()

@@ -52,7 +52,11 @@ class Replica:
     restarts: int = 0
     """During the job that it serves now."""
     attempts: int = 0
-    """Starts since it was last well for a while."""
+    """Starts since it last served for long."""
+    answered: int = 0
+    """Requests that it answered between its last readiness and the end of that."""
+    stalls: int = 0
+    """How often it was found to answer nothing since it last answered something."""
     failure: str | None = None
     """What the last failed start looked like, for people."""
     failed_once: bool = False

@@ -71,6 +71,7 @@ class PoolRouter:
         replica = self._known.get(id(endpoint))
         if replica is not None:
             self._ready.count_request(replica, -1)
+            replica.answered += not failed
             if not replica.up and not replica.in_flight:
                 del self._known[id(endpoint)]
             try:
@@ -113,6 +114,10 @@ class PoolRouter:
     def reopen(self) -> None:
         """Take `close` back."""
         self._closed = None
+
+    def load(self, endpoint: Endpoint | None) -> ReplicaLoad | None:
+        """What one replica has to do; None when it is not known, or no longer."""
+        return None if endpoint is None else self._known.get(id(endpoint))
 
     def loads(self) -> list[ReplicaLoad]:
         """The ready replicas with their sessions and requests, as they are now and become."""

@@ -19,7 +19,7 @@ _FOLDER = "tau2_fleet.fleet.routing"
 class ReplicaLoad:
     """One replica in the routing, from one readiness to its end; rules read it, the router alone writes it."""
 
-    __slots__ = ("_place", "_ranks", "endpoint", "in_flight", "requests", "sessions", "up")
+    __slots__ = ("_place", "_ranks", "answered", "endpoint", "in_flight", "requests", "sessions", "up")
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -29,6 +29,8 @@ class ReplicaLoad:
         """Requests that wait for its answer."""
         self.requests = 0
         """Sent since it last became ready."""
+        self.answered = 0
+        """Of these, those that it has answered, be it with a refusal."""
         self.up = True
         """Whether it takes requests; one that left stays known while requests to it are in flight."""
         self._place = 0

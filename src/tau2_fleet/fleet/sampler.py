@@ -62,6 +62,14 @@ def parse_metrics(text: str) -> ReplicaMetrics:
     return ReplicaMetrics(**found)
 
 
+def counted_tokens(text: str) -> float | None:
+    """Tokens that a server has taken and made since its start; None when its metrics do not count any."""
+    if not any(name in text for kind in ("prompt_tokens", "generation_tokens") for name in _NAMES[kind]):
+        return None
+    found = parse_metrics(text)
+    return found.prompt_tokens + found.generation_tokens
+
+
 async def sample_replicas(http: aiohttp.ClientSession, replicas: Iterable[Replica]) -> None:
     """Read the metrics of those in the routing once and emit them."""
     await asyncio.gather(*(_sample(http, replica) for replica in replicas if replica.endpoint is not None))

@@ -127,6 +127,11 @@ class ServerSettings:
     extra_args: str = key("", help="any vllm serve flags, as one string")
     stagger_s: float = key(0.0, help="seconds between the starts of replicas", range=FROM_ZERO)
     ready_timeout_s: float = key(600.0, help="seconds until a replica must be ready", range=POSITIVE)
+    stall_timeout_s: Optional[float] = key(
+        180.0,
+        help="seconds that requests may wait without a token before a replica is left; null: no limit",
+        range=POSITIVE,
+    )
     min_ready: int = key(1, help="replicas that are enough to go on with", range=COUNT)
     strict: bool = key(False, help="true: an error, not a warning, when the GPUs do not hold server.num replicas")
     routing: Any = key(

@@ -19,6 +19,7 @@ from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.probe import ProbeError, check_health, served_models
 from tau2_fleet.fleet.replica import Phase, Replica
 from tau2_fleet.fleet.router import PoolRouter
+from tau2_fleet.fleet.stall import StallWatch
 from tau2_fleet.fleet.start_error import StartError, pool_failure, running_end, start_error
 from tau2_fleet.fleet.watch import WatchSettings
 from tau2_fleet.llm.types import Endpoint
@@ -38,6 +39,7 @@ class Supervisor:
         watch: WatchSettings,
         ready_timeout_s: float,
         stagger_s: float = 0.0,
+        stall_timeout_s: float | None = None,
     ) -> None:
         """`start` launches a replica's process and sets `replica.process`; it raises UserError if it cannot."""
         self._replicas = list(replicas)
@@ -47,6 +49,7 @@ class Supervisor:
         self._watch = watch
         self._ready_timeout_s = ready_timeout_s
         self._stagger_s = stagger_s
+        self._stall_timeout_s = stall_timeout_s
         self._hints = {replica.name: asyncio.Event() for replica in self._replicas}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -123,6 +126,8 @@ class Supervisor:
                 if replica.phase is not Phase.ready:
                     await self._until_ready(replica)
                 reason = await self._until_down(replica)
+                self._withdraw(replica)
+                self._forgive(replica)
             except (StartError, UserError) as error:
                 final = isinstance(error, StartError) and error.final
                 reason = str(error)
@@ -131,13 +136,24 @@ class Supervisor:
             self._withdraw(replica)
             self._set(replica, Phase.down, reason)
             await self._end(replica)
-            if final or replica.attempts >= self._watch.max_attempts:
+            if final or replica.attempts >= self._watch.max_attempts or replica.stalls >= self._watch.most_stalls:
                 self._give_up(replica, reason)
                 return
             pause = min(self._watch.backoff_s * 2 ** max(0, replica.attempts - 1), self._watch.backoff_max_s)
             self._set(replica, Phase.restarting, reason)
             self._tell(replica, reason, f"started again in {pause:.0f} s")
             await asyncio.sleep(pause)
+
+    def _forgive(self, replica: Replica) -> None:
+        """A replica that served for long begins anew: its crashes are counted by time, not by its life."""
+        if replica.ready_since is None:
+            return
+        well_s = (replica.down_since or time.monotonic()) - replica.ready_since
+        if well_s > self._watch.forgiven_after_s or replica.answered >= self._watch.forgiven_after_answers:
+            replica.attempts = 0
+        if replica.answered:
+            replica.stalls = min(replica.stalls, 1)
+        replica.answered = 0
 
     async def _relaunch(self, replica: Replica) -> None:
         await self._end(replica)
@@ -182,14 +198,13 @@ class Supervisor:
             hint.set()
         misses = 0
         next_look = time.monotonic() + self._watch.health_s
+        stall = self._stall_watch(replica)
         while True:
             hinted = await _set_within(hint, self._watch.process_s)
             hint.clear()
             if (status := process.status()) is not None:
                 return running_end(replica, status)
             now = time.monotonic()
-            if replica.ready_since is not None and now > replica.ready_since + self._watch.forgiven_after_s:
-                replica.attempts = 0
             if now < next_look and not (hinted and replica.phase is Phase.ready):
                 continue
             try:
@@ -207,6 +222,9 @@ class Supervisor:
             next_look = time.monotonic() + self._watch.health_s
             if replica.phase is not Phase.ready:
                 self._admit(replica)
+            if stalled := await stall.look():
+                replica.stalls += 1
+                return stalled
 
     # A replica that someone else runs
 
@@ -214,8 +232,16 @@ class Supervisor:
         began = time.monotonic()
         patience = min(self._watch.external_patience_s, self._ready_timeout_s)
         lost: Endpoint | None = None
+        stall, stalled = self._stall_watch(replica), ""
         while True:
             problem, final = await problem_of(self._http, replica, self._watch.health_timeout_s)
+            if not problem and replica.phase is Phase.ready:
+                stalled = problem = await stall.look()
+                if stalled and replica.endpoint is not None:
+                    replica.endpoint.abandon()  # these requests are asked elsewhere
+            elif not problem and stalled:
+                problem = "" if await stall.answers() else stalled
+                stalled = problem
             if not problem and replica.endpoint is None:
                 self._admit(replica)
                 lost = None
@@ -243,6 +269,10 @@ class Supervisor:
 
     # Both
 
+    def _stall_watch(self, replica: Replica) -> StallWatch:
+        router = self._routers[replica.pool]
+        return StallWatch(self._http, replica, router, self._stall_timeout_s, self._watch.health_s)
+
     def _admit(self, replica: Replica) -> None:
         if replica.endpoint is None:
             self._routers[replica.pool].add(replica.new_endpoint())
@@ -251,6 +281,8 @@ class Supervisor:
 
     def _withdraw(self, replica: Replica) -> None:
         if replica.endpoint is not None:
+            load = self._routers[replica.pool].load(replica.endpoint)
+            replica.answered += load.answered if load is not None else 0
             self._routers[replica.pool].remove(replica.endpoint)
             replica.endpoint = None
 

@@ -25,8 +25,12 @@ class WatchSettings:
     backoff_max_s: float = 60.0
     max_attempts: int = 6
     """Starts in a row before a replica is given up."""
-    forgiven_after_s: float = 600.0
-    """Being well for so long makes earlier failures forgotten."""
+    forgiven_after_s: float = 60.0
+    """Being well for so long makes earlier failures forgotten,"""
+    forgiven_after_answers: int = 50
+    """and so does having answered so many requests since the last start: what crashes now and then is worth it."""
+    most_stalls: int = 2
+    """Stalls in a row, with nothing answered between, after which a replica is given up."""
     grace_s: float = 4.0
     """Between SIGTERM and SIGKILL."""
     external_patience_s: float = 60.0

@@ -99,6 +99,9 @@ class OpenAICompatible:
             failed = failure.cause is Cause.connection or failure.status in _DOWN
             failure.endpoint = endpoint
             raise
+        except asyncio.CancelledError:
+            failed = True  # given up by whoever waited: no answer came
+            raise
         finally:
             self._router.release(endpoint, request.session, failed=failed)
 

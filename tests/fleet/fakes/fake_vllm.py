@@ -43,6 +43,9 @@ class Habits:
     max_model_len: int = 4096
     die_on: str = ""
     """Ends with status 0 when a request holds this text."""
+    stall_while: str = ""
+    """Answers no request while the file of this name with its port behind it is there; with a text in it, it counts
+    tokens all the while."""
 
 
 CHILD = (
@@ -96,6 +99,7 @@ def is_to_fail(habits: Habits) -> bool:
 def handler(arguments: argparse.Namespace, habits: Habits) -> type[BaseHTTPRequestHandler]:
     model = habits.served or arguments.served_model_name or arguments.model
     counts = {"requests": 0}
+    stall = habits.stall_while and f"{habits.stall_while}.{arguments.port}"
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -105,9 +109,11 @@ def handler(arguments: argparse.Namespace, habits: Habits) -> type[BaseHTTPReque
             if self.path == "/health":
                 self.answer(200, b"")
             elif self.path == "/metrics":
+                busy = os.path.exists(stall) and os.path.getsize(stall)
+                tokens = 10.0 * counts["requests"] + (time.monotonic() if busy else 0)
                 text = (
                     f'vllm:num_requests_running{{engine="0"}} 1.0\nvllm:kv_cache_usage_perc{{engine="0"}} 0.25\n'
-                    f'vllm:prompt_tokens_total{{engine="0"}} {10.0 * counts["requests"]}\n'
+                    f'vllm:prompt_tokens_total{{engine="0"}} {tokens}\n'
                 )
                 self.answer(200, text.encode())
             elif not self.allowed():
@@ -124,6 +130,8 @@ def handler(arguments: argparse.Namespace, habits: Habits) -> type[BaseHTTPReque
                 return
             if habits.die_on and habits.die_on.encode() in body:
                 os._exit(0)
+            while os.path.exists(stall):
+                time.sleep(0.05)
             with lock:
                 counts["requests"] += 1
             request = json.loads(body)
