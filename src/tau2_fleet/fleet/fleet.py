@@ -36,6 +36,8 @@ from tau2_fleet.telemetry.secrets import protect
 log = logging.getLogger(__name__)
 
 _LAST_SAMPLE_S = 5.0
+_OF_ONE_JOB = ("routing", "preflight", "strict", "stall_timeout_s")
+"""Keys of `server` in which jobs that share a fleet may differ."""
 
 
 class Fleet:
@@ -261,11 +263,7 @@ class Fleet:
 
 def fleet_signature(pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> str:
     """Equal for two jobs that can share one running fleet."""
-    settings = {
-        key: value
-        for key, value in asdict(server).items()
-        if key not in ("routing", "preflight", "strict", "stall_timeout_s")
-    }
+    settings = {key: value for key, value in asdict(server).items() if key not in _OF_ONE_JOB}
     played = b""
     if tasks_file is not None and any(spec.kind == Simulated() for spec in pools):
         played = hashlib.sha256(tasks_file.read_bytes()).digest()
