@@ -1,4 +1,4 @@
-"""Log lines: the form of spec 11, and the recipes people have for it."""
+"""Log lines: the form that docs/formats.md gives, and the recipes people have for it."""
 
 from __future__ import annotations
 

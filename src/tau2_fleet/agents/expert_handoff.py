@@ -1,7 +1,7 @@
 """Experts: stronger models that the agent can hand its turn to through the tool `call_expert`.
 
 The expert sees the whole conversation, the unedited policy and the domain's own tools; it never
-sees the agent's calls for experts, which stay in the agent's private history (spec 6).
+sees the agent's calls for experts, which stay in the agent's private history.
 """
 
 from __future__ import annotations

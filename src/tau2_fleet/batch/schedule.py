@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def trial_seeds(seed: int, num_trials: int) -> list[int]:
-    """One seed per trial, the same for all tasks, drawn as the benchmark draws them (spec 5).
+    """One seed per trial, the same for all tasks, drawn as the benchmark draws them.
 
     >>> trial_seeds(300, 4)
     [626729, 373753, 361454, 1567]

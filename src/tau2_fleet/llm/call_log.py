@@ -25,7 +25,7 @@ def as_dict(usage: Usage) -> dict[str, int]:
 class CallLog:
     """Every model call of a simulation in order, with tokens and cost by role.
 
-    Roles are `agent`, `user`, `judge` and `expert-N`, the last part of a session id (spec 7).
+    Roles are `agent`, `user`, `judge` and `expert-N`, the last part of a session id.
     """
 
     step: int = 0

@@ -1,7 +1,7 @@
 """Between the benchmark's messages and the chat history that models see.
 
 The agent sees its own turns, the user's texts and its own tool results. The user simulator sees
-the conversation with roles flipped and nothing of the agent's tool traffic (spec 5).
+the conversation with roles flipped and nothing of the agent's tool traffic.
 """
 
 from __future__ import annotations

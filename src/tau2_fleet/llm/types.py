@@ -41,7 +41,7 @@ class ToolCallText:
     def sendable_arguments(self) -> str:
         """The arguments as a history may carry them: vLLM and Anthropic refuse what is not a JSON object.
 
-        Other text is wrapped the way the simulation executes it (spec 5).
+        Other text is wrapped the way the simulation executes it, as `{"arguments_not_a_json_object": TEXT}`.
         """
         try:
             if isinstance(orjson.loads(self.arguments), dict):
@@ -155,7 +155,7 @@ class ChatRequest:
 
     messages: Sequence[ChatMessage]
     session: str
-    """Spec 7: `<run8>/<domain>/<quoted task id>/<trial>/<role>`; sent as X-Session-ID."""
+    """`<run8>/<domain>/<quoted task id>/<trial>/<role>`; sent as X-Session-ID."""
     tools: ToolSet | None = None
     tool_choice: str | None = None
     """None: `auto` when there are tools. Solo mode sends `required`."""
@@ -185,7 +185,7 @@ class CallStats:
 
     model: str
     call_type: str
-    """`vllm`, `openai`, `claude` or `litellm` (spec 11; simulated servers count as `vllm`)."""
+    """`vllm`, `openai`, `claude` or `litellm`, as docs/formats.md has it; simulated servers count as `vllm`."""
     started: float = 0.0
     """Seconds since the epoch."""
     duration_ms: float = 0.0

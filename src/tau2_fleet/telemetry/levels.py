@@ -1,4 +1,4 @@
-"""The log levels of spec 11, with two of the program's own between DEBUG and INFO; `logs` and `lines` use them."""
+"""The log levels (docs/formats.md), two of the program's own between DEBUG and INFO; `logs` and `lines` use them."""
 
 from __future__ import annotations
 

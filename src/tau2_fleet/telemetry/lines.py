@@ -1,4 +1,4 @@
-"""Log lines in the exact form of spec 11: one event is one line, one value is one token.
+"""Log lines in the exact form that docs/formats.md gives: one event is one line, one value is one token.
 
     [PROFILE] 2025-12-23 10:15:32.456 task=retail_1 trial=0 thread=12345 type=llm_call model=… duration_ms=1234.56 …
 
