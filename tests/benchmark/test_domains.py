@@ -37,6 +37,7 @@ def test_policies_tools_and_tasks_are_the_packages(name: str) -> None:
     assert domain.agent_tools == [tool.openai_schema for tool in theirs.get_tools()]
     user_tools = theirs.get_user_tools() if theirs.user_tools is not None else []
     assert domain.user_tools == [tool.openai_schema for tool in user_tools]
+    assert load_domain(name).has_user_tools is bool(user_tools)
     assert domain.task_sets() == SIZES[name]
     for task_set in ("base", "small" if "small" in SIZES[name] else "base"):
         assert domain.tasks(task_set) == registry.get_tasks_loader(name)(task_split_name=task_set)

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.external import ExternalServers, clean_url, read_key, read_model_config, write_model_config
 from tau2_fleet.fleet.kinds.external import External
@@ -19,7 +20,7 @@ from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.kinds.vllm import Vllm
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pool_check import preflight
-from tau2_fleet.fleet.pools import LocalModel, pool_specs
+from tau2_fleet.fleet.pools import LocalModel, local_models, pool_specs
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.llm.types import Endpoint
 
@@ -213,3 +214,28 @@ def test_the_preflight_carries_a_seed_only_where_requests_do_and_names_the_serve
         asked, said = asyncio.run(_ask(agent, answer))
         assert ["seed" in body for body in asked] == [sends_seed]
         assert "--tool-call-parser (with --enable-auto-tool-choice) where URL is started" in said
+
+
+def test_a_pool_is_asked_for_a_tool_call_only_where_its_model_has_tools(caplog: pytest.LogCaptureFixture) -> None:
+    """The customer of mock, retail and airline has none; plain text from its model is what is wanted."""
+    answer: dict[str, object] = {"role": "assistant", "content": "Paris is sunny."}
+    wish = Wish("user", endpoints=["other:1901"])
+    roles = {"user": _Model("vllm", "m", wish)}
+    for domains, has_tools in ((["mock", "retail", "airline"], False), (["mock", "telecom"], True)):
+        found = [load_domain(name, None).has_user_tools for name in domains]
+        [other] = local_models(roles, user_has_tools=any(found))
+        server = ServerSettings(kind="external", endpoints=["other:1900"])
+        _, user = pool_specs(server, None, False, [other])
+        caplog.clear()
+        [asked], said = asyncio.run(_ask(user, answer))
+        assert (said, "tools" in asked, "in plain text" in caplog.text) == ("", has_tools, has_tools)
+
+
+@dataclass
+class _Model:
+    """What the models' settings say of one that a pool serves."""
+
+    provider: str
+    model: str | None
+    pool: Wish
+    sends_seed: bool = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -116,6 +117,11 @@ class Domain:
     @property
     def user_tools(self) -> list[dict[str, Any]]:
         return self._contents.user_tools
+
+    @property
+    def has_user_tools(self) -> bool:
+        """Whether the customer has tools; known before the domain is loaded, by the package's files."""
+        return importlib.util.find_spec(f"tau2.domains.{_base_name(self.name)}.user_tools") is not None
 
     @property
     def template(self) -> EnvironmentTemplate:

@@ -55,7 +55,7 @@ def find_markup(text: str) -> str | None:
 
 
 async def preflight(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) -> None:
-    """Ask once; a warning is logged.
+    """Ask once, for a tool call where the pool's models have tools; a warning is logged.
 
     Raises:
         UserError: the pool's calls would arrive as text, or the server refuses requests with tools.
@@ -71,11 +71,11 @@ async def _ask(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) 
     body: dict[str, Any] = {
         "model": endpoint.model,
         "messages": _MESSAGES,
-        "tools": [_TOOL],
-        "tool_choice": "auto",
         "max_tokens": 512,
         "temperature": 0,
     }
+    if spec.needs_tools:
+        body |= {"tools": [_TOOL], "tool_choice": "auto"}
     if spec.sends_seed:
         body["seed"] = 0
     headers = {**key_header(endpoint.api_key), "Content-Type": "application/json", "X-Session-ID": "preflight"}
@@ -96,7 +96,7 @@ async def _ask(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) 
         calls, content = message.get("tool_calls") or [], message.get("content") or ""
     except (ValueError, LookupError, TypeError, AttributeError):
         return PoolFinding(error=f"pool {spec.name}: {url} answered something that is no chat completion: {text[:200]}")
-    return _judge(spec, bool(calls), content)
+    return _judge(spec, bool(calls), content) if spec.needs_tools else PoolFinding()
 
 
 def _judge(spec: PoolSpec, called: bool, content: str) -> PoolFinding:

@@ -62,15 +62,20 @@ class ModelLike(Protocol):
     def sends_seed(self) -> bool: ...
 
 
-def local_models(by_role: Mapping[str, ModelLike]) -> list[LocalModel]:
-    """The models of these roles that pools serve, beside the agent's, under the keys that describe them."""
+def local_models(by_role: Mapping[str, ModelLike], *, user_has_tools: bool = True) -> list[LocalModel]:
+    """The models of these roles that pools serve, beside the agent's, under the keys that describe them.
+
+    Args:
+        user_has_tools: whether the customer has tools of its own in any of the domains.
+    """
+    without_tools = {"judge"} if user_has_tools else {"judge", "user"}
     return [
         LocalModel(
             key=model_key(role),
             simulated=model.provider == "simulated",
             model=model.model,
             pool=model.pool,
-            needs_tools=role != "judge",
+            needs_tools=role not in without_tools,
             sends_seed=model.sends_seed,
         )
         for role, model in by_role.items()

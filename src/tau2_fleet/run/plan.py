@@ -51,7 +51,8 @@ class RunPlan:
             UserError: a pool's model or key is missing, or two models want one pool to be different.
         """
         simulated = self.models.agent.provider is Provider.simulated
-        others = local_models(self.models.by_name())
+        user_has_tools = any(domain.has_user_tools for domain in self.benchmark.values())
+        others = local_models(self.models.by_name(), user_has_tools=user_has_tools)
         agent = self.config.agent
         return pool_specs(self.config.server, agent.model, simulated, others, agent_sends_seed=agent.sends_seed)
 
