@@ -47,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"tau2-fleet {__version__}\n")
         return ExitStatus.FINISHED
+    if sys.flags.optimize > 1:
+        sys.stderr.write(
+            "error: Python was told to strip docstrings (-OO, PYTHONOPTIMIZE=2), and the benchmark's tools are "
+            "described by theirs: agents would be sent others. Run it without.\n"
+        )
+        return ExitStatus.FAILED
     name, *rest = given
     command = COMMANDS.get(name)
     if command is None:

@@ -369,7 +369,7 @@ def test_a_key_never_enters_the_configuration(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(UserError) as caught:
             changed(f"user_llm.extra_body.api_key={value}")
         message = str(caught.value)
-        assert "user_llm.extra_body holds the value of an API key" in message
+        assert "user_llm.extra_body.api_key holds the value of an API key" in message
         assert "planted" not in message
 
 

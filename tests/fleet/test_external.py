@@ -122,6 +122,7 @@ class Wish:
     endpoints: list[str] = field(default_factory=list)
     api_key_env: str | None = None
     api_key_file: str | None = None
+    basic_auth_env: str | None = None
 
 
 def test_each_local_model_has_a_pool_and_the_same_name_is_the_same_pool() -> None:

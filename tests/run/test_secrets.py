@@ -190,6 +190,10 @@ def test_run_directories_follow_the_users_umask(calm: Watched, tmp_path: Path) -
     assert stat.S_IMODE(private.run_dir.stat().st_mode) == 0o700
 
 
+HEARD: set[str] = set()
+"""Every header `Authorization` that an Echo got."""
+
+
 class Echo(BaseHTTPRequestHandler):
     """A provider that says back the key that it was sent, in every way an answer can."""
 
@@ -200,6 +204,7 @@ class Echo(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         key = self.headers["Authorization"] or ""
+        HEARD.add(key)
         assert json.loads(body)["messages"]
         if self.headers["X-Session-ID"] == "preflight":
             self.answer(type(self).preflight_status, completion("ready"), {"error": {"message": f"bad key: {key}"}})
@@ -269,6 +274,29 @@ def test_a_key_that_a_provider_says_back_is_kept_out_too(tmp_path: Path) -> None
     assert any("[redacted]" in str(record["messages"]) for record in found)
     assert any("[redacted]" in (record["error"] or "") for record in found)
     assert_nowhere(watched, PLANTED)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "header"),
+    [
+        ("basic_auth_env", "me:pass-word9", "Basic bWU6cGFzcy13b3JkOQ=="),
+        ("api_key_env", "tenletters", "Bearer tenletters"),
+    ],
+)
+def test_what_a_gateway_of_ones_own_wants_reaches_it_and_stays_out_of_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str, header: str
+) -> None:
+    """Under a variable of any name, and even if it is short."""
+    monkeypatch.setitem(PLANTED, "GATE", value)
+    with echoing() as url:
+        HEARD.clear()
+        chosen = [setting for setting in provider(url) if "api_key_env" not in setting]
+        watched = watch(tmp_path, *chosen, f"user_llm.{key}=GATE", "limits.call_timeout_s=2", "num_tasks=4")
+    assert watched.status == 3, watched.output.decode()
+    assert {header} == HEARD
+    told = {"password": value.rpartition(":")[2], "header": header.partition(" ")[2]}
+    assert any("[redacted]" in str(record["messages"]) for record in records(watched.run_dir))
+    assert_nowhere(watched, PLANTED | told)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])

@@ -46,5 +46,6 @@ def agent_model(config: Config) -> ModelSettings:
             endpoints=list(server.endpoints),
             api_key_env=server.api_key_env,
             api_key_file=server.api_key_file,
+            basic_auth_env=server.basic_auth_env,
         ),
     )

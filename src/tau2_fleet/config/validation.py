@@ -14,6 +14,7 @@ from tau2_fleet.config.compose import NO_TASKS, explain
 from tau2_fleet.config.names import did_you_mean, nearest, nearest_keys
 from tau2_fleet.config.roles import AGENT_POOL, model_settings
 from tau2_fleet.config.schema import Config, flat
+from tau2_fleet.config.secret_values import carried_by, credential_problems
 from tau2_fleet.config.sources import SHIPPED, Sources
 from tau2_fleet.config.tasks import read_task_ids, split_task_id
 from tau2_fleet.errors import UserError
@@ -22,7 +23,6 @@ from tau2_fleet.key import key_of
 from tau2_fleet.llm.lifetime import NONE_ANNOUNCED, day
 from tau2_fleet.llm.settings import Api, LifetimeSettings, ModelSettings, Provider
 from tau2_fleet.simulation.settings import AgentMode
-from tau2_fleet.telemetry.secrets import redact
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -127,10 +127,8 @@ def _tidy(settings: Any) -> None:
 def _problems(config: Config, sources: Sources) -> Iterator[str]:
     values = flat(config)
     yield from table.impossible(values)
-    for key, value in values.items():
-        for text in _texts(value):
-            if redact(text) != text:
-                yield f"{key} holds the value of an API key: name its variable instead, with api_key_env"
+    yield from credential_problems(config)
+    yield from filter(None, (carried_by(key, value) for key, value in values.items()))
     yield from _agent_problems(config)
     yield from _domain_problems(config, sources)
     yield from _server_problems(config)
@@ -141,17 +139,6 @@ def _problems(config: Config, sources: Sources) -> Iterator[str]:
         yield "resume_force=true: only with resume=DIR"
     if not config.wandb.project:
         yield "wandb.project: must not be empty"
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, part in value.items():
-            yield from (str(name), *_texts(part))
-    elif isinstance(value, list):
-        for part in value:
-            yield from _texts(part)
 
 
 def _agent_problems(config: Config) -> Iterator[str]:
@@ -255,6 +242,8 @@ def _model_problems(key: str, model: ModelSettings) -> Iterator[str]:
         yield from _url_problems(f"{key}.base_url", [model.base_url])
     if pool is not None:
         yield from _url_problems(f"{key}.pool.endpoints", pool.endpoints)
+    if model.basic_auth_env and (model.base_url is None or model.provider is not Provider.openai):
+        yield f"{key}.basic_auth_env: only with {key}.base_url and provider openai, or as {key}.pool.basic_auth_env"
     yield from _context_problems(key, model.max_output_tokens, model.max_context_tokens)
     lifetime = model.lifetime or LifetimeSettings()
     for name, text in (("ends", lifetime.ends), ("looked", lifetime.looked)):

@@ -16,6 +16,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.plan import Placement, PoolSpec
 from tau2_fleet.fleet.probe import ProbeError, check_health, served_models
 from tau2_fleet.fleet.replica import Phase, Replica
+from tau2_fleet.llm.keys import basic_auth
 from tau2_fleet.record.atomic import write_json
 
 MODEL_CONFIG_FILE = "model_config_local.json"
@@ -110,13 +111,18 @@ def write_model_config(path: Path, servers: Sequence[ExternalServers]) -> None:
     write_json(path, content)
 
 
-def read_key(api_key_env: str | None, api_key_file: str | None, prefix: str) -> str | None:
+def read_key(
+    api_key_env: str | None, api_key_file: str | None, prefix: str, basic_auth_env: str | None = None
+) -> str | None:
     """The key of external servers: from the environment variable or the file that the configuration names.
+
+    What `basic_auth_env` holds comes as `tau2_fleet.llm.keys.authorization` takes it.
 
     Args:
         api_key_env: name of a variable, or None.
         api_key_file: path of a file that holds the key and nothing else, or None.
         prefix: where these keys stand in the configuration (`server`), for errors.
+        basic_auth_env: name of a variable that holds `name:password`, or None.
 
     Raises:
         UserError: the variable is not set, or the file is missing or empty.
@@ -126,6 +132,11 @@ def read_key(api_key_env: str | None, api_key_file: str | None, prefix: str) -> 
         if not value:
             raise UserError(f"{prefix}.api_key_env={api_key_env}: this variable is not set")
         return value
+    if basic_auth_env:
+        value = os.environ.get(basic_auth_env, "").strip()
+        if ":" not in value:
+            raise UserError(f"{prefix}.basic_auth_env={basic_auth_env}: this variable holds no name:password")
+        return basic_auth(value)
     if api_key_file:
         try:
             value = Path(os.path.expanduser(api_key_file)).read_text(encoding="utf-8").strip()

@@ -31,6 +31,7 @@ class PoolLike(Protocol):
     endpoints: list[str]
     api_key_env: str | None
     api_key_file: str | None
+    basic_auth_env: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ def _other_pool(other: LocalModel, agent: PoolSpec) -> PoolSpec:
             num=len(urls),
             tool_call_parser=wish.tool_call_parser,
             endpoints=urls,
-            api_key=read_key(wish.api_key_env, wish.api_key_file, f"{other.key}.pool"),
+            api_key=read_key(wish.api_key_env, wish.api_key_file, f"{other.key}.pool", wish.basic_auth_env),
             num_key=num_key,
             needs_tools=other.needs_tools,
         )

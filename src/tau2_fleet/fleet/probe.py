@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import aiohttp
 import orjson
 
+from tau2_fleet.llm.keys import authorization
 from tau2_fleet.llm.served_limit import served_limit
 
 LONGEST_ANSWER = 8 * 2**20
@@ -49,7 +50,7 @@ def http_session() -> aiohttp.ClientSession:
 
 def key_header(key: str | None) -> dict[str, str]:
     """The header that carries a server's key."""
-    return {"Authorization": f"Bearer {key}"} if key else {}
+    return {"Authorization": authorization(key)} if key else {}
 
 
 async def check_health(http: aiohttp.ClientSession, base_url: str, timeout_s: float) -> None:

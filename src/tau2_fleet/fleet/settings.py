@@ -144,6 +144,7 @@ class ServerSettings:
     )
     api_key_env: Optional[str] = key(None, help="server=external: the variable that holds their key")
     api_key_file: Optional[str] = key(None, help="server=external: a file that holds it", path=True)
+    basic_auth_env: Optional[str] = key(None, help="server=external: the variable that holds their name:password")
     preflight: bool = key(True, help="try a tool call on each pool before the run")
     simulated: SimulatedSettings = key(factory=SimulatedSettings, help="how simulated servers behave", packed=True)
 

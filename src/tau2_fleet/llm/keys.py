@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tau2_fleet.llm.settings import ModelSettings, Provider
-from tau2_fleet.telemetry.secrets import protect
+from tau2_fleet.telemetry.secrets import SHORTEST, protect
+
+PLACEHOLDERS = frozenset(
+    {"empty", "none", "null", "dummy", "test", "token", "key", "fake", "local", "x", "xx", "xxx", "na", "n/a", "-", "0"}
+    | {"sk-", "no-key", "nokey", "unused", "ollama", "vllm", "secret", "changeme", "placeholder", "not-needed"}
+)
+"""What people give servers that want some key: no secrets."""
+_BASIC = "Basic "
 
 _BY_PREFIX = {
     "anthropic": "ANTHROPIC_API_KEY",
@@ -35,10 +45,11 @@ class ApiKey:
 def key_name(settings: ModelSettings) -> str | None:
     """The environment variable that holds this model's key; None: it needs none, or only litellm knows.
 
-    A URL of one's own gets a key only when `api_key_env` says which: no provider's key goes to a stranger.
+    A URL of one's own gets a key only when `api_key_env` or `basic_auth_env` says which: no provider's key goes to a
+    stranger.
     """
-    if settings.api_key_env:
-        return settings.api_key_env
+    if settings.api_key_env or settings.basic_auth_env:
+        return settings.api_key_env or settings.basic_auth_env
     if settings.base_url or settings.provider.is_pool:
         return None
     if settings.provider is Provider.openai:
@@ -54,5 +65,50 @@ def find_key(settings: ModelSettings, environment: Mapping[str, str] | None = No
     value = (os.environ if environment is None else environment).get(name, "").strip() if name else ""
     if not name or not value:
         return None
-    protect(value)
-    return ApiKey(name, value)
+    protect_credential(value)
+    return ApiKey(name, value if settings.api_key_env or not settings.basic_auth_env else basic_auth(value))
+
+
+def basic_auth(name_and_password: str) -> str:
+    """A credential for HTTP's basic authentication (RFC 7617), of `name:password`; `authorization` tells it apart."""
+    encoded = base64.b64encode(name_and_password.encode()).decode()
+    protect(encoded)
+    return f"{_BASIC}{encoded}"
+
+
+def authorization(credential: str) -> str:
+    """The header `Authorization` for a key, or for what `basic_auth` made."""
+    return credential if credential.startswith(_BASIC) else f"Bearer {credential}"
+
+
+def protect_credential(value: str) -> None:
+    """Keep a key, or a `name:password` and the password alone, out of all that is written, records included.
+
+    Placeholders, which servers without keys are given, are words and stay.
+    """
+    if value.lower() in PLACEHOLDERS:
+        return
+    name, colon, password = value.partition(":")
+    protect(value, password if colon and name else None)
+
+
+def credential_problem(value: str) -> str | None:
+    """Why a value cannot be used as a key, without repeating it; None: it can, or there is none."""
+    if re.search(r"[\s\x00-\x1f\x7f]", value):
+        return "the key has a line break or a blank within: a key is one word"
+    if not value.isascii():
+        return "the key has characters beyond ASCII, which no request can carry"
+    if 0 < len(value) < SHORTEST and value.lower() not in PLACEHOLDERS:
+        return (
+            f"the key has only {len(value)} characters, and could not be kept out of what a run writes without "
+            f"altering conversations: give it {SHORTEST} or more (a server without a key: EMPTY)"
+        )
+    return None
+
+
+def file_content(path: str) -> str | None:
+    """The key in a file; None where it cannot be read."""
+    try:
+        return Path(os.path.expanduser(path)).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None

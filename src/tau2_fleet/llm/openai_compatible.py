@@ -21,7 +21,7 @@ from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.completion import count, decode_completion, decode_json
 from tau2_fleet.llm.failures import Cause, Failure, failure_of_response
 from tau2_fleet.llm.http import HttpPool, current_call
-from tau2_fleet.llm.keys import find_key
+from tau2_fleet.llm.keys import authorization, find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.served_limit import served_limit
 from tau2_fleet.llm.settings import ModelSettings
@@ -190,7 +190,7 @@ class OpenAICompatible:
                 base = f"{root}/v1"
             headers = {"Content-Type": "application/json"}
             if endpoint.api_key:
-                headers["Authorization"] = f"Bearer {endpoint.api_key}"
+                headers["Authorization"] = authorization(endpoint.api_key)
             target = self._targets[endpoint] = _Target(
                 chat=URL(f"{base}/chat/completions"),
                 models=URL(f"{base}/models"),

@@ -14,7 +14,7 @@ from yarl import URL
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.factory import build
 from tau2_fleet.llm.http import HttpPool
-from tau2_fleet.llm.keys import find_key, key_name
+from tau2_fleet.llm.keys import authorization, find_key, key_name
 from tau2_fleet.llm.lifetime import day, own_name
 from tau2_fleet.llm.retry import RetryPolicy
 from tau2_fleet.llm.settings import ModelSettings, Provider
@@ -112,7 +112,7 @@ def _openai_url(settings: ModelSettings) -> str | None:
 
 async def _models_of(url: str, key: str | None, http: HttpPool) -> dict[str, dict[str, Any]]:
     """The server's list of models by id; empty when it has none, or does not answer."""
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    headers = {} if key is None else {"Authorization": authorization(key)}
     try:
         async with (
             asyncio.timeout(_LIST_TIMEOUT_S),

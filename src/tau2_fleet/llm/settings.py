@@ -76,6 +76,7 @@ class PoolSettings:
     endpoints: list[str] = key(factory=list, help="URLs of servers that run already: nothing is launched", resume=_FREE)
     api_key_env: Optional[str] = key(None, help="the variable that holds their key", resume=_FREE)
     api_key_file: Optional[str] = key(None, help="a file that holds it", path=True, resume=_FREE)
+    basic_auth_env: Optional[str] = key(None, help="the variable that holds their name:password", resume=_FREE)
 
 
 @dataclass
@@ -100,6 +101,9 @@ class ModelSettings:
     base_url: Optional[str] = key(None, help="another OpenAI-compatible URL")
     api_key_env: Optional[str] = key(
         None, help="the variable that holds the key; null: the provider's usual one", resume=_FREE
+    )
+    basic_auth_env: Optional[str] = key(
+        None, help="with base_url: the variable that holds name:password for it", resume=_FREE
     )
     temperature: Optional[float] = key(
         1.0, help="null: not sent (reasoning models refuse it)", range=Range(0, 2), shown="the group's"

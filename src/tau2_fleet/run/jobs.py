@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from tau2_fleet.config.command_line import for_hydra, read_dotenv
 from tau2_fleet.config.compose import explain
 from tau2_fleet.config.schema import register
+from tau2_fleet.config.secret_values import refuse_secrets
 from tau2_fleet.display.console import complain, wide
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.paths import CONF_DIR
@@ -208,6 +209,7 @@ def run_command_line(given: Sequence[str]) -> ExitStatus:
     try:
         read_dotenv()
         arguments = resumed_arguments(for_hydra(arguments))
+        refuse_secrets(arguments)
     except UserError as error:
         complain(str(error))
         return ExitStatus.FAILED

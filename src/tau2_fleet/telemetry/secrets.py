@@ -8,17 +8,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 SHORTEST = 8
 """Values below this many characters (`EMPTY`, `none`) are words, not secrets, and stay."""
 
 SHORTEST_IN_RECORDS = 16
-"""The same for records, which must keep every word of a conversation that only happens to stand in a variable too."""
+"""The same for variables of which only the name is known, in records: every word of a conversation must stay that only
+happens to stand in such a variable too."""
 
 REPLACEMENT = "[redacted]"
 
-_NAMES = re.compile(r"(API_?KEY|ACCESS_KEY|AUTH|TOKEN|SECRET|PASSWORD)(_|$)", re.IGNORECASE)
+_NAMES = re.compile(
+    r"(API_?KEY|ACCESS_KEY|AUTH|TOKEN|SECRET|PASSWORD|(^|_)(PASSWD|CREDS?|CREDENTIAL|BEARER))(_|$)", re.IGNORECASE
+)
 
 
 class Redactor:
@@ -32,9 +35,10 @@ class Redactor:
         self._bytes: tuple[bytes, ...] = ()
         self.add(values)
 
-    def add(self, values: Iterable[str]) -> None:
-        """Know more values."""
-        known = self._values | {value.strip() for value in values if len(value.strip()) >= self._shortest}
+    def add(self, values: Iterable[str], shortest: int | None = None) -> None:
+        """Know more values; `shortest`: for these, another number of characters from which a value is a secret."""
+        least = self._shortest if shortest is None else shortest
+        known = self._values | {value.strip() for value in values if len(value.strip()) >= least}
         if known == self._values:
             return
         forms = {form for value in known for form in (value, json.dumps(value)[1:-1])}
@@ -65,16 +69,18 @@ record_redactor = Redactor(shortest=SHORTEST_IN_RECORDS)
 
 
 def protect(*values: str | None) -> None:
-    """Keep these values (a fleet's random key, the contents of a key file) out of all that is written from now on."""
-    _add([value for value in values if value])
+    """Keep these values (a fleet's random key, one that the configuration names) out of all that is written from here.
+
+    They are known to be secrets, so that even short ones are kept out of records.
+    """
+    known = [value for value in values if value]
+    redactor.add(known)
+    record_redactor.add(known, SHORTEST)
 
 
 def protect_environment(environment: Mapping[str, str] = os.environ) -> None:
     """Keep the values of all variables out that are named like keys, tokens or passwords."""
-    _add([value for name, value in environment.items() if _NAMES.search(name)])
-
-
-def _add(values: Collection[str]) -> None:
+    values = [value for name, value in environment.items() if _NAMES.search(name)]
     redactor.add(values)
     record_redactor.add(values)
 

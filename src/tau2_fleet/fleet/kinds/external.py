@@ -41,7 +41,7 @@ class External:
             num=len(urls),
             tool_call_parser=server.tool_call_parser,
             endpoints=tuple(dict.fromkeys(urls)),
-            api_key=read_key(server.api_key_env, server.api_key_file, "server"),
+            api_key=read_key(server.api_key_env, server.api_key_file, "server", server.basic_auth_env),
             min_ready=min(server.min_ready, len(set(urls))),
         )
 
