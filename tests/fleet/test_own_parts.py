@@ -40,6 +40,15 @@ class Turns:
     def acquired(self, session, replica): self.log.write(f"acquired {replica.endpoint.name}\\n")
     def released(self, session, replica, failed): self.log.write(f"released {replica.endpoint.name}\\n")
 
+class Lines:
+    """A tracker that fails at the end."""
+    def __init__(self, path): self.path = path
+    def start(self, run): open(self.path, "a").write(f"start {run.job_type}\\n")
+    def log(self, values): open(self.path, "a").write(f"log {sorted(values)[0]}\\n")
+    def finish(self, summary, exit_code):
+        open(self.path, "a").write(f"finish {exit_code}\\n")
+        raise OSError("the disk of the tracker is full")
+
 class Stubborn:
     def choose(self, session, home, ready, avoid): return "agent/0"
     def acquired(self, session, replica): pass
@@ -60,17 +69,25 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_run_with_an_own_kind_of_server_and_an_own_rule_scores_as_ever(parts: Path, tmp_path: Path) -> None:
-    """From a folder outside the checkout, with `--config-dir` and PYTHONPATH alone."""
+def test_a_run_with_own_servers_an_own_rule_and_an_own_tracker_that_fails_scores_as_ever(
+    parts: Path, tmp_path: Path
+) -> None:
+    """Servers, a routing rule, a tracker that fails; from a folder outside, by `--config-dir` and PYTHONPATH alone."""
+    lines = tmp_path / "lines"
     log, run_dir, shown = tmp_path / "log", tmp_path / "run", tmp_path / "shown"
-    first = ["experiment=smoke", "domain.mock.tasks=base", "num_tasks=2", "wandb=disabled", "server.num=2"]
-    run(parts, *first, f"hydra.run.dir={shown}")
+    (parts / "conf" / "wandb").mkdir()
+    (parts / "conf" / "wandb" / "lines.yaml").write_text(
+        f"defaults: [auto, _self_]\nsink: {{_target_: own_parts.Lines, path: {lines}}}\n"
+    )
+    first = ["experiment=smoke", "num_tasks=2", "server.num=2"]
+    run(parts, *first, "wandb=disabled", f"hydra.run.dir={shown}")
     [tasks] = (shown / "servers").glob("tasks-*.json")
     (parts / "conf" / "server" / "players.yaml").write_text(
         f"kind: {{_target_: own_parts.Player, tasks: {tasks}}}\n"
         f"routing: {{_target_: own_parts.Turns, log: {log}}}\nnum: 2\nstart_port: 0\nmin_ready: 2\n"
     )
-    run(parts, "--config-dir", str(parts / "conf"), *first, "server=players", f"hydra.run.dir={run_dir}")
+    run(parts, "--config-dir", str(parts / "conf"), *first, "server=players", "wandb=lines", f"hydra.run.dir={run_dir}")
+    assert lines.read_text().split() == ["start", "evaluation", "log", "cost_usd", "finish", "0"]
     heard = log.read_text().splitlines()
     assert {line.split("/")[-1] for line in heard} == {"0", "1"}
     assert sorted(line.split()[0] for line in heard) == sorted(["acquired", "released"] * (len(heard) // 2))

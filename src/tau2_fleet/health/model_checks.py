@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from tau2_fleet.config.lifetimes import known_lifetimes, refusal
 from tau2_fleet.config.lifetimes import warning as ending
 from tau2_fleet.errors import UserError
+from tau2_fleet.extensions import find, target_of
 from tau2_fleet.fleet.pools import model_key
 from tau2_fleet.health.finding import Finding, note, ok, problem, warning
 from tau2_fleet.invocation import install_hint
@@ -20,7 +21,8 @@ from tau2_fleet.llm.lifetime import NONE_ANNOUNCED, ModelEnd, lifetime_of, model
 from tau2_fleet.llm.preflight import preflight, shutdown_dates
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.telemetry.settings import WandbMode, WandbSettings
-from tau2_fleet.tracking.mode import has_key, resolve_mode
+from tau2_fleet.tracking.mode import has_key, is_wandb, mode_of
+from tau2_fleet.tracking.sink import FOLDER, KEY
 
 KNOWN_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TOGETHER_API_KEY", "NEBIUS_API_KEY", "WANDB_API_KEY")
 
@@ -119,7 +121,10 @@ async def check_remote(models: Mapping[str, ModelSettings], calls: bool) -> list
 async def check_wandb(settings: WandbSettings) -> Finding:
     """What `wandb` will do, and whether it can."""
     try:
-        mode = resolve_mode(settings.mode)
+        mode = mode_of(settings)
+        if not is_wandb(settings) and mode is not WandbMode.disabled:
+            find(settings.sink, KEY, FOLDER)
+            return ok("tracker", f"{target_of(settings.sink)[0]}, {mode}")
     except UserError as error:
         return problem("W&B", str(error))
     if mode is WandbMode.disabled:
