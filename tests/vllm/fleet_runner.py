@@ -22,7 +22,7 @@ async def run(lease: FleetLease, executable: str, model: str, flags: list[str], 
     settings = ServerSettings(executable=executable, start_port=0, preflight=False)
     starting = asyncio.create_task(lease.fleet([spec], settings, folder))
     if until == "starting":
-        while not (found := psutil.Process().children()) or not any(one.children() for one in found):
+        while not any(one.children() and "gate.py" not in str(one.cmdline()) for one in psutil.Process().children()):
             await asyncio.sleep(0.2)
         report(None)
         await asyncio.sleep(600)
