@@ -8,8 +8,10 @@ ARGS ?=
 
 VENV := .venv
 VENV_VLLM := .venv-vllm
+VENV_LAUNCHERS := .venv-launchers
 INSTALLED := $(VENV)/.installed
 INSTALLED_VLLM := $(VENV_VLLM)/.installed
+INSTALLED_LAUNCHERS := $(VENV_LAUNCHERS)/.installed
 RUN := $(VENV)/bin/python -m
 PIP := -m pip --disable-pip-version-check -qq install
 SHIM := tests/vllm/shim
@@ -17,7 +19,7 @@ SHIM := tests/vllm/shim
 export DIFFERENTIAL
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test test-vllm install-vllm bench bench-quick bench-guard lint format lock clean
+.PHONY: help install smoke test test-vllm install-vllm install-launchers bench bench-quick bench-guard lint format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -31,7 +33,7 @@ smoke: $(INSTALLED) ## First of all: a whole run in seconds, without GPU, key or
 	@$(RUN) src.main experiment=smoke $(ARGS)
 
 test: $(INSTALLED) ## All tests that need neither vLLM nor a browser; DIFFERENTIAL=full: the whole differential suite
-	@$(RUN) pytest --ignore=tests/vllm --ignore=tests/browser $(ARGS)
+	@$(RUN) pytest --ignore=tests/vllm --ignore=tests/browser --ignore=tests/cluster $(ARGS)
 
 test-vllm: $(INSTALLED) $(INSTALLED_VLLM) ## The tests that run real vLLM servers, on the GPU or the CPU
 	@$(RUN) pytest tests/vllm $(ARGS)
@@ -39,6 +41,9 @@ test-vllm: $(INSTALLED) $(INSTALLED_VLLM) ## The tests that run real vLLM server
 install-vllm: $(INSTALLED_VLLM) ## vLLM in an environment of its own, .venv-vllm (DEVICE=cuda or cpu, VLLM=vllm==...)
 	@echo "vLLM is installed. Add this to a run's command line, or to a file in conf/experiment/:"
 	@echo "server.executable=$(abspath $(VENV_VLLM))/bin/vllm"
+
+install-launchers: $(INSTALLED_LAUNCHERS) ## Other launchers and sweepers of Hydra (SLURM, Ray, joblib, optuna), in an environment of its own
+	@echo "The launchers are installed. For a sweep: $(VENV_LAUNCHERS)/bin/python -m src.main --multirun hydra/launcher=joblib ..."
 
 bench: $(INSTALLED) ## All benchmarks, beside the tau2 package in one run
 	@$(RUN) benchmarks $(ARGS)
@@ -64,6 +69,7 @@ COMPILE := $(abspath $(VENV))/bin/uv pip compile --quiet --universal --python-ve
 	--no-emit-index-url --custom-compile-command 'make lock'
 lock: $(INSTALLED) ## Resolve both lock files again
 	@$(COMPILE) pyproject.toml --extra dev $(ARGS) --output-file requirements.lock
+	@$(COMPILE) pyproject.toml --extra dev --extra launchers $(ARGS) --output-file requirements-launchers.lock
 	@cd $(SHIM) && $(COMPILE) pyproject.toml $(ARGS) --output-file ../../../requirements-vllm.lock
 
 clean: ## Remove caches and build leftovers (environments and run directories stay)
@@ -91,6 +97,16 @@ $(INSTALLED): requirements.lock pyproject.toml
 		  $$pip --require-hashes --requirement requirements.lock; } || exit 1; \
 	echo "install: the command $(VENV)/bin/tau2-fleet, which runs this checkout"; \
 	$$uv --no-build-isolation --editable . || $$pip --no-build-isolation --editable .
+	@touch $@
+
+# All that .venv has and the launchers: some of them want older versions of its packages, so they stand apart.
+$(INSTALLED_LAUNCHERS): requirements-launchers.lock $(INSTALLED)
+	@echo "install-launchers: the environment $(VENV_LAUNCHERS), with the packages of requirements-launchers.lock"
+	@test -x $(VENV_LAUNCHERS)/bin/python || $(PYTHON) -m venv $(VENV_LAUNCHERS)
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV_LAUNCHERS)/bin/python --no-deps --require-hashes \
+		--requirement requirements-launchers.lock || \
+		$(VENV_LAUNCHERS)/bin/python $(PIP) --no-deps --require-hashes --requirement requirements-launchers.lock
+	@$(VENV_LAUNCHERS)/bin/python $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # On the CPU: a community build of vLLM. torch stands on a line of its own and without a hash, because one version of it

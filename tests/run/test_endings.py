@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import resource
 import signal
 import socket
 import subprocess
+import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -73,6 +76,39 @@ def test_the_first_signal_lets_what_is_in_flight_end_and_writes_everything(tmp_p
     assert again.returncode == 0, again.stderr
     assert set(keys(run_dir).values()) == {1}
     assert inventory(run_dir)["finished"] == len(keys(run_dir)) == 90
+
+
+def test_a_terminal_that_goes_away_ends_the_run_in_good_order_with_all_files(tmp_path: Path) -> None:
+    """A hang-up: the signal, and an output that takes nothing any more."""
+    run_dir = tmp_path / "run"
+    ours, theirs = os.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    arguments = command(run_dir, "experiment=smoke", "num_trials=10", "max_concurrency=6", *SLOW)
+    process = subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=env({}),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=take_terminal,
+    )
+    os.close(theirs)
+    try:
+        wait_for(lambda: stored(run_dir))
+        os.close(ours)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert_no_server_remains(run_dir)
+    assert (summary(run_dir)["exit_status"], summary(run_dir)["stopped"]) == (130, "interrupted")
+    assert inventory(run_dir)["finished"] == len(records(run_dir))
+    assert (run_dir / "mock.json").exists()
 
 
 def test_the_second_signal_ends_at_once(tmp_path: Path) -> None:

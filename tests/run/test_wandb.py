@@ -17,7 +17,7 @@ from tests.run.runs import records, run, summary
 from tests.tracking import wandb_reader as reader
 
 PRICE = "agent.price={input: 1.0, output: 2.0}"
-COMPOSED = {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")}
+COMPOSED = {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")} | {".hydra/digests.json"}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,14 @@ from tau2_fleet.telemetry.secrets import redact
 
 
 class SteadyConsole(Console):
-    """A console whose reader may leave (`| head`): it falls silent, and the program goes on."""
+    """A console whose reader may leave (`| head`, a closed terminal): it falls silent, and the program goes on."""
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError:
+            del self._buffer[:]
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

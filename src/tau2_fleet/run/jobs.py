@@ -48,6 +48,7 @@ from tau2_fleet.run.launchers import (
     WatchedLauncher,
     forget_note,
     launchers_watched,
+    let_children_import,
     make_sweep_dir_absolute,
     note_path,
     read_note,
@@ -119,10 +120,12 @@ class Jobs:
         if config.hydra.launcher._target_ == _ONE_AFTER_THE_OTHER:
             return launcher
         self._sent_away = True
+        let_children_import()
         sweep_dir = make_sweep_dir_absolute(config)
         outside = found_outside(config, config)
         return WatchedLauncher(
             launcher,
+            sweep_dir,
             announce=lambda jobs: self._announce(sweep_dir, jobs),
             gather=lambda jobs, error: self._gather(sweep_dir, outside, jobs, error),
         )
@@ -139,7 +142,7 @@ class Jobs:
         outside: Sequence[str],
         jobs: Sequence[LaunchedJob],
         error: BaseException | None,
-    ) -> None:
+    ) -> list[JobEnd]:
         """Learn how the jobs that ran elsewhere ended; KeyboardInterrupt, when one was interrupted, ends the sweep too.
 
         Args:
@@ -164,6 +167,7 @@ class Jobs:
             save_sweep(self._arguments, outside, sweep_dir)
         if error is None and any(end.exit_status == ExitStatus.INTERRUPTED for end in ends):
             raise KeyboardInterrupt
+        return ends
 
     def finish(self) -> None:
         """What a sweep does once, after its last job: end the servers, say how the jobs compare."""

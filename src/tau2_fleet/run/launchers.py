@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -28,8 +28,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from tau2_fleet.config.command_line import read_dotenv
 from tau2_fleet.config.quoting import quoted
 from tau2_fleet.errors import ExitStatus, writing
+from tau2_fleet.paths import IMPORT_ROOT
 from tau2_fleet.run.directory import COMPOSITION_DIR, swept_keys
 from tau2_fleet.run.job import do_job, overrides_of_job, run_dir_of_job, sweep_dir_of_job
+from tau2_fleet.run.lost_jobs import JobsLostError, is_queued, losses_watched, slurm_job
 from tau2_fleet.run.sweep import JobEnd, title_of
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class JobNote:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._path = path
-        self._write({"directory": str(run_dir_of_job()), "overrides": overrides_of_job()})
+        self._write({"directory": str(run_dir_of_job()), "overrides": overrides_of_job(), "slurm_job": slurm_job()})
 
     def end(self, end: JobEnd) -> None:
         """Say how the job ended."""
@@ -133,6 +135,15 @@ def is_alive(sweep_dir: Path, number: int) -> bool:
     return False
 
 
+def may_end(sweep_dir: Path, number: int) -> bool:
+    """Whether a job may still leave word of its end: not begun yet, alive, or waiting to be run again."""
+    note = _saved_note(sweep_dir, number)
+    if not note or is_alive(sweep_dir, number):
+        return True
+    slurm_id = note.get("slurm_job")
+    return "exit_status" not in note and isinstance(slurm_id, str) and is_queued(slurm_id)
+
+
 @dataclass(frozen=True, slots=True)
 class JobsElsewhere:
     """The jobs of a sweep in a process that a launcher has started; each has servers of its own."""
@@ -187,10 +198,12 @@ class WatchedLauncher(Launcher):
     def __init__(
         self,
         launcher: Launcher,
+        sweep_dir: Path,
         announce: Callable[[Sequence[LaunchedJob]], None],
-        gather: Callable[[Sequence[LaunchedJob], BaseException | None], None],
+        gather: Callable[[Sequence[LaunchedJob], BaseException | None], Sequence[JobEnd]],
     ) -> None:
         self._launcher = launcher
+        self._sweep_dir = sweep_dir
         self._announce = announce
         self._gather = gather
 
@@ -201,12 +214,20 @@ class WatchedLauncher(Launcher):
         jobs = [(number, list(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)]
         self._announce(jobs)
         try:
-            returned = self._launcher.launch(job_overrides, initial_job_idx)
+            with losses_watched(lambda: any(may_end(self._sweep_dir, number) for number, _ in jobs)):
+                returned = self._launcher.launch(job_overrides, initial_job_idx)
+        except JobsLostError:
+            return [_returned(end) for end in self._gather(jobs, None)]
         except BaseException as error:
             self._gather(jobs, error)
             raise
         self._gather(jobs, None)
         return returned
+
+
+def _returned(end: JobEnd) -> JobReturn:
+    """What a launcher would have said of a job."""
+    return JobReturn(overrides=end.overrides, status=JobStatus.COMPLETED, _return_value=end.objective)
 
 
 Watch = Callable[[Launcher, DictConfig], Launcher]
@@ -239,6 +260,13 @@ def make_sweep_dir_absolute(config: DictConfig) -> Path:
         config.hydra.sweep.dir = str(path)
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(path))}")
     return path
+
+
+def let_children_import() -> None:
+    """See to it that processes started from here find this package, where it runs from a checkout uninstalled."""
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(IMPORT_ROOT) not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(IMPORT_ROOT), *paths]))
 
 
 def wait_for_jobs(sweep_dir: Path, numbers: Sequence[int]) -> None:
