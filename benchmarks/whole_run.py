@@ -245,8 +245,9 @@ def main() -> int:
     from tau2_fleet.config import compose, load
     from tau2_fleet.fleet.lease import FleetLease
     from tau2_fleet.record.store import Store
-    from tau2_fleet.run.experiment import Experiment, JobContext
+    from tau2_fleet.run.experiment import Experiment
     from tau2_fleet.run.gc_policy import collect_seldom
+    from tau2_fleet.run.job_context import JobContext
     from tau2_fleet.run.plan import plan_run
     from tau2_fleet.telemetry.logs import setup
 

@@ -45,8 +45,6 @@ JOBS = textwrap.dedent(
     experiment = types.ModuleType("tau2_fleet.run.experiment")
     experiment.run = run
     experiment.prepare = lambda config, run_dir: config
-    experiment.JobContext = lambda run_dir, overrides, *others: types.SimpleNamespace(
-        run_dir=run_dir, overrides=overrides)
     sys.modules["tau2_fleet.run.experiment"] = tau2_fleet.run.experiment = experiment
 
     from tau2_fleet.cli import run as main

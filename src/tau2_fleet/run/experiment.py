@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,8 @@ from tau2_fleet.display.progress import Progress
 from tau2_fleet.errors import ExitStatus
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.fleet_report import FleetReport
-from tau2_fleet.fleet.lease import FleetLease
 from tau2_fleet.fleet.limits import raise_open_files
 from tau2_fleet.llm.http import HttpPool
-from tau2_fleet.llm.preflight import preflight
 from tau2_fleet.llm.prices import PriceTable
 from tau2_fleet.paths import DATA_DIR
 from tau2_fleet.record.line import Record
@@ -36,7 +33,8 @@ from tau2_fleet.record.store import Store
 from tau2_fleet.run.files import RunFiles
 from tau2_fleet.run.gc_policy import collected_in_turn
 from tau2_fleet.run.interrupts import Interrupts
-from tau2_fleet.run.model_lifetimes import check_lifetimes
+from tau2_fleet.run.job_context import JobContext, JobResult
+from tau2_fleet.run.model_lifetimes import check_models
 from tau2_fleet.run.model_names import named_by_record, named_by_servers
 from tau2_fleet.run.outcome import Outcome, judge_outcome, short_path, show
 from tau2_fleet.run.page import report_runs
@@ -57,32 +55,6 @@ from tau2_fleet.tracking.tracker import Tracker
 log = logging.getLogger(__name__)
 
 PRICES = DATA_DIR / "prices"
-
-
-@dataclass(frozen=True, slots=True)
-class JobContext:
-    """What a job gets from the run or sweep that it belongs to."""
-
-    run_dir: Path
-    overrides: list[str]
-    """The arguments that a resume needs."""
-    lease: FleetLease
-    """Where the job's servers come from; whoever made it ends them."""
-    servers_dir: Path
-    """Gets the servers' logs: the sweep's directory where its jobs share servers, else `run_dir`."""
-    sweep: str | None = None
-    """The name of the sweep that the job is one of."""
-    title: str = ""
-    """What sets the job apart from the others of its sweep."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobResult:
-    """What became of a job that was begun."""
-
-    exit_status: ExitStatus
-    outcome: Outcome | None = None
-    """None: it was cut short before there was anything to take stock of."""
 
 
 def prepare(config: Config, run_dir: Path) -> RunPlan:
@@ -239,7 +211,8 @@ class Experiment:
         async with HttpPool() as http:
             try:
                 async with asyncio.timeout_at(self.limits.deadline_s) as clock:
-                    await self._check_models(http)
+                    begun = None if self.config.resume is None else self.run_dir
+                    await check_models(self.plan, http, self.today(), begun)
                     fleet = await self._fleet_and_domains()
             except TimeoutError:
                 self._too_late = clock.expired()
@@ -252,19 +225,6 @@ class Experiment:
                 report = fleet.report()
                 await fleet.detach()
         return report
-
-    async def _check_models(self, http: HttpPool) -> None:
-        """That the models elsewhere live, can be asked, and take what they will be sent."""
-        roles, domains = self.plan.models, self.plan.benchmark.values()
-        models = roles.by_name()
-        begun = None if self.config.resume is None else self.run_dir
-        await check_lifetimes(models, http, self.today(), experiment=self.config.experiment_name, begun=begun)
-        with_tools = list(roles.experts)
-        if roles.user is not None and not roles.user.provider.is_pool:
-            for domain in domains:
-                await asyncio.to_thread(domain.load)
-            with_tools += ["user"] if any(domain.user_tools for domain in domains) else []
-        await preflight(models, http, with_tools)
 
     async def _fleet_and_domains(self) -> Fleet:
         """The fleet, started while the domains are read: neither needs the other, and both take their time."""

@@ -27,7 +27,7 @@ from tau2_fleet.run.sweep import JobEnd
 from tau2_fleet.telemetry.secrets import redact
 
 if TYPE_CHECKING:
-    from tau2_fleet.run.experiment import JobContext
+    from tau2_fleet.run.job_context import JobContext
 
 Begin = Callable[[Path, list[str]], AbstractContextManager["JobContext"]]
 """From a job's directory and overrides to what it needs from its run or sweep, for as long as it lasts."""

@@ -58,7 +58,7 @@ from tau2_fleet.run.resume import resumed_arguments, save_sweep
 from tau2_fleet.run.sweep import JobEnd, Sweep, show_sweep, write_sweep
 
 if TYPE_CHECKING:
-    from tau2_fleet.run.experiment import JobContext
+    from tau2_fleet.run.job_context import JobContext
 
 
 _ONE_AFTER_THE_OTHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -102,7 +102,7 @@ class Jobs:
     @contextmanager
     def _begin(self, run_dir: Path, overrides: list[str]) -> Iterator[JobContext]:
         from tau2_fleet.fleet.lease import FleetLease
-        from tau2_fleet.run.experiment import JobContext
+        from tau2_fleet.run.job_context import JobContext
 
         sweep_dir = sweep_dir_of_job()
         if sweep_dir is None:

@@ -35,7 +35,7 @@ from tau2_fleet.run.lost_jobs import JobsLostError, is_queued, losses_watched, s
 from tau2_fleet.run.sweep import JobEnd, title_of
 
 if TYPE_CHECKING:
-    from tau2_fleet.run.experiment import JobContext
+    from tau2_fleet.run.job_context import JobContext
 
 _NOTES = Path(COMPOSITION_DIR, "jobs")
 _LOOK_S = 0.5
@@ -172,7 +172,7 @@ class JobsElsewhere:
     @contextmanager
     def _begin(self, run_dir: Path, overrides: list[str]) -> Iterator[JobContext]:
         from tau2_fleet.fleet.lease import FleetLease
-        from tau2_fleet.run.experiment import JobContext
+        from tau2_fleet.run.job_context import JobContext
 
         sweep_dir = sweep_dir_of_job()
         assert sweep_dir is not None
