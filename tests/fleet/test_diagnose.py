@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tau2_fleet.fleet.diagnose import diagnose
-from tau2_fleet.fleet.pool_check import find_markup
 from tau2_fleet.fleet.sampler import ReplicaMetrics, parse_metrics
+from tau2_fleet.llm.markup import find_markup
 
 NOISE = "INFO 11-22 15:00:00 [api_server.py:1] vLLM API server version 0.32.0\n"
 TAIL = "\n/usr/lib/resource_tracker.py:254: UserWarning: resource_tracker: There appear to be 1 leaked objects\n"

@@ -13,7 +13,12 @@ from typing import Any
 import pytest
 
 from tau2_fleet.fleet.settings import FaultKind, FaultSettings
+from tau2_fleet.llm.completion import read_completion
+from tau2_fleet.llm.examine import examine
+from tau2_fleet.llm.failures import Failure
+from tau2_fleet.llm.types import ToolSet
 from tau2_fleet.simserver.faults import Fault, Faults
+from tau2_fleet.simserver.spoilt_replies import REPEATED_TEXT, SPOILING
 from tau2_fleet.simserver.turns import Session, parse_session
 from tests.simserver.conversation import Conversation, tasks_of
 from tests.simserver.process import MODEL, ROOT, RunningServer, running
@@ -78,7 +83,7 @@ def is_right(answer: tuple[int, bytes, dict[str, str]]) -> bool:
 @pytest.mark.parametrize("kind", [kind for kind in FaultKind if kind not in FATAL])
 def test_a_fault_comes_when_the_seed_says_so_and_the_retry_gets_through(server: RunningServer, kind: FaultKind) -> None:
     predicted = Faults(OPTIONS, 5, "agent:0")
-    trials = [trial for trial in range(200) if (fault := predicted.draw(session_of(trial), 1)) and fault.kind is kind]
+    trials = [trial for trial in range(600) if (fault := predicted.draw(session_of(trial), 1)) and fault.kind is kind]
     assert len(trials) > 3
     for trial in trials[:3]:
         try:
@@ -115,11 +120,31 @@ def check(kind: FaultKind, answer: tuple[int, bytes, dict[str, str]]) -> None:
     elif kind is FaultKind.malformed_call:
         function = json.loads(body)["choices"][0]["message"]["tool_calls"][0]["function"]
         assert function["name"] != "pay" or not isinstance(parsed(function["arguments"]), dict)
+    elif kind in SPOILING:
+        check_spoilt(kind, json.loads(body))
+    elif kind is FaultKind.repeated:
+        assert json.loads(body)["choices"][0]["message"]["content"] == REPEATED_TEXT
     elif kind is FaultKind.gigantic:
         assert len(body) > GIGANTIC
         assert json.loads(body)["choices"]
     else:
         pytest.fail(f"{kind} brought a whole answer")
+
+
+def check_spoilt(kind: FaultKind, completion: dict[str, Any]) -> None:
+    """What a client finds in the reply is what the kind is called; a kind that needs a text finds none here."""
+    if kind in (FaultKind.cut, FaultKind.arguments_empty):
+        assert is_right((200, json.dumps(completion).encode(), {}))
+        return
+    if kind is FaultKind.long_id:
+        assert len(completion["choices"][0]["message"]["tool_calls"][0]["id"]) == 46
+        return
+    if kind in (FaultKind.aborted, FaultKind.error_inside):
+        with pytest.raises(Failure) as caught:
+            read_completion(completion)
+        assert caught.value.condition == kind.value
+        return
+    assert examine(read_completion(completion), ToolSet.of(TOOLS)).conditions == [kind.value]
 
 
 def is_json(body: bytes) -> bool:
@@ -200,7 +225,15 @@ def test_requests_outside_a_simulation_are_left_alone(server: RunningServer) -> 
 
 def test_gold_runs_reach_reward_1_through_all_faults(tmp_path_factory: pytest.TempPathFactory) -> None:
     chosen = {"mock": tasks_of("mock")[:2], "retail": tasks_of("retail")[3:4], "telecom": tasks_of("telecom")[::40]}
-    faults = {**as_json(OPTIONS), "rate": 0.4, "most_in_a_row": 3, "slow_s": 0.05, "gigantic_bytes": 1_000_000}
+    refused = [kind for kind in OPTIONS.kinds if kind not in SPOILING and kind is not FaultKind.repeated]
+    faults = {
+        **as_json(OPTIONS),
+        "kinds": refused,
+        "rate": 0.4,
+        "most_in_a_row": 3,
+        "slow_s": 0.05,
+        "gigantic_bytes": 1_000_000,
+    }
     folder = tmp_path_factory.mktemp("chaos")
     failures: list[str] = []
     with (

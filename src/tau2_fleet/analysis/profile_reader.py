@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +65,8 @@ class Profile:
     """Domain to part to summed milliseconds, of simulations that ended."""
     slowest: list[SlowCall] = field(default_factory=list)
     """A heap; `slowest_calls` sorts it."""
+    conditions: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
+    """(role, condition, model, replica) to how often it was found in a reply."""
     timelines: dict[str, Timeline] = field(default_factory=dict)
     wall_s: float = 0.0
     """Between each attempt's start and its end, summed."""
@@ -139,6 +142,10 @@ class _Reader:
                 self._call(event, kind, timeline)
             elif kind == "tool_call":
                 self._tool(event)
+            elif kind == "reply_condition":
+                parts = (event.get(name) or "" for name in ("role", "condition", "model", "replica"))
+                role, condition, model, replica = map(str, parts)
+                self._profile.conditions[role, condition, model, replica] += 1
             elif kind == "step_complete":
                 self._series(self._profile.by_type, kind).durations_ms.append(event["total_duration_ms"])
             elif kind == "simulation":

@@ -60,10 +60,18 @@ def all_figures(profile: Profile) -> list[Figures]:
             ("by_run", "simulations by run", profile.by_run if len(profile.by_run) > 1 else {}),
         )
     ]
+    tables.append(_conditions(profile))
     tables.append(_tasks(profile))
     tables.append(_slowest(profile))
     tables.append(_split(profile))
     return [table for table in tables if table.rows]
+
+
+def _conditions(profile: Profile) -> Figures:
+    """What was found in replies, the most frequent first."""
+    rows: list[tuple[Cell, ...]] = [(*where, count) for where, count in profile.conditions.most_common()]
+    columns = ("role", "condition", "model", "replica", "count")
+    return Figures("reply_conditions", "replies that were not as they should be", columns, rows)
 
 
 def _tasks(profile: Profile) -> Figures:

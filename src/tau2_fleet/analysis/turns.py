@@ -133,6 +133,9 @@ def _turns(record: Json, full: bool) -> Iterator[RenderableType]:
             yield _result(message, full)
             continue
         yield _turn_heading(message, begun)
+        found = (message.get("raw_data") or {}).get("conditions") if isinstance(message.get("raw_data"), dict) else None
+        if found:
+            yield Padding(Text(f"! {neutralise(', '.join(map(str, found)))}", "magenta"), (0, 0, 0, 4), expand=False)
         content = message.get("content")
         if content:
             yield Padding(Text(neutralise(content, keep_lines=True)), (0, 0, 0, 4), expand=False)
@@ -194,6 +197,17 @@ def _verdict(record: Json, one: Overview, gold: list[GoldCheck]) -> Iterator[Ren
     if others:
         shown = ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in others.most_common())
         yield Text(f"other calls: {neutralise(shown)}", "dim")
+    counts = [
+        f"{role} {condition}{f' ×{count}' if count > 1 else ''}"
+        for role, conditions in (record.get("replies") or {}).items()
+        for condition, count in conditions.items()
+    ]
+    if counts:
+        yield Text(f"replies that were not as they should be: {neutralise(', '.join(counts))}", "magenta")
+    for call in record.get("calls") or ():
+        for condition, detail in (call.get("details") or {}).items():
+            told = f"{call.get('role')} at step {call.get('step')}: {condition}: {detail}"
+            yield Padding(Text(neutralise(told), "dim"), (0, 0, 0, 2), expand=False)
     for kind, note in (record.get("notes") or {}).items():
         yield Text(neutralise(f"note: {kind}: {note}"), "dim")
 

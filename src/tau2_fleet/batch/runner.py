@@ -34,6 +34,8 @@ class RunEnd(StrEnum):
     """`limits.max_cost_usd` was reached."""
     TIMEOUT = "timeout"
     """`limits.run_timeout_s` was over."""
+    SPOILT = "spoilt"
+    """Servers spoilt more of the replies than `replies.stop_at`."""
     FATAL = "fatal"
     """A model refuses every call for the same reason."""
 

@@ -62,6 +62,17 @@ class LimitsSettings:
 
 
 @dataclass
+class RepliesSettings:
+    """What to do about replies that servers spoil."""
+
+    stop_at: Optional[float] = key(
+        None,
+        help="end the run once more than this share of a role's replies was spoilt by its server; null: never",
+        range=Range(0, 1),
+    )
+
+
+@dataclass
 class Config:
     """One run, said in full."""
 
@@ -85,6 +96,12 @@ class Config:
     limits: LimitsSettings = key(
         factory=LimitsSettings,
         help="when to stop waiting, spending, running; seconds and USD, null: never",
+        section=Section.output,
+        resume=Resume.may_differ,
+    )
+    replies: RepliesSettings = key(
+        factory=RepliesSettings,
+        help="what to do about replies that servers spoil",
         section=Section.output,
         resume=Resume.may_differ,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +12,12 @@ import orjson
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.probe import ProbeError, key_header, read_text
+from tau2_fleet.llm.markup import find_markup
 from tau2_fleet.llm.types import Endpoint
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 300.0
-_MARKUP = re.compile(
-    r"</?tool_calls?>|<function=|<function_call|<invoke |\[TOOL_CALLS\]|<\|python_tag\|>|<\|tool_calls?_begin\|>"
-    r"|<\|tool_call|<｜tool|<tools?_call|functools\[|<\|action_start\|>|to=functions\.|<arg_key>|<TOOLCALL>"
-)
 _TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -34,6 +30,7 @@ _TOOL: dict[str, Any] = {
         },
     },
 }
+_OFFERED = ("get_weather",)
 _MESSAGES = [
     {"role": "system", "content": "Use the tools whenever they can answer."},
     {"role": "user", "content": "What is the weather in Paris? Look it up with the tool."},
@@ -46,12 +43,6 @@ class PoolFinding:
 
     error: str | None = None
     warning: str | None = None
-
-
-def find_markup(text: str) -> str | None:
-    """Tool-call markup that a fitting parser would have taken out of a reply's text."""
-    found = _MARKUP.search(text)
-    return found.group(0).strip() if found else None
 
 
 async def preflight(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) -> None:
@@ -94,17 +85,20 @@ async def _ask(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) 
     try:
         message = orjson.loads(text)["choices"][0]["message"]
         calls, content = message.get("tool_calls") or [], message.get("content") or ""
+        if not content and not calls:  # a reasoning parser can take the call for thinking
+            content = str(message.get("reasoning_content") or message.get("reasoning") or "")
     except (ValueError, LookupError, TypeError, AttributeError):
         return PoolFinding(error=f"pool {spec.name}: {url} answered something that is no chat completion: {text[:200]}")
     return _judge(spec, bool(calls), content) if spec.needs_tools else PoolFinding()
 
 
 def _judge(spec: PoolSpec, called: bool, content: str) -> PoolFinding:
-    markup = find_markup(content)
+    markup = find_markup(content, _OFFERED)
     if markup is not None:
+        looks = f", as {markup.form} models write it" if markup.form else ""
         return PoolFinding(
-            error=f"pool {spec.name}: a tool call came back as text ({markup} ...): the parser does not fit the model. "
-            f"Set {_parser_key(spec)}"
+            error=f"pool {spec.name}: a tool call came back as text ({markup.piece} ...{looks}): the parser does not "
+            f"fit the model. Set {_parser_key(spec)}"
         )
     if called:
         return PoolFinding()

@@ -75,7 +75,7 @@ def check_whole(reasons: Sequence[Any], error: Any, usage: Usage) -> None:
     if error:
         raise _error_inside(error, usage)
     for reason in reasons:
-        if reason is None or reason in _CALM:
+        if reason is None or (isinstance(reason, str) and reason in _CALM):
             continue
         plain = plain_reason(reason)
         if plain in _ABORTED:

@@ -26,6 +26,7 @@ from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.fleet.limits import raise_open_files
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.prices import PriceTable
+from tau2_fleet.llm.reply_watch import ReplyWatch
 from tau2_fleet.paths import DATA_DIR
 from tau2_fleet.record.line import Record
 from tau2_fleet.record.lock import DirectoryLock
@@ -39,6 +40,7 @@ from tau2_fleet.run.model_names import named_by_record, named_by_servers
 from tau2_fleet.run.outcome import Outcome, judge_outcome, short_path, show
 from tau2_fleet.run.page import report_runs
 from tau2_fleet.run.plan import RunPlan, plan_run, write_played_tasks
+from tau2_fleet.run.reply_servers import reply_servers
 from tau2_fleet.run.resume import check_same_data, save_digests
 from tau2_fleet.simulation.domain_context import DomainContext
 from tau2_fleet.simulation.model_clients import make_clients
@@ -141,11 +143,13 @@ class Experiment:
             fleet = FleetReport()
             try:
                 with closing(TraceWriter(self.run_dir / "trace.json")) as trace:
+                    servers = reply_servers(self.config, self.plan.models)
+                    watch = ReplyWatch(servers, self.config.replies.stop_at, self._stop_spoilt)
                     recorder = Recorder(
                         self.run_dir,
                         logs=self.logs,
                         progress=progress,
-                        listeners=[tracker.listen],
+                        listeners=[tracker.listen, watch.listen],
                         writers=[trace.write],
                     )
                     with recorder, progress:
@@ -192,6 +196,11 @@ class Experiment:
     def _progress(self) -> Progress:
         stored = [entry for key, entry in self.store.entries.items() if self.schedule.includes(key)]
         return Progress(self.schedule.totals, stored, level=self.config.log_level.number)
+
+    def _stop_spoilt(self, reason: str) -> None:
+        log.error("the run is stopped: %s", reason)
+        if self.runner is not None:
+            self.runner.stop(RunEnd.SPOILT, reason)
 
     def _tracker(self, progress: Progress) -> Tracker:
         run = TrackedRun(
@@ -292,7 +301,8 @@ class Experiment:
             reason, detail = self.runner.stop_reason, self.runner.stop_detail
         elif self._too_late and not interrupts.asked:
             reason, detail = RunEnd.TIMEOUT, f"{self.limits.out_of_time}, before the first simulation"
-        return judge_outcome(self.schedule, self.store, reason, detail)
+        experts_on = bool(self.config.experts.members())
+        return judge_outcome(self.schedule, self.store, reason, detail, experts_on=experts_on)
 
 
 class _Simulations:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.display.console import neutralise
 from tau2_fleet.errors import ExitStatus
 from tau2_fleet.evaluation.metrics import Estimate, Metrics, Result, measure
+from tau2_fleet.evaluation.replies import RunReplies, sum_up
 from tau2_fleet.evaluation.spending import Spending, as_tree, moved_models, returned_models, total
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.invocation import typed
 from tau2_fleet.record.atomic import write_json
 from tau2_fleet.record.store import Entry, Store
+from tau2_fleet.run import reply_report
 
 SUMMARY_FILE = "summary.json"
 
@@ -54,6 +56,9 @@ class Outcome:
     trimmed_calls: int = 0
     spending: tuple[Spending, ...] = ()
     """Of each model in each of its roles."""
+    replies: RunReplies = field(default_factory=RunReplies)
+    """What was found in replies, why simulations ended in errors, what experts did."""
+    experts_on: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The part of `summary.json` that is about results."""
@@ -67,11 +72,17 @@ class Outcome:
             "replies_with_markup": sum(part.replies_with_markup for part in self.spending),
             "spending": as_tree(self.spending),
             "returned_models": returned_models(self.spending),
+            **reply_report.as_dict(self.replies),
         }
 
 
 def judge_outcome(
-    schedule: Schedule, store: Store, stop_reason: RunEnd | None = None, stop_detail: str | None = None
+    schedule: Schedule,
+    store: Store,
+    stop_reason: RunEnd | None = None,
+    stop_detail: str | None = None,
+    *,
+    experts_on: bool = False,
 ) -> Outcome:
     """Take stock of a run: the stored records of what this run schedules, nothing else that is in the directory."""
     entries = [entry for key, entry in store.entries.items() if schedule.includes(key)]
@@ -93,6 +104,8 @@ def judge_outcome(
         user_turns_as_agent=sum(entry.user_turns_as_agent for entry in entries),
         trimmed_calls=sum(entry.trimmed_calls for entry in entries),
         spending=total(part for entry in entries for part in entry.spending),
+        replies=sum_up(entries),
+        experts_on=experts_on,
     )
 
 
@@ -128,6 +141,7 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
         console.print(f"{overall.infrastructure_errors} infrastructure errors, counted as failures{without}")
     if overall.not_run:
         console.print(f"{overall.not_run} not run")
+    reply_report.tell(outcome.replies, console, experts_on=outcome.experts_on)
     for model, ids in moved_models(outcome.spending).items():
         counts = " and ".join(f"{name} ({replies} replies)" for name, replies in ids.items())
         told = escape(neutralise(f"{model} was answered by {counts}: the name moved to another model on the way"))

@@ -10,19 +10,41 @@ from dataclasses import dataclass
 from functools import partial
 from math import log as log_of
 
+import orjson
+
 from tau2_fleet.fleet.settings import FaultKind, SimulatedSettings
 from tau2_fleet.simserver.chance import chance
 from tau2_fleet.simserver.chat import ChatBody, answer_of, completion, parse_chat
 from tau2_fleet.simserver.engine import Engine, Generation
-from tau2_fleet.simserver.faults import Fault, Faults, crash, gigantic, not_json, refusal, spoilt, wrong_types
+from tau2_fleet.simserver.faults import (
+    Fault,
+    Faults,
+    conditions_of,
+    crash,
+    gigantic,
+    not_json,
+    refusal,
+    spoilt,
+    wrong_types,
+)
 from tau2_fleet.simserver.gold_policy import next_turn
 from tau2_fleet.simserver.http_server import Exchange
 from tau2_fleet.simserver.latency import LatencyProfile
 from tau2_fleet.simserver.prefix_cache import PrefixCache
 from tau2_fleet.simserver.prometheus import ServerMetrics
 from tau2_fleet.simserver.scripts import Scripts
-from tau2_fleet.simserver.turns import Session, Situation, parse_session
+from tau2_fleet.simserver.spoilt_replies import (
+    REPEATED_TEXT,
+    SPOILING,
+    TEXT_STAYS,
+    goes_on_repeating,
+    is_third_time,
+    spoil,
+)
+from tau2_fleet.simserver.turns import Session, Situation, Turn, parse_session
 
+SPOILT_REPLY = "spoilt reply"
+"""What the log calls a reply that was spoilt on purpose: `spoilt reply: cut retail/5/0/agent`."""
 _PARSER_MODES = {"auto": "auto", "required": "required"}
 
 log = logging.getLogger(__name__)
@@ -115,7 +137,13 @@ class Completions:
         )
         turn = next_turn(situation)
         if fault is not None:
-            turn = spoilt(turn, fault)
+            whole, turn = turn, spoilt(turn, fault)
+            for condition in conditions_of(whole, turn, fault):
+                _log_spoilt(condition, session)
+        if session is not None and self._repeats(body, fault):
+            turn = Turn(REPEATED_TEXT)
+        if turn.text and (fault is None or fault.kind in TEXT_STAYS) and is_third_time(turn.text, body.messages):
+            _log_spoilt(FaultKind.repeated, session)
         answer = answer_of(turn, body)
         answer.completion_tokens = self._thought_tokens(session, body, answer.completion_tokens)
         cached = self._cache.look_up(body.messages, list(body.tools.values())) if self._cache is not None else 0
@@ -124,6 +152,8 @@ class Completions:
         payload = completion(answer, identity, self._model, body.prompt_tokens, cached)
         if fault is not None and fault.kind is FaultKind.wrong_types:
             payload = wrong_types(payload, fault)
+        if fault is not None and fault.kind in SPOILING:
+            payload = self._spoilt(payload, session, fault)
         return _Pending(
             exchange=exchange,
             payload=payload,
@@ -135,6 +165,22 @@ class Completions:
             started=started,
             fault=fault,
         )
+
+    @staticmethod
+    def _spoilt(payload: bytes, session: Session | None, fault: Fault) -> bytes:
+        """The payload as the fault makes it; the log says what a client should find in it."""
+        made = spoil(payload, fault)
+        if made is None:
+            return payload
+        if made.condition is not None:
+            _log_spoilt(made.condition, session)
+        return orjson.dumps(made.completion)
+
+    @staticmethod
+    def _repeats(body: ChatBody, fault: Fault | None) -> bool:
+        """Whether the reply is the text that is said three times in a row: a repetition begins, or goes on."""
+        begins = fault is not None and fault.kind is FaultKind.repeated
+        return begins or (fault is None and goes_on_repeating(body.messages))
 
     def _wait(self, pending: _Pending, delay_s: float) -> None:
         """Send the answer when its time has come."""
@@ -204,3 +250,8 @@ class Completions:
             self._engine.cancel(pending.job)
         if not answered:
             self._metrics.finished["abort"] += 1
+
+
+def _log_spoilt(condition: str, session: Session | None) -> None:
+    where = "" if session is None else f"{session.simulation}/{session.role}"
+    log.info("%s: %s %s", SPOILT_REPLY, condition, where)

@@ -104,6 +104,19 @@ def refusal(fault: Fault, options: FaultSettings) -> tuple[int, bytes, tuple[tup
     return status, bodies[fault.one_of(3)], headers
 
 
+def conditions_of(before: Turn, after: Turn, fault: Fault) -> tuple[str, ...]:
+    """What a client should find in a turn that `spoilt` made."""
+    if fault.kind is FaultKind.empty:
+        return ("empty",)
+    found = []
+    for call, made in zip(before.calls, after.calls, strict=True):
+        if made.name != call.name:
+            found.append("tool_unknown")
+        elif made.arguments != call.arguments:
+            found.append("arguments_empty" if made.arguments == "null" else "arguments_malformed")
+    return tuple(dict.fromkeys(found))
+
+
 def spoilt(turn: Turn, fault: Fault) -> Turn:
     """The turn as `empty` and `malformed_call` make it; other kinds, and a text of the latter, leave it as it is."""
     if fault.kind is FaultKind.empty:

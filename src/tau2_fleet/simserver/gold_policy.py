@@ -34,7 +34,7 @@ from tau2_fleet.simserver.turns import (
     text_of,
 )
 
-MAX_ASKS = 3
+MAX_ASKS = 8
 """How often the agent asks for a user's step before it goes on without (the user may be a real model)."""
 
 _EXPERT = re.compile(r"expert-\d+")

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.evaluation.termination import OURS
-from tau2_fleet.telemetry.events import Event, LLMCall, ReplicaSample, ReplicaState, Scope, StepComplete
+from tau2_fleet.telemetry.events import Event, LLMCall, ReplicaSample, ReplicaState, ReplyCondition, Scope, StepComplete
 
 RATE_WINDOW_S = 15.0
 """Tokens per second are over this long."""
@@ -144,6 +144,8 @@ class RunCounters:
         self.input_tokens = 0
         self.output_tokens = 0
         self.replicas: dict[str, ReplicaCounters] = {}
+        self.replies: Counter[tuple[str, str]] = Counter()
+        """(role, condition) to how often it was found in this attempt's replies."""
         self._live: OrderedDict[SimulationKey, Waiting] = OrderedDict()
         self._to_repeat = {record.key: record for record in stored if record.termination_reason in OURS}
         for record in stored:
@@ -195,6 +197,8 @@ class RunCounters:
                 self._replica(event.replica).add(self.clock(), event.output_tokens)
             if scope is not None:
                 self._heard(scope, None)
+        elif isinstance(event, ReplyCondition):
+            self.replies[event.role, event.condition] += 1
         elif isinstance(event, StepComplete):
             if scope is not None:
                 self._heard(scope, _next_after(event))

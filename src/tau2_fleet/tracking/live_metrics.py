@@ -60,6 +60,8 @@ class LiveMetrics:
         self._snapshot_at, self._output_tokens = now, 0
         values.update(self._latencies())
         values.update(self._servers())
+        for (role, condition), count in list(counters.replies.items()):
+            values[f"replies/{role}/{condition}"] = count
         for name, domain in [*list(counters.domains.items()), ("all", overall)]:
             if domain.pass_1 is not None:
                 values[f"pass_1/{name}"] = domain.pass_1
