@@ -83,13 +83,13 @@ class Stored(Protocol):
     @property
     def reward(self) -> float: ...
     @property
-    def replies(self) -> Mapping[str, Mapping[str, int]]: ...
+    def replies(self) -> tuple[tuple[str, str, int], ...]: ...
     @property
     def spending(self) -> tuple[Spending, ...]: ...
     @property
     def error(self) -> str | None: ...
     @property
-    def experts(self) -> Mapping[str, ExpertUse]: ...
+    def experts(self) -> tuple[tuple[str, ExpertUse], ...]: ...
     @property
     def transferred(self) -> bool: ...
 
@@ -106,17 +106,16 @@ def sum_up(entries: Iterable[Stored]) -> RunReplies:
         transferred += entry.transferred
         for part in entry.spending:
             replies[part.role] += part.calls
-        for role, conditions in entry.replies.items():
-            for condition, count in conditions.items():
-                one = found.setdefault((role, condition), ConditionCount(role, condition))
-                one.count += count
-                one.simulations += 1
-                one.failed_simulations += entry.reward <= 0
+        for role, condition, count in entry.replies:
+            one = found.setdefault((role, condition), ConditionCount(role, condition))
+            one.count += count
+            one.simulations += 1
+            one.failed_simulations += entry.reward <= 0
         if entry.error:
             alike = _NUMBER.sub("#", entry.error)[:300]
             text, times = reasons.get(alike, (entry.error, 0))
             reasons[alike] = (text, times + 1)
-        for name, use in entry.experts.items():
+        for name, use in entry.experts:
             experts.setdefault(name, ExpertUse()).add(use)
     for one in found.values():
         one.share = one.count / max(replies[one.role], one.count)
@@ -126,6 +125,13 @@ def sum_up(entries: Iterable[Stored]) -> RunReplies:
         experts=dict(sorted(experts.items())),
         simulations=simulations,
         transferred=transferred,
+    )
+
+
+def flat_counts(replies: Mapping[str, Mapping[str, int]]) -> tuple[tuple[str, str, int], ...]:
+    """The counts of a record as (role, condition, count)."""
+    return tuple(
+        (role, condition, count) for role, conditions in replies.items() for condition, count in conditions.items()
     )
 
 

@@ -115,7 +115,7 @@ def examine(answer: ProviderAnswer, tools: ToolSet | None) -> Examined:
     said, thoughts = thinking.cut(answer.text)
     thought = answer.thinking or None
     if thoughts is None:
-        said = said.lstrip() if said and thought else said
+        said = thinking.unwrapped(said).lstrip() if said and thought else said
     else:
         thought = "\n".join(part for part in (thought, *thoughts) if part) or None
     seen = Examined(said, answer.tool_calls, thought)

@@ -33,7 +33,7 @@ class _Form:
 _BAR = "[|｜]"
 _FORMS = (
     _Form("openai", r"<\|channel\|>\s*commentary|<\|constrain\|>|<\|call\|>|<\|recipient\|>|to=functions\.\w"),
-    _Form("openai", r"assistantcommentary|commentary to=\w"),
+    _Form("openai", r"assistant\s?commentary\s*(?:to=|json\s*\{)|commentary to=\w"),
     _Form("deepseek_v32", rf"</?{_BAR}DSML{_BAR}"),
     _Form("deepseek_v3", r"<｜tool[▁_]?(?:calls?|sep|outputs?)|<\|tool▁|<｜function"),
     _Form("kimi_k2", r"<\|tool_calls?_section_(?:begin|end)\|>|<\|tool_call_(?:begin|argument_begin|end)\|>"),

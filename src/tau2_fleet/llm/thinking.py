@@ -50,7 +50,7 @@ def split(text: str | None, thinking: str | None) -> tuple[str | None, str | Non
     """
     said, thoughts = cut(text)
     if thoughts is None:
-        return text.lstrip() if text and thinking else text, thinking or None
+        return unwrapped(text).lstrip() if text and thinking else text, thinking or None
     return said, "\n".join(part for part in (thinking, *thoughts) if part) or None
 
 
@@ -63,10 +63,13 @@ def cut(text: str | None) -> tuple[str | None, list[str] | None]:
     said = _without_blocks(said, thoughts)
     if said is text:
         return text, None
-    wrapped = _WRAPPER.match(said)
-    if wrapped is not None:
-        said = wrapped[2] or wrapped[3] or ""
-    return said.strip(), [thought for part in thoughts if (thought := part.strip())]
+    return unwrapped(said).strip(), [thought for part in thoughts if (thought := part.strip())]
+
+
+def unwrapped(text: str) -> str:
+    """An answer without the tags that some models put around what they say once they have thought."""
+    found = _WRAPPER.match(text) if "<" in text else None
+    return text if found is None else found[2] or found[3] or ""
 
 
 def _may_think(text: str) -> bool:

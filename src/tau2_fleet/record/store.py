@@ -7,14 +7,14 @@ of each record only a few figures and where its line stands, so memory does not 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.evaluation.replies import ExpertUse, expert_use, was_transferred
+from tau2_fleet.evaluation.replies import ExpertUse, expert_use, flat_counts, was_transferred
 from tau2_fleet.evaluation.spending import Spending, spending_of
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.invocation import typed
@@ -41,10 +41,10 @@ class Entry:
     user_turns_as_agent: int
     trimmed_calls: int
     spending: tuple[Spending, ...]
-    replies: Mapping[str, Mapping[str, int]]
-    """Role to condition to how often."""
+    replies: tuple[tuple[str, str, int], ...]
+    """Role, condition and how often it was found."""
     error: str | None
-    experts: Mapping[str, ExpertUse]
+    experts: tuple[tuple[str, ExpertUse], ...]
     transferred: bool
 
     @property
@@ -222,9 +222,9 @@ def _entry_of(record: Record, offset: int, length: int) -> Entry:
         user_turns_as_agent=turns if isinstance(turns, int) else 0,
         trimmed_calls=sum(1 for call in record.calls if call.get("trimmed_messages")),
         spending=spending_of(record.calls),
-        replies=record.replies,
+        replies=flat_counts(record.replies),
         error=record.error,
-        experts=expert_use(record.calls, record.messages),
+        experts=tuple(expert_use(record.calls, record.messages).items()),
         transferred=was_transferred(record.messages),
     )
 

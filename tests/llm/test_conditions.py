@@ -1,0 +1,325 @@
+"""What servers make of replies, over real sockets and for every provider: each condition is found, and dealt with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tau2_fleet.llm.conditions import Condition
+from tau2_fleet.llm.retry import RetryPolicy
+from tau2_fleet.llm.types import ChatMessage, Reply, ToolCallText, ToolSet
+from tests.llm.dialects import ALL, CLAUDE, LITELLM, OPENAI, VLLM, Dialect
+from tests.llm.serving import Answer, json_answer
+from tests.llm.test_contract import HISTORY, failing, request, talk
+
+NAMES = ("find_user", "get_order", "reset_apn")
+TOOLS = ToolSet.of([{"type": "function", "function": {"name": name, "parameters": {}}} for name in NAMES])
+CALL = '{"name": "get_order", "arguments": {"order_id": "#W1"}}'
+THOUGHT = "They may say ###STOP### now."
+
+every_provider = pytest.mark.parametrize("dialect", ALL, ids=lambda dialect: dialect.name)
+chat_providers = pytest.mark.parametrize("dialect", [OPENAI, VLLM, LITELLM], ids=lambda dialect: dialect.name)
+
+
+def completion(message: dict[str, Any], reason: Any = "stop", choice: Any = (), **top: Any) -> Answer:
+    """A chat completion with this message, and more keys in its choice and at its top."""
+    whole = {"role": "assistant", "content": None, **message}
+    usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+    choices = [{"index": 0, "message": whole, "finish_reason": reason, **dict(choice)}]
+    body = {"id": "x", "object": "chat.completion", "created": 1, "model": "tiny", "choices": choices, "usage": usage}
+    return json_answer({key: value for key, value in (body | top).items() if value != "gone"})
+
+
+def called(name: str = "get_order", arguments: Any = '{"order_id":"#W1"}', call_id: Any = "c1") -> dict[str, Any]:
+    function = {"name": name} if arguments == "gone" else {"name": name, "arguments": arguments}
+    return {"tool_calls": [{"id": call_id, "type": "function", "function": function}]}
+
+
+def ask(dialect: Dialect, *script: Answer) -> tuple[Reply, int]:
+    """The reply to a request with tools, and how often the server was asked for it."""
+    reply, server, _ = talk(dialect, *script, asked=request(tools=TOOLS))
+    return reply, len(server.seen)
+
+
+@chat_providers
+@pytest.mark.parametrize(
+    ("spoilt", "condition"),
+    [
+        (completion({"content": "Your or"}, "abort"), "aborted"),
+        (completion({"content": "Your or"}, "cancelled"), "aborted"),
+        (completion({"content": "Your or"}, "insufficient_system_resource"), "aborted"),
+        (completion({"content": "Your"}, "error", {"error": {"code": 502, "message": "upstream"}}), "error_inside"),
+        (completion({"content": "Your"}, "error"), "error_inside"),
+        (completion({"content": "Your"}, "network_error"), "error_inside"),
+        (completion({}, "stop", {"error": {"message": "gone", "code": 400}}), "error_inside"),
+        (completion({"content": "Your"}, error={"message": "gone", "code": 503}), "error_inside"),
+        (completion({}, "malformed_function_call"), "error_inside"),
+    ],
+)
+def test_what_was_broken_off_is_asked_for_again_and_never_said(
+    dialect: Dialect, spoilt: Answer, condition: str
+) -> None:
+    reply, asked = ask(dialect, spoilt, dialect.reply("Whole"))
+    assert (reply.text, asked, reply.stats.attempts) == ("Whole", 2, 2)
+    if not (dialect is LITELLM and condition == "error_inside"):  # which raises some of these as failed requests
+        assert reply.stats.conditions == [condition]
+        assert reply.stats.details
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+        {"type": "message", "content": [{"type": "text", "text": "Hal"}], "stop_reason": "error"},
+    ],
+)
+def test_an_error_in_a_claude_message_is_asked_for_again(body: dict[str, Any]) -> None:
+    reply, asked = ask(CLAUDE, json_answer(body), CLAUDE.reply("Whole"))
+    assert (reply.text, asked, reply.stats.conditions) == ("Whole", 2, ["error_inside"])
+
+
+@every_provider
+def test_a_server_that_breaks_every_answer_off_is_an_infrastructure_error_that_says_so(dialect: Dialect) -> None:
+    error, _, _ = failing(dialect, completion({"content": "Ha"}, "abort", stop_reason="abort", type="message",
+                                              content=[{"type": "text", "text": "Ha"}]),
+                          retry=RetryPolicy(attempts=2))  # fmt: skip
+    assert error.stats is not None
+    assert error.stats.conditions == ["aborted", "aborted"]
+    assert "abort" in str(error)
+
+
+@chat_providers
+@pytest.mark.parametrize("arguments", ["", "  \n", "null", None, "gone", '"null"', '""'])
+def test_no_arguments_are_an_empty_object(dialect: Dialect, arguments: Any) -> None:
+    reply, _ = ask(dialect, completion(called("reset_apn", arguments), "tool_calls"))
+    assert [call.arguments for call in reply.tool_calls] == ["{}"]
+    if dialect is not LITELLM or arguments not in (None, "gone"):  # litellm mends these on the way
+        assert reply.stats.conditions == [Condition.arguments_empty]
+
+
+@chat_providers
+def test_arguments_encoded_twice_are_taken_apart(dialect: Dialect) -> None:
+    reply, _ = ask(dialect, completion(called(arguments='"{\\"order_id\\": \\"#W1\\"}"'), "tool_calls"))
+    assert reply.tool_calls[0].arguments == '{"order_id": "#W1"}'
+    assert reply.stats.conditions == [Condition.arguments_double]
+
+
+@chat_providers
+@pytest.mark.parametrize("arguments", ['{"a":', "[1]", "order #W1", "7", '"text"', '{"a": NaN}', "{}{}"])
+def test_other_arguments_stay_as_they_are_and_are_counted(dialect: Dialect, arguments: str) -> None:
+    reply, _ = ask(dialect, completion(called(arguments=arguments), "tool_calls"))
+    assert reply.tool_calls[0].arguments == arguments
+    assert reply.stats.conditions == [Condition.arguments_malformed]
+
+
+@every_provider
+@pytest.mark.parametrize(
+    ("name", "read", "conditions"),
+    [
+        ("get_order<|channel|>commentary", "get_order", ["tool_name_marked"]),
+        ("functions.get_order", "get_order", ["tool_name_marked"]),
+        (" get_order\n", "get_order", ["tool_name_marked"]),
+        ("get_order<|constrain|>json", "get_order", ["tool_name_marked"]),
+        ("get_ordercommentary", "get_order", ["tool_name_marked"]),
+        ("functions.get_order:0", "get_order", ["tool_name_marked"]),
+        ("<｜tool▁sep｜>get_order", "get_order", ["tool_name_marked"]),
+        ("get_orders", "get_orders", ["tool_unknown"]),
+        ("get_order", "get_order", []),
+    ],
+)
+def test_marks_around_a_name_are_taken_off(dialect: Dialect, name: str, read: str, conditions: list[str]) -> None:
+    reply, _ = ask(dialect, dialect.reply(None, [ToolCallText("c1", name, '{"order_id":"#W1"}')]))
+    assert [call.name for call in reply.tool_calls] == [read]
+    assert reply.stats.conditions == conditions
+
+
+@every_provider
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>{THOUGHT}</think>\n\nHello",
+        f"{THOUGHT}</think>Hello",
+        f"<think>A</think>\n{THOUGHT}\n</think>\n\nHello",
+        f"{THOUGHT}</think>{THOUGHT}</think>Hello",
+        f"<thought>{THOUGHT}</thought>Hello",
+        f"<thinking>{THOUGHT}</thinking>Hello",
+        f"<seed:think>{THOUGHT}</seed:think>Hello",
+        f"[THINK]{THOUGHT}[/THINK]Hello",
+        f"analysis{THOUGHT}assistantfinalHello",
+        f"analysis{THOUGHT}assistantcommentaryI will look.assistantfinalHello",
+        f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>final<|message|>Hello<|return|>",
+        f"◁think▷{THOUGHT}◁/think▷Hello",
+        f"<|START_THINKING|>{THOUGHT}<|END_THINKING|><|START_RESPONSE|>Hello<|END_RESPONSE|>",
+        f"<|begin_of_thought|>{THOUGHT}<|end_of_thought|><|begin_of_solution|>Hello<|end_of_solution|>",
+        f"<think>{THOUGHT}</think><answer>Hello</answer>",
+    ],
+)
+def test_thinking_in_the_text_is_cut_off_and_kept_with_any_stop_token_in_it(dialect: Dialect, text: str) -> None:
+    reply, _ = ask(dialect, dialect.reply(text))
+    assert reply.text == "Hello"
+    assert "###STOP###" in (reply.thinking or "")
+    assert dialect is LITELLM or reply.stats.conditions == [Condition.thinking_left]  # litellm takes some out itself
+
+
+FORMS = {
+    "hermes": f"<tool_call>\n{CALL}\n</tool_call>",
+    "qwen xml": "<function=get_order>\n<parameter=order_id>\n#W1\n</parameter>\n</function>",
+    "llama": '<|python_tag|>{"name": "get_order", "parameters": {}}',
+    "bare JSON": CALL,
+    "fenced JSON": f"Let me see.\n```json\n{CALL}\n```",
+    "pythonic": "[get_order(order_id='#W1')]",
+    "python": "get_order(order_id='#W1')",
+    "mistral": f"[TOOL_CALLS][{CALL}]",
+    "deepseek": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_order",
+    "DSML": '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_order">',
+    "harmony": "<|start|>assistant<|channel|>commentary to=functions.get_order <|constrain|>json<|message|>{}<|call|>",
+    "bare harmony": 'assistantcommentary to=functions.get_order json{"order_id": "#W1"}',
+    "glm": "<tool_call>get_order\n<arg_key>order_id</arg_key>\n<arg_value>#W1</arg_value>",
+    "kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_order:0<|tool_call_argument_begin|>{}",
+    "minimax": '<minimax:tool_call>\n<invoke name="get_order">',
+    "functionary": '>>>get_order\n{"order_id": "#W1"}',
+    "name first": 'get_order\n{"order_id": "#W1"}',
+    "react": 'Action: get_order\nAction Input: {"order_id": "#W1"}',
+    "granite": f"<|tool_call|>[{CALL}]",
+    "openai object": '{"type": "function", "function": {"name": "get_order", "parameters": {}}}',
+    "phi": f"functools[{CALL}]",
+    "xlam": f"[{CALL}]",
+}
+
+
+@chat_providers
+@pytest.mark.parametrize("form", FORMS)
+def test_a_call_that_stayed_text_is_found_in_text_and_in_thinking(dialect: Dialect, form: str) -> None:
+    reply, _ = ask(dialect, completion({"content": FORMS[form]}))
+    assert Condition.markup_left in reply.stats.conditions
+    assert reply.text
+    assert not reply.tool_calls
+    reply, _ = ask(dialect, completion({"reasoning_content": f"I look it up. {FORMS[form]}"}))
+    assert {Condition.markup_left, Condition.only_thinking} <= set(reply.stats.conditions) or form in _BY_LINE
+
+
+_BY_LINE = frozenset({"name first", "react", "python"})
+"""Told from talk by standing at the beginning of a line, which they do not do there."""
+
+
+@every_provider
+@pytest.mark.parametrize(
+    "text",
+    ["I can call get_order for you.", "Your order [1] costs <b>5</b> (five).", 'The name is "get_order".', "a < b > c"],
+)
+def test_ordinary_talk_is_calm(dialect: Dialect, text: str) -> None:
+    reply, _ = ask(dialect, dialect.reply(text))
+    assert (reply.text, reply.stats.conditions) == (text, [])
+
+
+@chat_providers
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+def test_only_thinking_is_told_from_nothing(dialect: Dialect, key: str) -> None:
+    reply, _ = ask(dialect, completion({key: "Hm"}))
+    assert (reply.empty, reply.stats.conditions, reply.thinking) == (True, [Condition.only_thinking], "Hm")
+    reply, _ = ask(dialect, completion({"content": ""}))
+    assert (reply.empty, reply.stats.conditions) == (True, [Condition.empty])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}, {"type": "text", "text": "Hello"}],
+        [{"type": "reasoning", "text": "Hm"}, {"type": "output_text", "text": "Hello"}],
+    ],
+)
+def test_thinking_that_comes_in_parts_is_kept_apart(content: list[Any]) -> None:
+    reply, _ = ask(OPENAI, completion({"content": content}))
+    assert (reply.text, reply.thinking) == ("Hello", "Hm")
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
+def test_a_text_cut_at_its_limit_is_kept_and_counted(reason: str) -> None:
+    reply, asked = ask(OPENAI, completion({"content": "Hello, I nee"}, reason))
+    assert (reply.text, asked, reply.stats.conditions) == ("Hello, I nee", 1, [Condition.cut])
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (completion({"content": "Hel"}, "content_filter"), "Hel"),
+        (completion({"content": "Hel"}, "SAFETY"), "Hel"),
+        (completion({"refusal": "I cannot."}), "I cannot."),
+        (completion({"content": [{"type": "refusal", "refusal": "I cannot."}]}), "I cannot."),
+    ],
+)
+def test_what_a_filter_left_is_kept_and_counted(answer: Answer, text: str) -> None:
+    reply, _ = ask(OPENAI, answer)
+    assert (reply.text, reply.stats.conditions) == (text, [Condition.filtered])
+
+
+def test_claude_s_reasons_have_the_same_names() -> None:
+    for reason, condition in (("max_tokens", "cut"), ("refusal", "filtered"), ("end_turn", None)):
+        body = {"content": [{"type": "text", "text": "Hi"}], "stop_reason": reason,
+                "usage": {"input_tokens": 5, "output_tokens": 2}}  # fmt: skip
+        reply, _ = ask(CLAUDE, json_answer(body))
+        assert reply.stats.conditions == ([] if condition is None else [condition])
+
+
+@every_provider
+@pytest.mark.parametrize("text", ["!" * 400, "ha " * 100, "I am sorry, I cannot. " * 40, "ok " + "\\n-" * 300])
+def test_one_cycle_over_and_over_is_degenerate(dialect: Dialect, text: str) -> None:
+    reply, _ = ask(dialect, dialect.reply(text))
+    assert (reply.text, reply.stats.conditions) == (text, [Condition.degenerate])
+
+
+@chat_providers
+@pytest.mark.parametrize("usage", ["gone", None, {}, {"prompt_tokens": -1, "completion_tokens": "7"}])
+def test_missing_token_counts_are_estimated_and_marked(dialect: Dialect, usage: Any) -> None:
+    if dialect is LITELLM and isinstance(usage, dict):
+        pytest.skip("litellm refuses such an answer")
+    reply, _ = ask(dialect, completion({"content": "Hello there"}, usage=usage))
+    sent = sum(len(message.encoded) for message in HISTORY)
+    assert dialect is LITELLM or reply.stats.usage.input_tokens >= sent // 4
+    assert reply.stats.usage.output_tokens > 0
+    assert reply.stats.cost_usd > 0
+    assert dialect is LITELLM or reply.stats.conditions == [Condition.usage_missing]  # litellm counts for itself
+
+
+def test_floats_are_token_counts() -> None:
+    reply, _ = ask(OPENAI, completion({"content": "Hi"}, usage={"prompt_tokens": 100.0, "completion_tokens": 2.0}))
+    assert (reply.stats.usage.input_tokens, reply.stats.usage.output_tokens) == (100, 2)
+    assert reply.stats.conditions == []
+
+
+def test_several_conditions_hold_at_once() -> None:
+    message = {"content": f"<think>{THOUGHT}</think>", **called("functions.get_order", '{"order')}
+    reply, _ = ask(OPENAI, completion(message, "length", usage=None))
+    assert set(reply.stats.conditions) == {
+        "thinking_left", "tool_name_marked", "arguments_malformed", "cut", "usage_missing",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dialect", "changed", "fits"),
+    [
+        (OPENAI, {}, lambda call_id: len(call_id) <= 40 and call_id.replace("_", "").replace("-", "").isalnum()),
+        (LITELLM, {}, lambda call_id: len(call_id) <= 40),
+        (CLAUDE, {}, lambda call_id: call_id.replace("_", "").replace("-", "").isalnum()),
+        (OPENAI, {"model": "mistral-large-latest"}, lambda call_id: len(call_id) == 9 and call_id.isalnum()),
+        (VLLM, {}, lambda call_id: True),
+    ],
+)
+def test_ids_of_calls_fit_whoever_gets_them(dialect: Dialect, changed: dict[str, Any], fits: Any) -> None:
+    odd = ("functions.get_order:0", "x" * 46, "call_1")
+    calls = tuple(ToolCallText(call_id, "get_order", "{}") for call_id in odd)
+    results = [ChatMessage("tool", "done", tool_call_id=call_id) for call_id in odd]
+    asked = request(messages=(*HISTORY, ChatMessage("assistant", None, calls), *results))
+    _, server, _ = talk(dialect, dialect.reply("Fine"), asked=asked, **changed)
+    sent = server.seen[0].body["messages"]
+    if dialect is CLAUDE:
+        made = [block["id"] for block in sent[-2]["content"]]
+        answered = [block["tool_use_id"] for block in sent[-1]["content"]]
+    else:
+        made = [call["id"] for call in sent[2]["tool_calls"]]
+        answered = [message["tool_call_id"] for message in sent[3:]]
+    assert made == answered
+    assert len(set(made)) == 3
+    assert all(map(fits, made))
+    assert dialect is not VLLM or made == list(odd)
