@@ -206,6 +206,7 @@ def words_for_people(message: str, words: list[str]) -> None:
         ("experts=none experts.expert_1.llm.model=x", ["experts.expert_1 is null here"]),
         ("agent.extra_body.top_k=1", ["+agent.extra_body.top_k="]),
         ("agent.model=${oc.env:NOT_SET_ANYWHERE}", ["agent.model", "NOT_SET_ANYWHERE"]),
+        ("agent.model=/a/${HOME}", ["agent.model: ${HOME} refers to a key", "${oc.env:HOME}", "\\${HOME}"]),
         ("server=external", ["server.endpoints", "server.model_config"]),
         ("server=external server.endpoints=[localhost:1900]", ["http://localhost:1900"]),
         ("user_llm=vllm", ["user_llm.model is not set"]),
@@ -288,6 +289,32 @@ def test_a_value_that_is_not_understood_is_printed_as_it_must_be_typed(key: str,
     typed = subprocess.run(["/bin/sh", "-c", f"printf %s {printed.strip()}"], capture_output=True, text=True).stdout
     part, _, last = key.partition(".")
     assert getattr(getattr(read(compose([typed])), part), last) == os.path.expanduser(value)
+
+
+@pytest.mark.parametrize(
+    ("place", "argument", "said"),
+    [
+        ("plain", "agent.model=/m/b\udcff", r"agent\.model=/m/b\\xff: an argument is not UTF-8"),
+        ("b\udcff", "seed=1", r"b\\xff: the working directory is not UTF-8"),
+        ("${HOME}", "seed=1", r"\$\{HOME\}: the working directory's name holds"),
+    ],
+)
+def test_a_name_that_cannot_be_written_down_is_one_clear_line(
+    place: str, argument: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / place).mkdir()
+    monkeypatch.chdir(tmp_path / place)
+    with pytest.raises(UserError, match=said) as caught:
+        for_hydra([argument])
+    assert len(str(caught.value).encode().splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", ['it\'s "x"', "new\nline", "sch\u00f6n $1 `x`"])
+def test_odd_names_of_places_work(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / place).mkdir()
+    monkeypatch.chdir(tmp_path / place)
+    chosen = f"agent.model={quoted(str(tmp_path / place))}"
+    assert load(compose(for_hydra([chosen]))).agent.model == str(tmp_path / place)
 
 
 def test_home_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

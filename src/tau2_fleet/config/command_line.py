@@ -49,8 +49,25 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     for flag in (argument.partition("=")[0] for argument in flags if is_flag(argument)):
         if not is_known(flag):
             raise UserError(_unknown_flag(flag))
+    _refuse_odd_names([*arguments, os.getcwd()])
     refuse_missing(arguments)
     return [*flags, *(_at_home(setting) for setting in settings)]
+
+
+def _refuse_odd_names(arguments: Sequence[str]) -> None:
+    """Raises UserError for an argument or, last, a working directory that no configuration file can hold."""
+    *settings, place = arguments
+    for text in (*settings, place):
+        what = "the working directory" if text is place else "an argument"
+        if not text.isprintable() and text.encode(errors="replace") != text.encode(errors="surrogateescape"):
+            shown = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            raise UserError(
+                f"{shown}: {what} is not UTF-8 text, and a run must write it down: rename that file or folder"
+            )
+    if "${" in place:
+        raise UserError(
+            f"{place}: the working directory's name holds ${{, which Hydra takes for a reference: rename it"
+        )
 
 
 def _at_home(setting: str) -> str:

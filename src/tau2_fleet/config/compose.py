@@ -106,7 +106,17 @@ def _wrong_key(reason: str, key: str, text: str, sources: Sources) -> str:
         named = re.match(r"Could not override '(.*?)'", text)
         return _unknown_key(named[1] if named and not key.startswith(f"{named[1]}.") else key, sources)
     if "interpolat" in reason.lower():
-        return f"{key}: {reason}"
+        missing = re.match(r"Interpolation key '(.*)' not found", reason)
+        if missing is None:
+            return f"{key}: {reason}"
+        if key.startswith("hydra."):
+            return (
+                f"${{{missing[1]}}} in a directory's name is taken for a reference, and there is no such key: rename it"
+            )
+        return (
+            f"{key}: ${{{missing[1]}}} refers to a key of the configuration, and there is none of this name; "
+            f"a variable is ${{oc.env:{missing[1]}}}, and plain text is written \\${{{missing[1]}}}"
+        )
     override = re.match(r"Error merging override (.*)", text)
     stated = re.search(r"[Vv]alue '(.*?)'", reason)
     what = override[1] if override else f"{key}={stated[1]}" if stated else key
