@@ -228,7 +228,7 @@ def test_a_pool_is_asked_for_a_tool_call_only_where_its_model_has_tools(caplog: 
         server = ServerSettings(kind="external", endpoints=["other:1900"])
         _, user = pool_specs(server, None, False, [other])
         caplog.clear()
-        [asked], said = asyncio.run(_ask(user, answer))
+        (asked, _), said = asyncio.run(_ask(user, answer))
         assert (said, "tools" in asked, "in plain text" in caplog.text) == ("", has_tools, has_tools)
 
 
@@ -240,3 +240,4 @@ class _Model:
     model: str | None
     pool: Wish
     sends_seed: bool = True
+    thinking_history: str = "none"

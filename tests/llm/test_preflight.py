@@ -16,9 +16,12 @@ from aiohttp import web
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.preflight import preflight, shutdown_dates
-from tau2_fleet.llm.settings import ModelSettings, Provider
-from tests.llm.dialects import CLAUDE, OPENAI
+from tau2_fleet.llm.second_turn import try_two_turns
+from tau2_fleet.llm.settings import ModelSettings, Provider, ThinkingHistory
+from tau2_fleet.llm.types import ToolCallText
+from tests.llm.dialects import ALL, CLAUDE, OPENAI, Dialect
 from tests.llm.serving import Server, serving, status_answer
+from tests.llm.test_thinking_history import DEMANDS, demanding
 
 
 def check(models: dict[str, ModelSettings]) -> None:
@@ -57,7 +60,7 @@ def test_all_problems_come_in_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "agent" not in told
 
 
-def test_one_cheap_call_is_made_with_the_model_s_own_parameters() -> None:
+def test_cheap_calls_are_made_with_the_model_s_own_parameters() -> None:
     async def run() -> tuple[Server, Server]:
         async with serving(OPENAI.reply("ready")) as one, serving(CLAUDE.reply("ready")) as two, HttpPool() as http:
             models = {
@@ -68,7 +71,7 @@ def test_one_cheap_call_is_made_with_the_model_s_own_parameters() -> None:
             return one, two
 
     one, two = asyncio.run(run())
-    [first], [second] = one.seen, two.seen
+    [first, _], [second, _] = one.seen, two.seen
     assert first.body["max_tokens"] <= 256
     assert first.body["reasoning_effort"] == "low"
     assert "temperature" not in first.body
@@ -180,3 +183,39 @@ def test_models_that_will_be_sent_tools_are_asked_with_tools() -> None:
 
     assert "judge, expert-1 (m): " in (told := asyncio.run(run()))
     assert "Function tools with reasoning_effort are not supported" in told
+
+
+@pytest.mark.parametrize("needle", DEMANDS)
+@pytest.mark.parametrize("policy", list(ThinkingHistory))
+def test_a_server_that_wants_its_thinking_back_says_so_before_the_run(needle: str, policy: ThinkingHistory) -> None:
+    async def run() -> str:
+        async with serving(demanding(needle, DEMANDS[needle])) as server, HttpPool() as http:
+            models = {"expert-1": ModelSettings(model="m", base_url=server.url, thinking_history=policy)}
+            try:
+                await preflight(models, http, with_tools=("expert-1",))
+            except UserError as error:
+                return str(error)
+            return ""
+
+    told = asyncio.run(run())
+    if policy == ThinkingHistory.none:
+        assert "second turn" in told
+        assert "set thinking_history=turn" in told
+    else:
+        assert told == ""
+
+
+@pytest.mark.parametrize("dialect", ALL, ids=lambda dialect: dialect.name)
+def test_two_turns_are_made_with_a_call_between_them(dialect: Dialect) -> None:
+    async def run() -> list[Any]:
+        called = dialect.reply(None, (ToolCallText("c1", "get_weather", '{"city":"Paris"}'),))
+        async with serving(called, dialect.reply("Sunny")) as server, HttpPool() as http:
+            model = dialect.model_of(server, http)
+            await try_two_turns(model, with_tools=True)
+            await model.close()
+            return [seen.body for seen in server.seen]
+
+    first, second = asyncio.run(run())
+    assert "18 degrees" not in str(first)
+    assert "18 degrees" in str(second)
+    assert first["tools"] == second["tools"]

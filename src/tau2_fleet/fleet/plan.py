@@ -31,6 +31,8 @@ class PoolSpec:
     needs_tools: bool = True
     """Whether its preflight must find a fitting tool-call parser."""
     sends_seed: bool = True
+    thinking_history: str = "none"
+    """What of their thinking its models get back; `tau2_fleet.llm.settings.ThinkingHistory` says what there is."""
     """Whether its requests carry a seed, the preflight's too."""
     min_ready: int = 1
     may_shrink: bool = False

@@ -1,4 +1,4 @@
-"""One request with a tool per pool before the run: does the server's parser turn the model's calls into calls?"""
+"""Two turns with each pool before the run: are calls parsed, and does the server take what follows them?"""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.probe import ProbeError, key_header, read_text
 from tau2_fleet.llm.markup import find_markup
+from tau2_fleet.llm.thinking import cut
+from tau2_fleet.llm.thinking_history import wants_thinking
+from tau2_fleet.llm.thought import thought_in
+from tau2_fleet.llm.too_long import too_long
 from tau2_fleet.llm.types import Endpoint
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 300.0
+_MOST_SENT = 1 << 20
+"""Bytes of a history that is sent back."""
+_NO_ANSWER = (aiohttp.ClientError, ProbeError, TimeoutError, OSError)
 _TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -43,25 +50,107 @@ class PoolFinding:
 
     error: str | None = None
     warning: str | None = None
+    general: bool = False
+    """The error is one for models without tools, too."""
 
 
 async def preflight(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) -> None:
-    """Ask once, for a tool call where the pool's models have tools; a warning is logged.
+    """Ask twice, for a tool call where the pool's models have tools; a warning is logged.
 
     Raises:
-        UserError: the pool's calls would arrive as text, or the server refuses requests with tools.
+        UserError: the pool's calls would arrive as text, or the server refuses requests with tools or any second turn.
     """
     finding = await _ask(http, spec, endpoint)
-    if finding.error and spec.needs_tools:
+    if finding.error and (spec.needs_tools or finding.general):
         raise UserError(finding.error)
     if finding.error or finding.warning:
         log.warning("%s", finding.error or finding.warning)
 
 
 async def _ask(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) -> PoolFinding:
+    try:
+        status, text = await _post(http, spec, endpoint, _MESSAGES)
+    except _NO_ANSWER as error:
+        told = f"pool {spec.name}: the preflight request to {endpoint.base_url} got no answer ({error!r})"
+        return PoolFinding(warning=told)
+    if status != 200:
+        return PoolFinding(error=f"pool {spec.name}: {_refusal(spec, status, text)}")
+    try:
+        message = orjson.loads(text)["choices"][0]["message"]
+        calls, content = message.get("tool_calls") or [], message.get("content") or ""
+        if not content and not calls:  # a reasoning parser can take the call for thinking
+            content = str(message.get("reasoning_content") or message.get("reasoning") or "")
+        further = [*_MESSAGES, *_second_turn(message, kept=spec.thinking_history != "none")]
+        body = orjson.dumps(further)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        told = f"{endpoint.base_url} answered something that is no chat completion: {text[:200]}"
+        return PoolFinding(error=f"pool {spec.name}: {told}")
+    finding = PoolFinding()
+    if spec.needs_tools:
+        finding = _judge(spec, bool(calls), content if isinstance(content, str) else "")
+    if finding.error or len(body) > _MOST_SENT:
+        return finding
+    return await _ask_again(http, spec, endpoint, further, finding)
+
+
+async def _ask_again(
+    http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint, history: list[Any], first: PoolFinding
+) -> PoolFinding:
+    """The second turn of a conversation, which some servers refuse; otherwise what the first one showed."""
+    try:
+        status, text = await _post(http, spec, endpoint, history)
+    except _NO_ANSWER:
+        return first
+    if not 400 <= status < 500 or status in (408, 409, 429) or too_long(text):
+        return first
+    told = f"pool {spec.name}: the server refuses the second turn of a conversation ({status}): {text[:300]}"
+    if wants_thinking(text) and spec.thinking_history == "none":
+        key = spec.model_key.removesuffix("model") + "thinking_history"
+        told += f"; it wants back what its model thought: set {key}=turn (or all)"
+    return PoolFinding(error=told, general=True)
+
+
+def _second_turn(message: dict[str, Any], *, kept: bool) -> list[dict[str, Any]]:
+    """The server's reply as a history carries it, and what comes next; `kept`: with its thinking."""
+    content, calls = message.get("content"), message.get("tool_calls") or []
+    said = cut(content)[0] if isinstance(content, str) and not kept else content
+    turn: dict[str, Any] = {"role": "assistant", "content": said if isinstance(said, str) else ""}
+    if calls:
+        turn["tool_calls"] = [
+            {
+                "id": call.get("id") or f"call_{number}",
+                "type": "function",
+                "function": {"name": call["function"]["name"], "arguments": _arguments(call["function"])},
+            }
+            for number, call in enumerate(calls[:8])
+        ]
+    thought = thought_in(message) if kept else None
+    if thought is not None:
+        thought.put_into(turn)
+    if not calls:
+        return [turn, {"role": "user", "content": "Thank you. And in Rome?"}]
+    return [
+        turn,
+        *({"role": "tool", "tool_call_id": call["id"], "content": "18 degrees"} for call in turn["tool_calls"]),
+    ]
+
+
+def _arguments(function: dict[str, Any]) -> str:
+    """Arguments that every server takes back."""
+    try:
+        arguments = function.get("arguments")
+        return arguments if isinstance(arguments, str) and isinstance(orjson.loads(arguments), dict) else "{}"
+    except ValueError:
+        return "{}"
+
+
+async def _post(
+    http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint, messages: list[Any]
+) -> tuple[int, str]:
+    """Status and text of the answer to these messages."""
     body: dict[str, Any] = {
         "model": endpoint.model,
-        "messages": _MESSAGES,
+        "messages": messages,
         "max_tokens": 512,
         "temperature": 0,
     }
@@ -71,25 +160,11 @@ async def _ask(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) 
         body["seed"] = 0
     headers = {**key_header(endpoint.api_key), "Content-Type": "application/json", "X-Session-ID": "preflight"}
     url = f"{endpoint.base_url}/v1/chat/completions"
-    try:
-        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-        async with http.post(
-            url, data=orjson.dumps(body), headers=headers, timeout=timeout, allow_redirects=False
-        ) as response:
-            text = await read_text(response, url)
-            status = response.status
-    except (aiohttp.ClientError, ProbeError, TimeoutError, OSError) as error:
-        return PoolFinding(warning=f"pool {spec.name}: the preflight request to {url} got no answer ({error!r})")
-    if status != 200:
-        return PoolFinding(error=f"pool {spec.name}: {_refusal(spec, status, text)}")
-    try:
-        message = orjson.loads(text)["choices"][0]["message"]
-        calls, content = message.get("tool_calls") or [], message.get("content") or ""
-        if not content and not calls:  # a reasoning parser can take the call for thinking
-            content = str(message.get("reasoning_content") or message.get("reasoning") or "")
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return PoolFinding(error=f"pool {spec.name}: {url} answered something that is no chat completion: {text[:200]}")
-    return _judge(spec, bool(calls), content) if spec.needs_tools else PoolFinding()
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    async with http.post(
+        url, data=orjson.dumps(body), headers=headers, timeout=timeout, allow_redirects=False
+    ) as response:
+        return response.status, await read_text(response, url)
 
 
 def _judge(spec: PoolSpec, called: bool, content: str) -> PoolFinding:

@@ -45,6 +45,7 @@ class LocalModel:
     pool: PoolLike
     needs_tools: bool = True
     sends_seed: bool = True
+    thinking_history: str = "none"
 
 
 class ModelLike(Protocol):
@@ -62,6 +63,9 @@ class ModelLike(Protocol):
     @property
     def sends_seed(self) -> bool: ...
 
+    @property
+    def thinking_history(self) -> str: ...
+
 
 def local_models(by_role: Mapping[str, ModelLike], *, user_has_tools: bool = True) -> list[LocalModel]:
     """The models of these roles that pools serve, beside the agent's, under the keys that describe them.
@@ -78,6 +82,7 @@ def local_models(by_role: Mapping[str, ModelLike], *, user_has_tools: bool = Tru
             pool=model.pool,
             needs_tools=role not in without_tools,
             sends_seed=model.sends_seed,
+            thinking_history=model.thinking_history,
         )
         for role, model in by_role.items()
         if role != AGENT_POOL and model.provider in ("vllm", "simulated") and model.pool is not None
@@ -98,6 +103,7 @@ def pool_specs(
     others: Sequence[LocalModel],
     *,
     agent_sends_seed: bool = True,
+    agent_thinking: str = "none",
 ) -> list[PoolSpec]:
     """The pools of a run, in the order of their ports: the agent's, then the others as they come.
 
@@ -107,14 +113,17 @@ def pool_specs(
         agent_simulated: the agent's provider is `simulated`, whatever `server` is.
         others: user, experts, judge, in this order. The same pool name means the same pool.
         agent_sends_seed: whether requests of the agent carry a seed.
+        agent_thinking: what of its thinking the agent gets back.
 
     Raises:
         UserError: a model or key is missing, or two models want the same pool to be different.
     """
     kind = Simulated() if agent_simulated else server_kind(server.kind)
-    specs = [replace(kind.agent_pool(AGENT_POOL, server, agent_model), sends_seed=agent_sends_seed)]
+    pool = kind.agent_pool(AGENT_POOL, server, agent_model)
+    specs = [replace(pool, sends_seed=agent_sends_seed, thinking_history=agent_thinking)]
     for other in others:
-        spec = replace(_other_pool(other, specs[0]), sends_seed=other.sends_seed)
+        spec = _other_pool(other, specs[0])
+        spec = replace(spec, sends_seed=other.sends_seed, thinking_history=other.thinking_history)
         same = next((known for known in specs if known.name == spec.name), None)
         if same is None:
             specs.append(spec)

@@ -1,4 +1,4 @@
-"""Asks every remote model of a run once before anything is started: keys, names, parameters, credit, and its end."""
+"""Asks every remote model of a run before anything is started: keys, names, parameters, credit, and its end."""
 
 from __future__ import annotations
 
@@ -17,34 +17,21 @@ from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.keys import authorization, find_key, key_name
 from tau2_fleet.llm.lifetime import day, own_name
 from tau2_fleet.llm.retry import RetryPolicy
+from tau2_fleet.llm.second_turn import try_two_turns
 from tau2_fleet.llm.settings import ModelSettings, Provider
-from tau2_fleet.llm.types import ChatMessage, ChatRequest, ModelError, ToolSet
+from tau2_fleet.llm.types import ModelError
 
 _TIMEOUT_S = 60.0
 _OUTPUT_TOKENS = 256
 """Enough for a reasoning model to come to a word; the call costs a fraction of a cent."""
-_QUESTION = "Answer with the one word: ready"
 _OUT_OF_TOKENS = "max_tokens or model output limit was reached"
 """With this OpenAI refuses a request whose answer was all thinking: the model is there."""
-_TOOLS = ToolSet.of(
-    [
-        {
-            "type": "function",
-            "function": {
-                "name": "report_trouble",
-                "description": "Call this only when something is wrong.",
-                "parameters": {"type": "object", "properties": {}},
-            },
-        }
-    ]
-)
-"""For models that will be sent tools: some refuse them together with other parameters."""
 _OPENAI = "https://api.openai.com/v1"
 _LIST_TIMEOUT_S = 15.0
 
 
 async def preflight(models: Mapping[str, ModelSettings], http: HttpPool, with_tools: Collection[str] = ()) -> None:
-    """One cheap call to each model that is not on the fleet, with its own parameters; `models` by role.
+    """Two cheap calls to each model that is not on the fleet, with its own parameters; `models` by role.
 
     Args:
         with_tools: the roles whose requests will carry tools.
@@ -142,8 +129,7 @@ async def _problem(settings: ModelSettings, http: HttpPool, with_tools: bool) ->
     except UserError as error:
         return str(error)
     try:
-        tools = _TOOLS if with_tools else None
-        await model.complete(ChatRequest([ChatMessage("user", _QUESTION)], session="preflight", tools=tools))
+        await try_two_turns(model, with_tools=with_tools)
     except ModelError as error:
         return None if _OUT_OF_TOKENS in str(error) else str(error).removeprefix(f"{model.name}: ")
     finally:

@@ -54,7 +54,14 @@ class RunPlan:
         user_has_tools = any(domain.has_user_tools for domain in self.benchmark.values())
         others = local_models(self.models.by_name(), user_has_tools=user_has_tools)
         agent = self.config.agent
-        return pool_specs(self.config.server, agent.model, simulated, others, agent_sends_seed=agent.sends_seed)
+        return pool_specs(
+            self.config.server,
+            agent.model,
+            simulated,
+            others,
+            agent_sends_seed=agent.sends_seed,
+            agent_thinking=agent.thinking_history,
+        )
 
     @property
     def digests(self) -> dict[str, dict[str, str]]:
