@@ -12,10 +12,15 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tau2_fleet.fleet.external import external_replicas
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.plan import PoolSpec
+from tau2_fleet.fleet.probe import http_session
 from tau2_fleet.fleet.replica import Phase
+from tau2_fleet.fleet.router import PoolRouter
+from tau2_fleet.fleet.routing_policy import routing_policy
+from tau2_fleet.fleet.stall import StallWatch
 from tau2_fleet.llm.types import Endpoint, FatalModelError
 from tests.fleet.support import QUICK, fake_pool, fake_settings, until
 
@@ -166,3 +171,30 @@ def test_a_server_that_crashes_now_and_then_but_serves_between_is_never_given_up
             await fleet.stop()
 
     run(scenario)
+
+
+def test_time_in_which_the_runner_itself_stood_still_counts_against_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return now[0]
+
+    monkeypatch.setattr("tau2_fleet.fleet.stall.time", Clock)
+
+    async def scenario() -> None:
+        spec = PoolSpec("agent", External(), endpoints=("http://127.0.0.1:9",))
+        [replica] = external_replicas([spec])
+        router = PoolRouter("agent", routing_policy("sticky"))
+        router.add(replica.new_endpoint())
+        await router.acquire("s")
+        async with http_session() as http:
+            watch = StallWatch(http, replica, router, limit_s=10.0, look_s=1.0)
+            told = []
+            for seconds in (1, 1, 3600, 3600, 1, 1, 1, 1):
+                now[0] += seconds
+                told.append(bool(await watch.look()))
+        assert told == [False] * 7 + [True], "each look counts as two seconds at most"
+
+    asyncio.run(scenario())
