@@ -9,9 +9,11 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import aiohttp
 import pytest
 
 from tau2_fleet.fleet.probe import ProbeError, check_health, http_session, listed, metrics_text, served_models
@@ -74,7 +76,7 @@ def drop_by_drop(connection: socket.socket) -> None:
 
 
 BOMB = whole(gzip.compress(b"\0" * (256 * MEGABYTE), compresslevel=1), b"Content-Encoding: gzip\r\n")
-PROBES = {
+PROBES: dict[str, Callable[[aiohttp.ClientSession, str], Coroutine[Any, Any, object]]] = {
     "/health": lambda http, url: check_health(http, url, 1.0),
     "/v1/models": lambda http, url: served_models(http, url, "key", 1.0),
     "/metrics": lambda http, url: metrics_text(http, url, "key", 1.0),

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,10 @@ def test_a_server_elsewhere_that_answers_nothing_is_left_out_until_it_answers(tm
     run(scenario)
 
 
+def _is_left(fleet: Fleet, endpoint: Endpoint) -> bool:
+    return endpoint not in fleet.endpoints()
+
+
 def test_a_server_that_crashes_now_and_then_but_serves_between_is_never_given_up(tmp_path: Path) -> None:
     async def scenario() -> None:
         watch = replace(QUICK, max_attempts=2, forgiven_after_answers=3, backoff_s=0.01)
@@ -164,7 +169,7 @@ def test_a_server_that_crashes_now_and_then_but_serves_between_is_never_given_up
                     except aiohttp.ClientError:
                         assert failed
                     router.release(endpoint, "s", failed=failed)
-                await until(lambda lost=endpoint: lost not in fleet.endpoints())
+                await until(partial(_is_left, fleet, endpoint))
             await until(lambda: fleet.status()[0].phase is Phase.ready)
             assert fleet.restarts == 4
         finally:
