@@ -61,7 +61,7 @@ def test_done_passed_in_flight_and_errors_are_counted_per_domain_and_overall(
     assert (retail.done, retail.passed, retail.errors, retail.in_flight, retail.pass_1) == (2, 1, 1, 1, 0.5)
     assert (overall.done, overall.total, overall.in_flight) == (2, 6, 2)
     assert counters.domains["airline"].pass_1 is None
-    assert counters.eta_s() == pytest.approx(20.0)
+    assert counters.eta_s() == pytest.approx(11.0)  # two of ten seconds, and two that are overdue, two at once
 
 
 def test_a_resumed_run_counts_what_was_done_but_not_in_the_pace(clock: Clock) -> None:
@@ -69,6 +69,7 @@ def test_a_resumed_run_counts_what_was_done_but_not_in_the_pace(clock: Clock) ->
     counters = RunCounters({"retail": 10}, earlier, clock)
     assert counters.overall().pass_1 == 0.5
     assert counters.eta_s() is None
+    counters.started(("retail", "9", 0))
     clock.now += 5
     counters.finished(("retail", "9", 0), 1.0, "user_stop", 0)
     assert counters.overall().done == 7
@@ -280,3 +281,42 @@ def test_thousands_in_flight_cost_no_more_to_draw_than_ten() -> None:
     few, many = seconds(10), seconds(5000)
     assert many < few * 3 + 0.002
     assert many < 0.025, "two refreshes a second take at most 5% of a core"
+
+
+def test_the_eta_knows_how_long_what_is_left_is(clock: Clock) -> None:
+    keys = [("retail", str(number), 0) for number in range(4)]
+    lengths = dict(zip(keys, (1.0, 1.0, 1.0, 9.0), strict=True))
+    counters = RunCounters({"retail": 4}, clock=clock, lengths=lengths)
+    for key in keys[:2]:
+        counters.started(key)
+    clock.now += 10
+    for key in keys[:2]:
+        counters.finished(key, 1.0, "user_stop", 0.0)
+    counters.started(keys[2])
+    assert counters.eta_s() == pytest.approx(100.0)  # ten units of ten seconds, one after the other
+    counters.started(keys[3])
+    assert counters.eta_s() == pytest.approx(90.0)  # side by side: the longer one
+    clock.now += 30
+    counters.finished(keys[2], 1.0, "user_stop", 0.0)
+    assert 55 < (counters.eta_s() or 0) < 170
+
+
+def test_a_run_that_stops_promises_no_time(counters: RunCounters, clock: Clock) -> None:
+    counters.started(("retail", "1", 0))
+    clock.now += 5
+    counters.finished(("retail", "1", 0), 1.0, "user_stop", 0.0)
+    assert counters.eta_s() is not None
+    counters.stopping = True
+    assert counters.eta_s() is None
+
+
+def test_at_the_end_those_in_flight_are_named_with_their_step(clock: Clock) -> None:
+    counters = RunCounters({"retail": 2}, clock=clock)
+    counters.started(("retail", "1", 0))
+    assert counters.last_ones(6) == []
+    counters.started(("retail", "2", 0))
+    with simulation("retail", "2"):
+        for sender, receiver in (("user", "agent"), ("agent", "env")):
+            counters.listen(StepComplete(step=1, total_duration_ms=1.0, from_role=sender, to_role=receiver))
+    assert counters.last_ones(6) == [(("retail", "1", 0), 0, "user"), (("retail", "2", 0), 2, "agent")]
+    assert counters.last_ones(1) == []

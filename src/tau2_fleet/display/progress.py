@@ -21,8 +21,9 @@ from rich.text import Text
 from tau2_fleet.display.console import err, neutralise
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.telemetry.events import Event
+from tau2_fleet.telemetry.lengths_left import SimulationKey
 from tau2_fleet.telemetry.levels import INFO
-from tau2_fleet.telemetry.run_counters import DomainCounters, Finished, RunCounters, SimulationKey, Stored
+from tau2_fleet.telemetry.run_counters import DomainCounters, Finished, RunCounters, Stored
 
 REFRESH_PER_S = 2
 HEARTBEAT_S = 30.0
@@ -32,6 +33,8 @@ LINES_PER_S = 10
 _REPLICA_ROWS = 8
 _IDLE_SHOWN = 3
 _IDLE_FROM_S = 5.0
+_LAST_SHOWN = 6
+"""Simulations in flight at the end of a run that are named."""
 _NAME_LENGTH = 48
 
 
@@ -63,6 +66,7 @@ class Progress:
         stored: the records of these that earlier attempts of a resumed run left.
         mode: None: by `level` and whether stderr is a terminal.
         level: the run's log level.
+        lengths: how long each simulation that is left is expected to be, in any unit; None: all alike.
     """
 
     def __init__(
@@ -74,8 +78,9 @@ class Progress:
         level: int = INFO,
         console: Console = err,
         heartbeat_s: float = HEARTBEAT_S,
+        lengths: Mapping[SimulationKey, float] | None = None,
     ) -> None:
-        self.counters = RunCounters(totals, stored)
+        self.counters = RunCounters(totals, stored, lengths=lengths)
         self.mode = mode if mode is not None else mode_for(level, console.is_terminal)
         self._console = console
         self._live: Live | None = None
@@ -140,6 +145,10 @@ def _clock(seconds: float | None) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
+def _eta(counters: RunCounters) -> str:
+    return "stopping" if counters.stopping else f"ETA {_clock(counters.eta_s())}"
+
+
 def _share(value: float | None) -> str:
     return "   -" if value is None else f"{value:.2f}"
 
@@ -149,6 +158,14 @@ def _waiting_longest(counters: RunCounters) -> str:
     idle = [entry for entry in counters.idle_longest(_IDLE_SHOWN) if entry[1] >= _IDLE_FROM_S]
     named = " · ".join(f"{_name(key)} {seconds:.0f} s for {whom}" for key, seconds, whom in idle)
     return f"waiting longest: {named}" if idle else ""
+
+
+def _tail(counters: RunCounters) -> str:
+    """Who is in flight at the end of a run and how far; else what has been idle longest; empty where all is well."""
+    last = counters.last_ones(_LAST_SHOWN)
+    if last:
+        return "last ones: " + " · ".join(f"{_name(key)} step {steps} ({whom}'s turn)" for key, steps, whom in last)
+    return _waiting_longest(counters)
 
 
 class _Screen:
@@ -161,9 +178,9 @@ class _Screen:
         parts: list[RenderableType] = [self._bars(options.max_width), self._numbers()]
         if self._counters.replicas:
             parts.append(self._replicas())
-        idle = _waiting_longest(self._counters)
-        if idle:
-            parts.append(Text(idle, "dim", overflow="ellipsis", no_wrap=True))
+        tail = _tail(self._counters)
+        if tail:
+            parts.append(Text(tail, "dim", overflow="ellipsis", no_wrap=True))
         yield Group(*parts)
 
     def _bars(self, width: int) -> Table:
@@ -193,7 +210,7 @@ class _Screen:
     def _numbers(self) -> Text:
         counters = self._counters
         return Text(
-            f"elapsed {_clock(counters.elapsed_s())}   ETA {_clock(counters.eta_s())}   "
+            f"elapsed {_clock(counters.elapsed_s())}   {_eta(counters)}   "
             f"cost ${counters.cost_usd:.4f}   "
             f"tokens {_short(counters.input_tokens)} in, {_short(counters.output_tokens)} out",
             "dim",
@@ -286,9 +303,9 @@ class _PlainLines:
         line = (
             f"progress {overall.done}/{overall.total} pass^1 {_share(overall.pass_1).strip()}"
             f" in flight {overall.in_flight} errors {overall.errors} cost ${self._counters.cost_usd:.4f}"
-            f" elapsed {_clock(self._counters.elapsed_s())} ETA {_clock(self._counters.eta_s())}"
+            f" elapsed {_clock(self._counters.elapsed_s())} {_eta(self._counters)}"
         )
-        self._print(f"{line} {_waiting_longest(self._counters)}".rstrip())
+        self._print(f"{line} {_tail(self._counters)}".rstrip())
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line))

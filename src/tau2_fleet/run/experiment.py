@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.batch.runner import Limits, RunEnd, Runner
 from tau2_fleet.config import Config, flat
@@ -54,9 +54,14 @@ from tau2_fleet.telemetry.trace import TraceWriter
 from tau2_fleet.tracking.start import TrackedRun
 from tau2_fleet.tracking.tracker import Tracker
 
+if TYPE_CHECKING:
+    from tau2.data_model.tasks import Task
+
 log = logging.getLogger(__name__)
 
 PRICES = DATA_DIR / "prices"
+_TALK = 4.0
+"""Actions that take as long as a conversation's greeting, questions and farewell."""
 
 
 def prepare(config: Config, run_dir: Path) -> RunPlan:
@@ -195,7 +200,10 @@ class Experiment:
 
     def _progress(self) -> Progress:
         stored = [entry for key, entry in self.store.entries.items() if self.schedule.includes(key)]
-        return Progress(self.schedule.totals, stored, level=self.config.log_level.number)
+        lengths: dict[tuple[str, str, int], float] = {
+            job.key: _expected_length(self.schedule.tasks[job.key[:2]]) for job in self.schedule.jobs
+        }
+        return Progress(self.schedule.totals, stored, level=self.config.log_level.number, lengths=lengths)
 
     def _stop_spoilt(self, reason: str) -> None:
         log.error("the run is stopped: %s", reason)
@@ -215,6 +223,7 @@ class Experiment:
     async def _simulate(self, progress: Progress, interrupts: Interrupts) -> FleetReport:
         """Everything that needs models, from the check of the keys to the last reply; what became of the fleet."""
         if not self.schedule.jobs:
+            tell(f"nothing is left to run: all {self.schedule.total} simulations are in the record")
             return FleetReport()
         raise_open_files(self.config.max_concurrency)
         async with HttpPool() as http:
@@ -281,7 +290,7 @@ class Experiment:
             max_concurrency=self.config.max_concurrency,
             limits=self.limits,
         )
-        interrupts.put_in_charge(_Simulations(runner))
+        interrupts.put_in_charge(_Simulations(runner, progress))
         async with collected_in_turn():
             await runner.run()
         await clients.close()
@@ -305,11 +314,18 @@ class Experiment:
         return judge_outcome(self.schedule, self.store, reason, detail, experts_on=experts_on)
 
 
+def _expected_length(task: Task) -> float:
+    """How long a conversation about a task is beside others: its gold actions and what is said around them."""
+    criteria = task.evaluation_criteria
+    return _TALK + len((criteria and criteria.actions) or ())
+
+
 class _Simulations:
     """The simulations of a run, as signals stop them."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, progress: Progress) -> None:
         self._runner = runner
+        self._progress = progress
 
     @property
     def over(self) -> bool:
@@ -317,6 +333,7 @@ class _Simulations:
 
     def stop(self) -> None:
         grace_s = self._runner.limits.grace_s
+        self._progress.counters.stopping = True
         err.print(f"[yellow]stopping[/]: simulations in flight have {grace_s:g} s; Ctrl-C again ends at once")
         self._runner.stop(RunEnd.INTERRUPTED)
 

@@ -118,19 +118,23 @@ def write_summary(path: Path, outcome: Outcome, about: dict[str, Any]) -> dict[s
 
 def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
     """The closing table: one row a domain, and what to type next."""
-    most = max((max(metrics.pass_hat, default=1) for metrics in outcome.metrics.values()), default=1)
-    exponents = sorted({1, most} | ({2} if most > 2 else set()))
+    shown = {
+        name: inventory
+        for name, inventory in outcome.inventory.items()
+        if name != "overall" or len(outcome.inventory) != 2
+    }
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("domain", no_wrap=True)
-    for heading in ("done", "errors", "reward", *(f"pass^{k}" for k in exponents), "cost", "time"):
+    for heading in ("done", "errors", "reward", "pass^1", "cost", "mean time"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, inventory in outcome.inventory.items():
-        if name == "overall" and len(outcome.inventory) == 2:
-            continue
+    for name, inventory in shown.items():
         cells = [name, f"{inventory.finished}/{inventory.scheduled}", str(inventory.infrastructure_errors)]
-        table.add_row(*cells, *_figures(outcome.metrics.get(name), exponents))
+        table.add_row(*cells, *_figures(outcome.metrics.get(name)))
     console.print()
     console.print(table)
+    if any(len(metrics.pass_hat) > 1 for metrics in outcome.metrics.values()):
+        console.print()
+        console.print(_pass_table([(name, outcome.metrics.get(name)) for name in shown]))
     console.print()
     overall = outcome.inventory["overall"]
     if outcome.stopped is not None:
@@ -159,20 +163,32 @@ def short_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _figures(metrics: Metrics | None, exponents: Sequence[int]) -> list[str]:
+def _pass_table(found: Sequence[tuple[str, Metrics | None]]) -> Table:
+    """Every pass^k with its 95% interval, a row for each k."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name, _ in found:
+        table.add_column(name, justify="right", no_wrap=True)
+    for k in sorted({k for _, metrics in found if metrics is not None for k in metrics.pass_hat}):
+        cells = [_estimate(None if metrics is None else metrics.pass_hat.get(k), decimals=2) for _, metrics in found]
+        table.add_row(f"pass^{k}", *cells)
+    return table
+
+
+def _figures(metrics: Metrics | None) -> list[str]:
     if metrics is None:
-        return ["-"] * (3 + len(exponents))
-    shown = [f"{metrics.average_reward.value:.3f}"]
-    shown += [_estimate(metrics.pass_hat.get(k), with_interval=k == 1) for k in exponents]
-    return [*shown, f"${metrics.cost_usd:.2f}", f"{metrics.duration_s:.1f} s"]
+        return ["-"] * 4
+    reward = f"{metrics.average_reward.value:.3f}"
+    return [reward, _estimate(metrics.pass_hat.get(1)), f"${metrics.cost_usd:.2f}", f"{metrics.duration_s:.1f} s"]
 
 
-def _estimate(estimate: Estimate | None, with_interval: bool) -> str:
+def _estimate(estimate: Estimate | None, decimals: int = 3) -> str:
     if estimate is None:
         return "-"
-    if not with_interval or estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    value = f"{estimate.value:.{decimals}f}"
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
 def _inventory(scheduled: int, entries: Sequence[Entry]) -> Inventory:

@@ -15,12 +15,10 @@ from typing import Protocol
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.telemetry.events import Event, LLMCall, ReplicaSample, ReplicaState, ReplyCondition, Scope, StepComplete
+from tau2_fleet.telemetry.lengths_left import LengthsLeft, SimulationKey
 
 RATE_WINDOW_S = 15.0
 """Tokens per second are over this long."""
-
-SimulationKey = tuple[str, str, int]
-"""Domain, task id, trial."""
 
 
 @dataclass(slots=True)
@@ -91,6 +89,8 @@ class Waiting:
     """When its last event was heard."""
     waits_for: str = "user"
     """Who owes the next message; a conversation opens with the greeting to the user."""
+    steps: int = 0
+    """Messages delivered so far."""
 
 
 class Stored(Protocol):
@@ -129,6 +129,7 @@ class RunCounters:
         stored: what earlier attempts left of them. An infrastructure error among these is run again, and counts
             with its cost and tokens until the new record takes its place, as it does in the summary.
         clock: monotonic seconds.
+        lengths: how long each simulation that is left is expected to be, in any unit; None: all alike.
     """
 
     def __init__(
@@ -136,8 +137,12 @@ class RunCounters:
         totals: Mapping[str, int],
         stored: Collection[Stored] = (),
         clock: Callable[[], float] = time.monotonic,
+        lengths: Mapping[SimulationKey, float] | None = None,
     ) -> None:
         self.clock = clock
+        self.stopping = False
+        """Whether no further simulation begins: what is left by count will not be run, and there is no ETA."""
+        self._left = LengthsLeft(lengths)
         self.began_s = clock()
         self.domains = {name: DomainCounters(total) for name, total in totals.items()}
         self.cost_usd = 0.0
@@ -169,6 +174,7 @@ class RunCounters:
         """A simulation left the queue."""
         now = self.clock()
         self._live[key] = Waiting(now, now)
+        self._left.began(key)
         self._domain(key[0]).in_flight += 1
 
     def finished(self, key: SimulationKey, reward: float | None, reason: str, cost_usd: float) -> Finished:
@@ -184,6 +190,8 @@ class RunCounters:
         domain.passed += reward is not None and is_success(reward)
         domain.errors += reason in OURS
         duration = self.clock() - waiting.started_s if waiting is not None else 0.0
+        if waiting is not None:
+            self._left.ended(key, duration)
         return Finished(key, reward, reason, cost_usd, duration)
 
     def listen(self, event: Event) -> None:
@@ -221,6 +229,7 @@ class RunCounters:
         waiting.last_s = self.clock()
         if waits_for is not None:
             waiting.waits_for = waits_for
+            waiting.steps += 1
         self._live.move_to_end(key)
 
     def _replica(self, name: str) -> ReplicaCounters:
@@ -246,13 +255,31 @@ class RunCounters:
         return self.clock() - self.began_s
 
     def eta_s(self) -> float | None:
-        """Seconds left at this attempt's pace so far; None before its first simulation is over."""
+        """Seconds left, by the lengths of what is left and the pace so far; None where nothing can be said."""
         overall = self.overall()
-        finished_now = overall.done - self.done_before
         left = max(overall.total - overall.done, 0)
         if left == 0:
             return 0.0
-        return self.elapsed_s() / finished_now * left if finished_now > 0 else None
+        if self.stopping or overall.done == self.done_before:
+            return None
+        now = self.clock()
+        ages = {key: now - waiting.started_s for key, waiting in self._in_flight()}
+        return self._left.seconds(ages, left - len(ages))
+
+    def last_ones(self, most: int) -> list[tuple[SimulationKey, int, str]]:
+        """Those in flight once nothing else is left to begin: key, steps so far, whom they wait for; else none."""
+        overall = self.overall()
+        if overall.in_flight > most or overall.total - overall.done > overall.in_flight:
+            return []
+        return [(key, waiting.steps, waiting.waits_for) for key, waiting in self._in_flight()]
+
+    def _in_flight(self) -> list[tuple[SimulationKey, Waiting]]:
+        for _ in range(3):
+            try:
+                return list(self._live.items())
+            except RuntimeError:  # the event loop's thread changed it meanwhile
+                continue
+        return []
 
     def idle_longest(self, count: int) -> list[tuple[SimulationKey, float, str]]:
         """Simulations in flight heard from least lately: key, seconds of silence, what they wait for."""
