@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -174,7 +175,7 @@ def test_a_sweep_goes_on_after_a_failed_job_and_ends_with_its_worst_status(tmp_p
         ("2_seed=3", "seed=3", 3, None),
         ("3_seed=5", "seed=5", 0, None),
     ]
-    assert err.strip() == "error: job 1_seed=1: no server came up"
+    assert err.splitlines()[0] == "error: job 1_seed=1: no server came up"
     assert jobs(tmp_path, "-m", "seed=0,3")[0] == 3
 
 
@@ -272,3 +273,10 @@ def test_ctrl_c_before_anything_has_begun_is_130_without_a_traceback(tmp_path: P
     process = start(["--help"], tmp_path, code)
     status, _, err = finish(process)
     assert (status, err) == (128 + signal.SIGINT, "")
+
+
+def test_an_interrupted_sweep_names_the_jobs_that_did_not_begin_and_the_line_to_go_on(tmp_path: Path) -> None:
+    status, _, err = jobs(tmp_path, "-m", "seed=4,2,5,6")
+    assert status == 130
+    assert "2 of 4 jobs did not begin: seed=5, seed=6" in err
+    assert re.search(r"^go on: .* resume=multirun/\S+$", err, re.M)

@@ -21,8 +21,9 @@ from tau2_fleet.config.command_line import for_hydra, read_dotenv
 from tau2_fleet.config.compose import explain
 from tau2_fleet.config.schema import register
 from tau2_fleet.config.secret_values import refuse_secrets
-from tau2_fleet.display.console import complain, wide
+from tau2_fleet.display.console import complain, tell, wide
 from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.invocation import typed
 from tau2_fleet.paths import CONF_DIR
 from tau2_fleet.run.directory import (
     JobDirectories,
@@ -55,7 +56,7 @@ from tau2_fleet.run.launchers import (
     wait_for_jobs,
 )
 from tau2_fleet.run.resume import resumed_arguments, save_sweep
-from tau2_fleet.run.sweep import JobEnd, Sweep, show_sweep, write_sweep
+from tau2_fleet.run.sweep import JobEnd, Sweep, show_sweep, title_of, write_sweep
 
 if TYPE_CHECKING:
     from tau2_fleet.run.job_context import JobContext
@@ -63,6 +64,9 @@ if TYPE_CHECKING:
 
 _ONE_AFTER_THE_OTHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 """Hydra's own launcher, whose jobs run in this process."""
+
+
+_NAMED = 6
 
 
 class Jobs:
@@ -80,6 +84,8 @@ class Jobs:
         """Once the first job has been accepted in this process."""
         self._sweep_dir: Path | None = None
         """Once a job that ran elsewhere has been accepted there."""
+        self._wanted: list[LaunchedJob] = []
+        """All jobs of the sweep, those that have not begun included."""
         self.statuses: list[int] = []
         """Of what went wrong outside the jobs."""
         self._sent_away = False
@@ -118,7 +124,7 @@ class Jobs:
     def watch(self, launcher: Launcher, config: DictConfig) -> Launcher:
         """See to it that the jobs of a launcher are heard of, whatever process they run in."""
         if config.hydra.launcher._target_ == _ONE_AFTER_THE_OTHER:
-            return launcher
+            return WatchedLauncher(launcher, announce=self._wanted.extend, gather=lambda jobs, error: None)
         self._sent_away = True
         let_children_import()
         sweep_dir = make_sweep_dir_absolute(config)
@@ -132,6 +138,7 @@ class Jobs:
 
     def _announce(self, sweep_dir: Path, jobs: Sequence[LaunchedJob]) -> None:
         """Name the directories here, where all jobs are known; in their own processes they know of no other."""
+        self._wanted.extend(jobs)
         for number, overrides in jobs:
             self._directories.name(number, overrides, sweep_dir)
             forget_note(sweep_dir, number)
@@ -182,6 +189,7 @@ class Jobs:
             else:
                 write_sweep(directory, ends)
                 show_sweep(directory, ends, wide)
+                self._show_not_begun(directory)
                 self._report(directory, ends)
         except UserError as error:
             complain(str(error))
@@ -190,12 +198,24 @@ class Jobs:
             show_traceback()
             self.statuses.append(ExitStatus.FAILED)
 
-    @staticmethod
-    def _report(directory: Path, ends: Sequence[JobEnd]) -> None:
+    def _show_not_begun(self, directory: Path) -> None:
+        """The jobs that a sweep's end has kept from beginning, and what to type to go on."""
+        from tau2_fleet.run.outcome import short_path
+
+        missing = [overrides for number, overrides in self._wanted if number not in self._ends]
+        if missing:
+            swept = frozenset(swept_keys(self._arguments))
+            named = ", ".join(title_of(overrides, swept) or " ".join(overrides) for overrides in missing[:_NAMED])
+            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+            tell(f"{len(missing)} of {len(self._wanted)} jobs did not begin: {named}{more}")
+        if missing or self.worst() is not ExitStatus.FINISHED:
+            tell(f"go on:  {typed('run', f'resume={short_path(directory)}')}")
+
+    def _report(self, directory: Path, ends: Sequence[JobEnd]) -> None:
         """One page for all jobs that want one; none after a signal."""
         from tau2_fleet.run.page import report_runs
 
-        if any(end.exit_status == ExitStatus.INTERRUPTED for end in ends):
+        if self.worst() is ExitStatus.INTERRUPTED:
             return
         report_runs([end.run_dir for end in ends if end.results is not None and wants_report(end.run_dir)], directory)
 
