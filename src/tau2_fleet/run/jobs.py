@@ -44,6 +44,7 @@ from tau2_fleet.run.job import (
     sweep_dir_of_job,
 )
 from tau2_fleet.run.launchers import (
+    AnnouncedLauncher,
     JobsElsewhere,
     LaunchedJob,
     WatchedLauncher,
@@ -124,7 +125,7 @@ class Jobs:
     def watch(self, launcher: Launcher, config: DictConfig) -> Launcher:
         """See to it that the jobs of a launcher are heard of, whatever process they run in."""
         if config.hydra.launcher._target_ == _ONE_AFTER_THE_OTHER:
-            return WatchedLauncher(launcher, announce=self._wanted.extend, gather=lambda jobs, error: None)
+            return AnnouncedLauncher(launcher, self._wanted.extend)
         self._sent_away = True
         let_children_import()
         sweep_dir = make_sweep_dir_absolute(config)

@@ -192,8 +192,23 @@ LaunchedJob = tuple[int, list[str]]
 """A job's number in its sweep, and its overrides."""
 
 
-class WatchedLauncher(Launcher):
-    """A launcher whose jobs are announced before and gathered after; for the process of the sweep."""
+class AnnouncedLauncher(Launcher):
+    """A launcher whose jobs are announced before they begin; for the process of the sweep."""
+
+    def __init__(self, launcher: Launcher, announce: Callable[[Sequence[LaunchedJob]], None]) -> None:
+        self._launcher = launcher
+        self._announce = announce
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        self._announce([(number, list(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)])
+        return self._launcher.launch(job_overrides, initial_job_idx)
+
+
+class WatchedLauncher(AnnouncedLauncher):
+    """One whose jobs run in other processes, and are gathered after."""
 
     def __init__(
         self,
@@ -202,13 +217,9 @@ class WatchedLauncher(Launcher):
         announce: Callable[[Sequence[LaunchedJob]], None],
         gather: Callable[[Sequence[LaunchedJob], BaseException | None], Sequence[JobEnd]],
     ) -> None:
-        self._launcher = launcher
+        super().__init__(launcher, announce)
         self._sweep_dir = sweep_dir
-        self._announce = announce
         self._gather = gather
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self._launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         jobs = [(number, list(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)]
