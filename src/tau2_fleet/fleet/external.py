@@ -14,7 +14,7 @@ import aiohttp
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.plan import Placement, PoolSpec
-from tau2_fleet.fleet.probe import ProbeError, check_health, served_models
+from tau2_fleet.fleet.probe import ProbeError, check_health, listed, served_models
 from tau2_fleet.fleet.replica import Phase, Replica
 from tau2_fleet.llm.keys import basic_auth
 from tau2_fleet.record.atomic import write_json
@@ -86,17 +86,17 @@ def read_model_config(path: Path, model: str | None) -> ExternalServers:
         raise UserError(f"{key} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f'{key}: expected {{"<model>": [{{"ip_addr": ..., "port": ...}}]}}')
-    listed = {name: entries for name, entries in content.items() if name != _PATH_KEY}
-    if not listed:
+    models = {name: entries for name, entries in content.items() if name != _PATH_KEY}
+    if not models:
         raise UserError(f"{key} lists no model")
-    if model in listed:
+    if model in models:
         chosen = model
-    elif len(listed) == 1:
-        chosen = next(iter(listed))
+    elif len(models) == 1:
+        chosen = next(iter(models))
     else:
-        raise UserError(f"{key} lists {', '.join(listed)}: set agent.model to one of them")
+        raise UserError(f"{key} lists {listed(list(models))}: set agent.model to one of them")
     assert chosen is not None
-    return ExternalServers(chosen, tuple(_url(entry, key, chosen) for entry in _entries(listed[chosen], key, chosen)))
+    return ExternalServers(chosen, tuple(_url(entry, key, chosen) for entry in _entries(models[chosen], key, chosen)))
 
 
 def write_model_config(path: Path, servers: Sequence[ExternalServers]) -> None:

@@ -113,7 +113,7 @@ async def ask(
             text = await read_text(response, url)
             if response.status != 200:
                 told = f" to {short(response.headers.get('Location', ''))}" if 300 <= response.status < 400 else ""
-                raise ProbeError(f"{url} answered {response.status}{told}: {text[:200]}", response.status)
+                raise ProbeError(f"{url} answered {response.status}{told}: {short(text)}", response.status)
             return text
     except _ERRORS as error:
         raise ProbeError(f"{url}: {_said(error)}") from None

@@ -11,6 +11,7 @@ from pathlib import Path
 from tau2_fleet.fleet.launch import ServerProcess
 from tau2_fleet.fleet.plan import Placement
 from tau2_fleet.fleet.probe import ServedModel, listed
+from tau2_fleet.fleet.watch import WatchSettings
 from tau2_fleet.llm.types import Endpoint
 from tau2_fleet.telemetry.events import ReplicaState, emit
 
@@ -87,6 +88,17 @@ class Replica:
             self.down_since = now
         self.phase = phase
         emit(ReplicaState(self.name, phase.value, self.process.pid if self.process else None, self.port, detail))
+
+    def forgive(self, watch: WatchSettings) -> None:
+        """It was ready and is no more: one that served for long begins anew, its crashes are counted by time."""
+        if self.ready_since is None:
+            return
+        well_s = (self.down_since or time.monotonic()) - self.ready_since
+        if well_s > watch.forgiven_after_s or self.answered >= watch.forgiven_after_answers:
+            self.attempts = 0
+        if self.answered:
+            self.stalls = min(self.stalls, 1)
+        self.answered = 0
 
     def adopt(self, models: Sequence[ServedModel]) -> str:
         """Take the model's id and context from what the server shows; returns what is wrong with it, if anything."""

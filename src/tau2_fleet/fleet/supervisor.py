@@ -127,7 +127,7 @@ class Supervisor:
                     await self._until_ready(replica)
                 reason = await self._until_down(replica)
                 self._withdraw(replica)
-                self._forgive(replica)
+                replica.forgive(self._watch)
             except (StartError, UserError) as error:
                 final = isinstance(error, StartError) and error.final
                 reason = str(error)
@@ -143,17 +143,6 @@ class Supervisor:
             self._set(replica, Phase.restarting, reason)
             self._tell(replica, reason, f"started again in {pause:.0f} s")
             await asyncio.sleep(pause)
-
-    def _forgive(self, replica: Replica) -> None:
-        """A replica that served for long begins anew: its crashes are counted by time, not by its life."""
-        if replica.ready_since is None:
-            return
-        well_s = (replica.down_since or time.monotonic()) - replica.ready_since
-        if well_s > self._watch.forgiven_after_s or replica.answered >= self._watch.forgiven_after_answers:
-            replica.attempts = 0
-        if replica.answered:
-            replica.stalls = min(replica.stalls, 1)
-        replica.answered = 0
 
     async def _relaunch(self, replica: Replica) -> None:
         await self._end(replica)
