@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -47,7 +48,10 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str
     if request.node.get_closest_marker("parametrize") is None or "slurm" in request.node.name:
         cluster: Cluster = request.getfixturevalue("slurm")
         of_slurm = {"SLURM_CONF": cluster.environment["SLURM_CONF"]}
-    return env({**of_slurm, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"), "RAY_USAGE_STATS_ENABLED": "0"})
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    return env({**of_slurm, "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"})
 
 
 def command(sweep: Path, *arguments: str) -> list[str]:

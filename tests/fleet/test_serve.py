@@ -17,6 +17,7 @@ from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.pools import pool_specs
 from tau2_fleet.fleet.ports import free_ports, is_free
 from tau2_fleet.fleet.settings import ServerSettings
+from tau2_fleet.record.lock import DirectoryLock
 from tests.fleet.support import QUICK, environment_for_runs, wait_for
 
 SMOKE = ["experiment=smoke", "server.num=2"]
@@ -70,6 +71,15 @@ def test_a_served_fleet_is_used_by_a_run_and_ends_with_ctrl_c(tmp_path: Path, nu
     os.killpg(process.pid, number)
     assert process.wait(20) == 0
     assert is_free("127.0.0.1", port)
+
+
+def test_a_second_fleet_in_the_same_directory_is_refused(tmp_path: Path) -> None:
+    with DirectoryLock(tmp_path):
+        process = serve(*SMOKE, "server.start_port=0", f"hydra.run.dir={tmp_path}")
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"{tmp_path} is being written by another run" in errors
+    assert not (tmp_path / "servers").exists()
 
 
 def test_ctrl_c_while_the_servers_start_ends_them(tmp_path: Path) -> None:
