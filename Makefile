@@ -54,10 +54,12 @@ bench-quick: $(INSTALLED) ## The benchmarks on small samples
 bench-guard: $(INSTALLED) ## Fails where a benchmark falls behind its bound
 	@$(RUN) benchmarks --guard $(ARGS)
 
-lint: $(INSTALLED) ## Style, format and types
+lint: $(INSTALLED) ## Style, format, types, and which room may import which
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
 	@$(RUN) mypy
+	@PYTHONPATH=src $(VENV)/bin/lint-imports --no-cache >.lint-imports 2>&1 || { cat .lint-imports; rm .lint-imports; exit 1; }
+	@tail -1 .lint-imports; rm .lint-imports
 	@PYTHONPATH=src $(VENV)/bin/python scripts/look_again.py
 
 format: $(INSTALLED) ## Put imports in order and format the code

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,13 @@ def stop() -> Lines:
 
 
 @pytest.mark.parametrize("expert", ["expert-1", "expert-2", "expert-3"])
+def offered(model: Lines) -> list[dict[str, Any]]:
+    """The tools of the first request to a model."""
+    tools = model.sent[0].tools
+    assert tools is not None
+    return list(tools.schemas)
+
+
 def test_the_experts_turn_becomes_the_agents(expert: str):
     agent = Lines(reply(None, call(expert), cost=0.01, duration_ms=20), reply("It is done.", cost=0.02))
     asked = Lines(reply(None, CREATE, cost=0.5, duration_ms=900))
@@ -41,10 +49,10 @@ def test_the_expert_sees_the_whole_conversation_the_policy_and_the_domains_tools
     roles = [(message["role"], message["content"]) for message in expert.texts[0]]
     assert [role for role, _ in roles] == ["system", "assistant", "user"]
     assert roles[2][1] == "Please create it."
-    names = {schema["function"]["name"] for schema in expert.sent[0].tools.schemas}
+    names = {schema["function"]["name"] for schema in offered(expert)}
     assert "transfer_to_human_agents" in names
     assert CALL_EXPERT not in names
-    agents = {schema["function"]["name"] for schema in agent.sent[0].tools.schemas}
+    agents = {schema["function"]["name"] for schema in offered(agent)}
     assert CALL_EXPERT in agents
     assert "transfer_to_human_agents" not in agents
     assert agent.texts[0][0]["content"] != expert.texts[0][0]["content"]
@@ -53,7 +61,7 @@ def test_the_expert_sees_the_whole_conversation_the_policy_and_the_domains_tools
 def test_without_experts_nothing_is_hidden_or_edited():
     agent = Lines(reply("Done."))
     simulate(agent, Lines(reply("Hello."), reply("###STOP###")), hide_transfer_tool=True, policy_edit="own")
-    names = {schema["function"]["name"] for schema in agent.sent[0].tools.schemas}
+    names = {schema["function"]["name"] for schema in offered(agent)}
     assert "transfer_to_human_agents" in names
     assert "call_expert" not in agent.texts[0][0]["content"]
 
@@ -140,6 +148,6 @@ def test_what_is_sent_does_not_depend_on_what_the_checkpoint_is_called():
         agent = Lines(reply("Done."))
         agent.name = name
         simulate(agent, Lines(reply("Hello."), reply("###STOP###")), experts={"expert-1": Lines()})
-        prompts.append((agent.texts[0], list(agent.sent[0].tools.schemas)))
+        prompts.append((agent.texts[0], list(offered(agent))))
     assert prompts[0] == prompts[1]
     assert "$1.25 input, $10 output" in json.dumps(prompts[0][1])

@@ -174,7 +174,7 @@ def test_a_call_near_a_gold_action_says_in_what_it_differs() -> None:
 
 
 def test_gold_actions_of_a_run_that_was_cut_off_come_from_the_benchmark() -> None:
-    record = {"domain": "mock", "task_id": "create_task_1", "messages": []}
+    record: dict[str, Any] = {"domain": "mock", "task_id": "create_task_1", "messages": []}
     (check,) = gold_checks_of_task(record)
     assert check.gold.name == "create_task"
     assert not check.matched

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,10 +34,15 @@ class Watcher:
 
 
 def make_runner(
-    directory: Path, simulate: Callable[[SimulationJob], Awaitable[Record]], sizes: dict[str, int], **options: object
+    directory: Path, simulate: Callable[[SimulationJob], Awaitable[Record]], sizes: dict[str, int], **options: Any
 ) -> Runner:
     schedule = make_schedule(domain_tasks(sizes), seed=300, num_trials=1)
-    return Runner(schedule, simulate, Store(directory), Watcher(), **options)  # type: ignore[arg-type]
+    return Runner(schedule, simulate, Store(directory), Watcher(), **options)
+
+
+def watched(runner: Runner) -> Watcher:
+    assert isinstance(runner.watcher, Watcher)
+    return runner.watcher
 
 
 def test_all_simulations_are_run_and_never_more_at_once_than_allowed(tmp_path: Path):
@@ -54,7 +60,7 @@ def test_all_simulations_are_run_and_never_more_at_once_than_allowed(tmp_path: P
     asyncio.run(runner.run())
     assert len(runner.store.entries) == 29
     assert peak == 7
-    assert sorted(runner.watcher.ended) == sorted(runner.watcher.begun)
+    assert sorted(watched(runner).ended) == sorted(watched(runner).begun)
 
 
 def test_a_stop_lets_simulations_in_flight_end_and_begins_no_other(tmp_path: Path):
@@ -67,7 +73,7 @@ def test_a_stop_lets_simulations_in_flight_end_and_begins_no_other(tmp_path: Pat
     async def scene() -> Runner:
         runner = make_runner(tmp_path, simulate, {"retail": 10}, max_concurrency=3)
         running = asyncio.create_task(runner.run())
-        while len(runner.watcher.begun) < 3:
+        while len(watched(runner).begun) < 3:
             await asyncio.sleep(0)
         runner.stop(RunEnd.INTERRUPTED)
         release.set()
@@ -95,7 +101,7 @@ def test_after_the_grace_time_what_is_in_flight_is_given_up(tmp_path: Path):
     async def scene() -> Runner:
         runner = make_runner(tmp_path, simulate, {"retail": 5}, max_concurrency=2, limits=Limits(grace_s=0.01))
         running = asyncio.create_task(runner.run())
-        while len(runner.watcher.begun) < 3:
+        while len(watched(runner).begun) < 3:
             await asyncio.sleep(0)
         runner.stop(RunEnd.INTERRUPTED)
         await running
@@ -114,7 +120,7 @@ def test_an_abort_ends_at_once(tmp_path: Path):
     async def scene() -> None:
         runner = make_runner(tmp_path, simulate, {"retail": 5}, max_concurrency=2, limits=Limits(grace_s=3600))
         running = asyncio.create_task(runner.run())
-        while not runner.watcher.begun:
+        while not watched(runner).begun:
             await asyncio.sleep(0)
         runner.stop(RunEnd.INTERRUPTED)
         runner.abort()
@@ -149,7 +155,7 @@ def test_a_run_that_is_resumed_beyond_its_budget_begins_nothing(tmp_path: Path):
     asyncio.run(runner.run())
     assert runner.stop_reason is RunEnd.BUDGET
     assert runner.stop_detail == "spent $1.00 of limits.max_cost_usd=1"
-    assert runner.watcher.begun == []
+    assert watched(runner).begun == []
 
 
 def test_the_run_timeout_ends_the_run(tmp_path: Path):
@@ -218,4 +224,4 @@ def test_what_comes_out_of_a_simulation_ends_the_run_with_that_failure(tmp_path:
     with pytest.raises(RuntimeError, match="a fault of the program"):
         asyncio.run(runner.run())
     assert runner.stop_reason is RunEnd.FATAL
-    assert len(runner.watcher.begun) < 60
+    assert len(watched(runner).begun) < 60

@@ -67,6 +67,8 @@ class Counting:
         self.counted += 1
         return true_tokens(request.messages, request.tools) if self.exact else None
 
+    def end_session(self, session: str) -> None: ...
+
     async def close(self) -> None: ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 import pytest
@@ -128,7 +129,7 @@ def strict(dialect: Dialect, words: Words) -> Answer:
     return answer
 
 
-def converse(dialect: Dialect, answer: Answer, **settings: object) -> tuple[list[int], Server]:
+def converse(dialect: Dialect, answer: Answer, **settings: Any) -> tuple[list[int], Server]:
     """A long conversation's messages left out, one number a turn."""
 
     async def run() -> tuple[list[int], Server]:
@@ -164,7 +165,7 @@ def test_every_provider_learns_its_limit(dialect: Dialect) -> None:
     assert left_out[-1] > 0
 
 
-def refused(*script: Answer, history: int = 0, **settings: object) -> tuple[ModelError, int]:
+def refused(*script: Answer, history: int = 0, **settings: Any) -> tuple[ModelError, int]:
     """The error of one request, and how often it was sent."""
 
     async def run() -> tuple[ModelError, int]:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from tau2_fleet.config import compose, load
+from tau2_fleet.config import Config, compose, load
 from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.lease import FleetLease
 from tau2_fleet.run import experiment
 from tau2_fleet.run.directory import save_composition
 from tau2_fleet.run.resume import check_resumable
@@ -55,7 +56,13 @@ def standing(shutdown_date: str | None) -> Iterator[tuple[str, list[Any]]]:
 
 def start(run_dir: Path, *overrides: str) -> int:
     given = [*PLAIN, *overrides]
-    return experiment.run(load(compose(given)), run_dir, given, AFTER)
+    return begin_job(load(compose(given)), run_dir, given)
+
+
+def begin_job(config: Config, run_dir: Path, given: list[str]) -> int:
+    plan = experiment.prepare(config, run_dir)
+    with FleetLease() as lease:
+        return experiment.run(plan, experiment.JobContext(run_dir, given, lease, run_dir), today=AFTER).exit_status
 
 
 def test_a_plain_run_starts_after_the_scripts_models_have_ended(tmp_path: Path) -> None:
@@ -112,7 +119,7 @@ def test_a_resumed_run_says_that_its_models_have_ended_since(tmp_path: Path) -> 
     config = load(compose([*begun, f"resume={run_dir}"]))
     check_resumable(config, run_dir, AFTER)
     with pytest.raises(UserError) as caught:
-        experiment.run(config, run_dir, begun, AFTER)
+        begin_job(config, run_dir, begun)
     first, second = str(caught.value).splitlines()
     assert first.startswith(f"{run_dir} was begun with models that have ended since: gpt-5 (user) ended on 2026-12-11")
     assert "user_llm=gpt-6.1-sol" in second

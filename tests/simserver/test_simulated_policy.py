@@ -59,7 +59,7 @@ def test_a_malformed_call_that_was_answered_is_made_again(scripts: Scripts) -> N
     assert script is not None
     tools = [step.name for step in script.steps]
     for arguments in ('{"arguments_not_a_json_object": "{oops"}', "{oops", "[]", "null"):
-        messages = [
+        messages: list[dict[str, Any]] = [
             {"role": "user", "content": "Hello"},
             {
                 "role": "assistant",
@@ -152,7 +152,7 @@ def test_experts_are_called_at_the_given_rate_and_by_the_names_in_the_schema(scr
             session = parse_session(f"abcdef01/retail/{task.id}/0/agent")
             assert session is not None
             messages = [{"role": "user", "content": "Hello"}] * length
-            tools = {"call_expert": schema, **{name: {"name": name} for name in FIRST_TOOLS}}
+            tools: dict[str, dict[str, Any]] = {"call_expert": schema, **{name: {"name": name} for name in FIRST_TOOLS}}
             script = scripts.get("retail", task.id)
             turn = next_turn(Situation(session, "agent", script, messages, tools, call_expert_rate=0.25))
             total += 1
@@ -164,7 +164,7 @@ def test_experts_are_called_at_the_given_rate_and_by_the_names_in_the_schema(scr
 
 def test_an_expert_is_never_asked_for_by_an_expert_nor_right_after_one_failed(scripts: Scripts) -> None:
     call = {"id": "call-expert-1", "function": {"name": "call_expert", "arguments": '{"expert":"expert-1"}'}}
-    failed = [
+    failed: list[dict[str, Any]] = [
         {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call-expert-1", "content": "no such expert"},
@@ -173,7 +173,7 @@ def test_an_expert_is_never_asked_for_by_an_expert_nor_right_after_one_failed(sc
     session = parse_session(f"abcdef01/{RETAIL}/0/agent")
     script = scripts.get("retail", "0")
     for role, messages in (("agent", failed), ("expert-1", failed[:1])):
-        tools = {"call_expert": schema, **{name: {"name": name} for name in FIRST_TOOLS}}
+        tools: dict[str, dict[str, Any]] = {"call_expert": schema, **{name: {"name": name} for name in FIRST_TOOLS}}
         turn = next_turn(Situation(session, role, script, messages, tools, call_expert_rate=1.0))
         assert [made.name for made in turn.calls] == [FIRST_TOOLS[0]]
 
@@ -192,7 +192,7 @@ def test_the_judge_finds_every_assertion_of_the_prompt_met(scripts: Scripts) -> 
 
 def test_unknown_tasks_get_harmless_talk_and_a_user_who_leaves(scripts: Scripts) -> None:
     messages: list[dict[str, Any]] = [{"role": "user", "content": "Hi!"}]
-    texts = []
+    texts: list[str] = []
     while not texts or "###STOP###" not in texts[-1]:
         texts.append(next_turn(situation(scripts, "bank/1", "user", messages)).text or "")
         messages += [{"role": "assistant", "content": texts[-1]}, {"role": "user", "content": "yes?"}]

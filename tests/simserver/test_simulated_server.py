@@ -27,7 +27,7 @@ TASK = {
     },
 }
 SESSION = "abcdef01/shop/a%2Fb%20%5B1%5D/0"
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "look_up",

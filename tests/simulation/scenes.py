@@ -9,7 +9,7 @@ from typing import Any
 from tau2_fleet.agents.expert_handoff import ExpertCard
 from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.domains import load_domain
-from tau2_fleet.llm.types import CallStats, ChatRequest, ModelError, Reply, ToolCallText, Usage
+from tau2_fleet.llm.types import CallStats, ChatModel, ChatRequest, ModelError, Reply, ToolCallText, Usage
 from tau2_fleet.record.line import Record, SimulationKey
 from tau2_fleet.simulation.conversation import Rules
 from tau2_fleet.simulation.domain_context import DomainContext, SimulationSettings
@@ -79,7 +79,7 @@ def simulate(
     domain = load_domain("mock")
     chosen = task or domain.tasks("base", ids=[task_id])[0]
     rules = Rules(stop_tokens=prompts.STOP_TOKENS, solo_stop=prompts.solo_stop()[1])
-    clients = Roles(agent, user, judge, experts or {})
+    clients: Roles[ChatModel] = Roles(agent, user, judge, experts or {})
     context = DomainContext(
         domain, SimulationSettings("run", clients, rules, expert_cards=cards(list(experts or {})), **play)
     )

@@ -107,7 +107,20 @@ def _simulation(
         used = dice.randint(1500, 6000), dice.randint(20, 200)
         call_type = "vllm" if kind == "llm_call" else "openai"
         usage = {"input_tokens": used[0], "output_tokens": used[1], "cached_tokens": used[0] // 2}
-        event = LLMCall(kind, model, call_type, duration, duration / 10, *usage.values(), cost, 1, has_tool_calls, step)
+        event = LLMCall(
+            kind,
+            model,
+            call_type,
+            duration,
+            duration / 10,
+            used[0],
+            used[1],
+            used[0] // 2,
+            cost,
+            1,
+            has_tool_calls,
+            step,
+        )
         event.replica = replica if kind == "llm_call" else None
         event.connect_ms = duration / 50 if step == 0 else None
         event.expert = role if kind == "expert_call" else None

@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 @dataclass
@@ -135,7 +136,7 @@ def handler(arguments: argparse.Namespace, habits: Habits) -> type[BaseHTTPReque
             with lock:
                 counts["requests"] += 1
             request = json.loads(body)
-            message = {"role": "assistant", "content": habits.content}
+            message: dict[str, Any] = {"role": "assistant", "content": habits.content}
             if request.get("tools") and habits.calls:
                 call = {"name": request["tools"][0]["function"]["name"], "arguments": "{}"}
                 message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": call}]}
