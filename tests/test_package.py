@@ -42,8 +42,10 @@ def run(command: list[str], folder: Path, path: str | None = None) -> subprocess
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def last_line(text: str) -> str:
-    return text.rstrip().splitlines()[-1]
+def command_to_look(told: str) -> str:
+    """What the end of a run says to type next."""
+    [command] = [line.removeprefix("look:") for line in told.splitlines() if line.startswith("look:")]
+    return command.strip()
 
 
 def test_the_wheel_runs_whole_from_an_empty_folder_and_prints_a_command_that_runs_there(
@@ -55,7 +57,7 @@ def test_the_wheel_runs_whole_from_an_empty_folder_and_prints_a_command_that_run
     assert {path.name for path in tmp_path.iterdir()} == {".env", "outputs"}
     [record] = tmp_path.glob("outputs/*/*/simulations.jsonl")
     assert len(record.read_bytes().splitlines()) == 9
-    look = last_line(process.stdout).removeprefix("look:").strip()
+    look = command_to_look(process.stdout)
     shown = run(["bash", "-c", look], tmp_path)
     assert shown.returncode == 0, (look, shown.stderr)
     assert "update_task_with_history" in shown.stdout
@@ -75,7 +77,7 @@ def test_a_run_by_src_main_prints_a_command_that_runs_where_tau2_fleet_is_not_at
     command = [sys.executable, "-m", "src.main", "experiment=smoke", f"hydra.run.dir={tmp_path / 'a run'}"]
     process = run(command, ROOT, path="/usr/bin")
     assert process.returncode == 0, process.stderr
-    look = last_line(process.stdout).removeprefix("look:").strip()
+    look = command_to_look(process.stdout)
     assert " show " in look
     shown = run(["bash", "-c", look], ROOT, path="/usr/bin")
     assert shown.returncode == 0, (look, shown.stderr)

@@ -17,6 +17,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.lease import FleetLease
 from tau2_fleet.run import experiment
 from tau2_fleet.run.directory import save_composition
+from tau2_fleet.run.job_context import JobContext
 from tau2_fleet.run.resume import check_resumable
 from tests.llm.serving import serving
 from tests.llm.test_model_files import RULES, provider
@@ -61,8 +62,9 @@ def start(run_dir: Path, *overrides: str) -> int:
 
 def begin_job(config: Config, run_dir: Path, given: list[str]) -> int:
     plan = experiment.prepare(config, run_dir)
+    (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
     with FleetLease() as lease:
-        return experiment.run(plan, experiment.JobContext(run_dir, given, lease, run_dir), today=AFTER).exit_status
+        return experiment.run(plan, JobContext(run_dir, given, lease, run_dir), today=AFTER).exit_status
 
 
 def test_a_plain_run_starts_after_the_scripts_models_have_ended(tmp_path: Path) -> None:
