@@ -112,7 +112,12 @@ def test_waiting_for_jobs_that_are_gone_comes_to_an_end(monkeypatch: pytest.Monk
     with pytest.raises(JobsLostError), losses_watched(lambda: False):
         time.sleep(30)
     looks: list[float] = []
-    with losses_watched(lambda: not looks.append(time.monotonic())):
+
+    def look() -> bool:
+        looks.append(time.monotonic())
+        return True
+
+    with losses_watched(look):
         while len(looks) < 20:
             time.sleep(0.01)
     assert signal.getsignal(signal.SIGALRM) is before
