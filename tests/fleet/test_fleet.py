@@ -281,7 +281,7 @@ def test_markup_in_the_text_stops_the_run_and_names_the_parser_flag(tmp_path: Pa
     async def scenario() -> None:
         text = "I will look. <tool_call>\n{...}"
         fleet = fleet_of(tmp_path, fake_pool(tmp_path, 1, calls=False, content=text))
-        with pytest.raises(UserError, match=r"came back as text \(<tool_call> \.\.\.\).*server.tool_call_parser"):
+        with pytest.raises(UserError, match=r"came back as text \(<tool_call> \.\.\., as hermes models .*server.tool_call_parser"):
             await fleet.start()
         assert all(status.pid is None for status in fleet.status())
 
@@ -334,7 +334,7 @@ def test_metrics_are_sampled_while_running_and_once_at_the_end(tmp_path: Path) -
         samples = [event for event in events if isinstance(event, ReplicaSample)]
         assert samples[-1].replica == "agent/0"
         assert samples[-1].kv_use == 0.25
-        assert samples[-1].prompt_tokens == 20, "the preflight's request and ours"
+        assert samples[-1].prompt_tokens == 30, "the two of the preflight and ours"
 
     run(scenario)
 
