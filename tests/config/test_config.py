@@ -73,7 +73,8 @@ def all_choices() -> Iterator[tuple[str, ...]]:
         "llm@user_llm=vllm": "user_llm.model=org/user",
         "judge=vllm": "judge.model=org/judge",
     }
-    for together in (["domain", "agent", "server", "user_llm", "judge", "experts", "wandb"], ["llm"], ["experiment"]):
+    first = ["domain", "agent", "server", "user_llm", "judge", "experts", "wandb"]
+    for together in (first, ["agent/scaffold", "user_llm/scaffold"], ["llm"], ["experiment"]):
         columns = [SHIPPED.choices(group) for group in together]
         for row in zip_longest(*columns):
             keys = ["llm@user_llm" if group == "llm" else group for group in together]

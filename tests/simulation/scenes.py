@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tau2_fleet.agents.expert_handoff import ExpertCard
@@ -73,6 +73,7 @@ def simulate(
     judge: Lines | None = None,
     task_id: str = TASK,
     task: Any = None,
+    keep_prompt: Callable[[str, str], None] = lambda digest, text: None,
     **play: Any,
 ) -> Record:
     """One simulation of a task of `mock`."""
@@ -84,5 +85,5 @@ def simulate(
         domain, SimulationSettings("run", clients, rules, expert_cards=cards(list(experts or {})), **play)
     )
     return asyncio.run(
-        Simulation(context, chosen, SimulationJob(SimulationKey("mock", chosen.id, 0), 7, 0), lambda *_: None).run()
+        Simulation(context, chosen, SimulationJob(SimulationKey("mock", chosen.id, 0), 7, 0), keep_prompt).run()
     )

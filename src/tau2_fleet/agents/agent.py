@@ -20,7 +20,10 @@ AgentInput: TypeAlias = "UserMessage | list[ToolMessage]"
 
 
 class Agent(Protocol):
-    """The agent's side of one conversation; it keeps its own history."""
+    """The agent's side of one conversation; it keeps its own history.
+
+    One that holds more than memory can have `async def close(self)`, which is called when the simulation is over.
+    """
 
     @property
     def name(self) -> str:

@@ -63,7 +63,11 @@ def canonical(value: Any) -> str:
     return _as_json(value.model_dump(warnings=False) if isinstance(value, BaseModel) else value)
 
 
-_as_json = json.JSONEncoder(sort_keys=True, default=str).encode
+def _dumped(value: Any) -> Any:
+    return value.model_dump(warnings=False) if isinstance(value, BaseModel) else str(value)
+
+
+_as_json = json.JSONEncoder(sort_keys=True, default=_dumped).encode
 
 
 class CowTable(MutableMapping[str, Any]):
@@ -241,6 +245,19 @@ class Snapshot:
                 return None
             text = self._texts[(table, key)] = canonical(records[key])
         return text
+
+
+class PrivateSnapshot(Snapshot):
+    """A frozen database whose every `open` is a deep copy: for tools that may write to whatever they are given."""
+
+    __slots__ = ("_database",)
+
+    def __init__(self, database: BaseModel) -> None:
+        super().__init__(database)
+        self._database = database
+
+    def open(self, memo: Memo | None = None) -> Any:
+        return copy.deepcopy(self._database, memo)
 
 
 def thawed(database: Any) -> Any:

@@ -47,7 +47,7 @@ BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
-class _Contents:
+class Contents:
     """What a domain's data come to."""
 
     policy: str
@@ -68,8 +68,12 @@ class Domain:
         self._prepared: dict[int, PreparedTask] = {}
 
     @cached_property
-    def _contents(self) -> _Contents:
-        """What the package makes of the data; read when it is first needed, tasks can be had without."""
+    def _contents(self) -> Contents:
+        """Read when it is first needed; tasks can be had without."""
+        return self._read()
+
+    def _read(self) -> Contents:
+        """What the package makes of the data."""
         module = importlib.import_module(f"tau2.domains.{_base_name(self.name)}.environment")
         options = _OPTIONS.get(self.name, {})
         with _reading_from(module, self.folder):
@@ -84,7 +88,7 @@ class Domain:
             except (OSError, ValueError):
                 solo_policy = None
         user_tools = template.get_user_tools() if template.user_tools is not None else []
-        return _Contents(
+        return Contents(
             policy=template.get_policy(),
             solo_policy=solo_policy,
             agent_tools=[tool.openai_schema for tool in template.get_tools()],
@@ -233,15 +237,22 @@ class Domain:
         return raw
 
 
-def load_domain(name: str, data_dir: Path | None = None) -> Domain:
+def load_domain(name: str, data_dir: Path | None = None, path: Path | None = None) -> Domain:
     """A domain, once per process.
 
-    `data_dir` (else the environment variable TAU2_DATA_DIR, else the package's own data) is a folder that holds
-    `tau2/domains/<name>`, or is itself such a domain's folder.
+    Args:
+        name: one of `DOMAINS`, or any other with `path`.
+        data_dir: (else the environment variable TAU2_DATA_DIR, else the package's own data) a folder that holds
+            `tau2/domains/<name>`, or is itself such a domain's folder.
+        path: the folder of a domain of one's own, as `own_domain` describes it.
 
     Raises:
         UserError: there is no such domain, or no data for it in that folder.
     """
+    if path is not None:
+        if name in DOMAINS:
+            raise UserError(f"domain.{name}.path: {name} is a domain of the benchmark; give yours a name of its own")
+        return _load_own_domain(name, path.expanduser().resolve())
     if name not in DOMAINS:
         if name in _WITHOUT_TASKS:
             raise UserError(
@@ -257,6 +268,13 @@ def load_domain(name: str, data_dir: Path | None = None) -> Domain:
 @cache
 def _load_domain(name: str, folder: Path) -> Domain:
     return Domain(name, folder)
+
+
+@cache
+def _load_own_domain(name: str, folder: Path) -> Domain:
+    from tau2_fleet.benchmark.own_domain import OwnDomain
+
+    return OwnDomain(name, folder)
 
 
 def _folder(name: str, data_dir: Path | None, origin: str) -> Path:

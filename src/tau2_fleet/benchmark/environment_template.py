@@ -6,12 +6,13 @@ A `DatabaseState` is what an environment consists of, frozen: the databases and 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from tau2_fleet.benchmark.databases import Memo, Snapshot, copy_value
+from tau2_fleet.benchmark.databases import Memo, PrivateSnapshot, Snapshot, copy_value
 
 if TYPE_CHECKING:
     from tau2.environment.environment import Environment as PackageEnvironment
@@ -37,16 +38,22 @@ class DatabaseState:
 class EnvironmentTemplate:
     """The template of one domain's environments, and the state in which they begin."""
 
-    def __init__(self, template: PackageEnvironment) -> None:
-        """`template` is an environment that the package made and nobody has used."""
+    def __init__(self, template: PackageEnvironment, *, foreign: bool = False) -> None:
+        """`template` is an environment that nobody has used.
+
+        Args:
+            foreign: its tools are not the package's. How they handle what they find in a database is not known then,
+                so environments share nothing: opening one costs a deep copy.
+        """
         self._template = template
+        self.foreign = foreign
         self.agent_tools = frozenset(template.tools._func_tools)
         self.user_tools = frozenset(template.user_tools._func_tools) if template.user_tools is not None else frozenset()
         self.pristine = DatabaseState(
-            _frozen(template.tools, _class_mutables(type(template.tools))),
+            self._frozen(template.tools, _class_mutables(type(template.tools))),
             None
             if template.user_tools is None
-            else _frozen(template.user_tools, _class_mutables(type(template.user_tools))),
+            else self._frozen(template.user_tools, _class_mutables(type(template.user_tools))),
         )
 
     @property
@@ -59,31 +66,31 @@ class EnvironmentTemplate:
         environment: PackageEnvironment = object.__new__(type(template))
         environment.__dict__.update(template.__dict__)
         memo: Memo = {}
-        environment.tools = _opened(template.tools, state.agent, memo)
+        environment.tools = self._opened(template.tools, state.agent, memo)
         if state.user is not None and template.user_tools is not None:
-            environment.user_tools = _opened(template.user_tools, state.user, memo)
+            environment.user_tools = self._opened(template.user_tools, state.user, memo)
         environment.solo_mode = solo
         return environment
 
     def freeze(self, environment: PackageEnvironment) -> DatabaseState:
         """The state an environment is in; its owner gives it up."""
         return DatabaseState(
-            _frozen(environment.tools, {}),
-            None if environment.user_tools is None else _frozen(environment.user_tools, {}),
+            self._frozen(environment.tools, {}),
+            None if environment.user_tools is None else self._frozen(environment.user_tools, {}),
         )
 
+    def _opened(self, template: ToolKitBase, state: ToolkitState, memo: Memo) -> ToolKitBase:
+        toolkit: ToolKitBase = object.__new__(type(template))
+        copied = copy.deepcopy if self.foreign else copy_value
+        for name, value in state.attributes.items():
+            toolkit.__dict__[name] = copied(value, memo)
+        toolkit.db = state.database.open(memo)
+        return toolkit
 
-def _opened(template: ToolKitBase, state: ToolkitState, memo: Memo) -> ToolKitBase:
-    toolkit: ToolKitBase = object.__new__(type(template))
-    for name, value in state.attributes.items():
-        toolkit.__dict__[name] = copy_value(value, memo)
-    toolkit.db = state.database.open(memo)
-    return toolkit
-
-
-def _frozen(toolkit: ToolKitBase, defaults: dict[str, Any]) -> ToolkitState:
-    attributes = {name: value for name, value in vars(toolkit).items() if name != "db"}
-    return ToolkitState(Snapshot(toolkit.db), {**defaults, **attributes})
+    def _frozen(self, toolkit: ToolKitBase, defaults: dict[str, Any]) -> ToolkitState:
+        attributes = {name: value for name, value in vars(toolkit).items() if name != "db"}
+        kind = PrivateSnapshot if self.foreign else Snapshot
+        return ToolkitState(kind(toolkit.db), {**defaults, **attributes})
 
 
 def _class_mutables(kind: type) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def respond_blocking(template: EnvironmentTemplate, environment: PackageEnvironm
 
 
 def _risky(template: EnvironmentTemplate, name: str, requestor: str, arguments: Mapping[str, Any]) -> str | None:
-    if name != "calculate" or requestor != "assistant" or name not in template.agent_tools:
+    if name != "calculate" or requestor != "assistant" or name not in template.agent_tools or template.foreign:
         return None
     return risky_expression(arguments)
 

@@ -13,7 +13,7 @@ from tau2_fleet.config import table
 from tau2_fleet.config.compose import compose
 from tau2_fleet.config.schema import Config, DomainSettings, flat
 from tau2_fleet.config.tasks import task_ids_of
-from tau2_fleet.config.validation import read
+from tau2_fleet.config.validation import PROMPT_FILES, read
 from tau2_fleet.key import Resume
 
 Difference = tuple[Any, Any]
@@ -37,8 +37,18 @@ def result_keys(config: Config) -> dict[str, Any]:
         del keys["experts.hide_transfer_tool"], keys["experts.policy_edit"]
     if not config.judge.enabled:
         keys = {key: value for key, value in keys.items() if not key.startswith("judge.") or key == "judge.enabled"}
+    for key in PROMPT_FILES:
+        keys[key] = _contents(keys[key])
     keys["server.kind"] = "simulated" if config.server.kind_name == "simulated" else "real"
     return keys
+
+
+def _contents(path: str | None) -> str | None:
+    """What stands for a file wherever it lies, `sha256:…`; the path of one that cannot be read."""
+    try:
+        return None if path is None else f"sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"
+    except OSError:
+        return path
 
 
 def _is(key: str, resume: Resume) -> bool:

@@ -40,9 +40,10 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    register()
     try:
         inside_a_job = GlobalHydra.instance().is_initialized()
+        if not inside_a_job:
+            register(overrides)
         with nullcontext() if inside_a_job else initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return hydra_compose("config", as_overrides(overrides), return_hydra_config=with_hydra)
     except Exception as error:
@@ -149,6 +150,12 @@ def _unknown_key(key: str, sources: Sources) -> str:
         return f"{key}: there is no domain {parts[1]}.{did_you_mean(nearest(parts[1], there))} {NO_TASKS}"
     if "extra_body" in parts:
         return f"{key}: what goes into extra_body is added with a plus: +{key}=..."
+    if "scaffold" in parts:
+        group = key.partition(".scaffold")[0]
+        return (
+            f"{key}: the chosen file of {group}/scaffold/ has no such option; one that its code takes all the same is "
+            f"added with a plus: +{key}=..."
+        )
     return f"{key}: there is no such key.{did_you_mean(nearest_keys(key, sources))} All keys: --help"
 
 

@@ -118,25 +118,32 @@ def _lines(entry: table.Entry, seen: dict[type[Any], str]) -> Iterator[str]:
     elif entry.members is None:
         yield _line(entry.name, entry.key.help, _default(entry))
     elif entry.members in seen:
-        yield _line(f"{_spelt(entry.name)}.*", f"{entry.key.help}; keys as those of {seen[entry.members]}")
+        yield _line(f"{_spelt(entry.name)}.*", f"{entry.key.help}; {_like(seen[entry.members], entry.name)}")
     elif entry.key.packed:
         yield _line(f"{_spelt(entry.name)}.*", entry.key.help)
         yield _filled(", ".join(_packed(entry.name)), " " * 6)
     else:
         yield from _inside(entry.name, seen)
-    if entry.members is not None:
-        seen.setdefault(entry.members, _spelt(entry.name))
+    for kind in () if entry.members is None else entry.members.__mro__[:-1]:
+        seen.setdefault(kind, _spelt(entry.name))
 
 
 def _inside(group: str, seen: dict[type[Any], str]) -> Iterator[str]:
     base = _base(group, seen)
     if base is not None:
-        yield _line(f"{_spelt(group)}.*", f"{table.table()[group].key.help}; keys as those of {base}, and:")
+        yield _line(f"{_spelt(group)}.*", f"{table.table()[group].key.help}; {_like(base, group)}, and:")
     for entry in _children(group):
         if base is not None and table.find(f"{base}.{entry.name.rpartition('.')[2]}") is not None:
             continue
         if not re.search(r"_[2-9]$", entry.name):  # the first of several alike stands for all
             yield from _lines(entry, seen)
+
+
+def _like(base: str, group: str) -> str:
+    """That a group has the keys of another one, with those that it does not have."""
+    own = {entry.name.rpartition(".")[2] for entry in _children(group)}
+    others = [name for entry in _children(base) if (name := entry.name.rpartition(".")[2]) not in own]
+    return f"keys as those of {base}" + (f" but {', '.join(others)}" if others else "")
 
 
 def _base(group: str, seen: dict[type[Any], str]) -> str | None:

@@ -6,14 +6,17 @@ Everybody else reads one. Importing this costs milliseconds, for `--help`: Hydra
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Optional
 
+from tau2_fleet.config.sources import SHIPPED
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.key import COUNT, FROM_ZERO, POSITIVE, Range, Resume, key
-from tau2_fleet.llm.settings import ModelSettings, PriceSettings
-from tau2_fleet.simulation.settings import AgentSettings, ExpertsSettings, JudgeSettings
+from tau2_fleet.llm.settings import PriceSettings
+from tau2_fleet.simulation.settings import AgentSettings, ExpertsSettings, JudgeSettings, UserSettings
 from tau2_fleet.telemetry.levels import LogLevel
 from tau2_fleet.telemetry.settings import WandbSettings
 
@@ -40,6 +43,9 @@ class DomainSettings:
         help="other data of the benchmark's form",
         path=True,
         shown="TAU2_DATA_DIR, else the installed package's",
+    )
+    path: Optional[str] = key(
+        None, help="the folder of a domain of your own: policy.md, db.json, tasks.json, tools.py", path=True, added=True
     )
 
 
@@ -86,7 +92,7 @@ class Config:
     server: ServerSettings = key(
         factory=ServerSettings, help="the agent's servers", section=Section.servers, resume=Resume.may_differ
     )
-    user_llm: ModelSettings = key(factory=ModelSettings, help="who plays the customer", section=Section.models)
+    user_llm: UserSettings = key(factory=UserSettings, help="who plays the customer", section=Section.models)
     judge: JudgeSettings = key(
         factory=JudgeSettings, help="who grades natural-language assertions", section=Section.models
     )
@@ -154,6 +160,8 @@ class Config:
     )
 
 
+_OWN_DOMAIN = re.compile(r"\+{0,2}domain\.([^.=]+)\.path=")
+
 SCHEMA_NAME = "schema"
 """The name under which `conf/config.yaml` takes `Config` into its defaults list."""
 
@@ -169,22 +177,25 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     return {key: leaf for name, value in items.items() for key, leaf in flat(value, f"{prefix}{name}.").items()}
 
 
-def schema() -> Config:
-    """The configuration as Hydra is to know it: prices can be set key by key.
+def schema(own_domains: Iterable[str] = ()) -> Config:
+    """The configuration as Hydra is to know it: prices can be set key by key, and these domains by their `path`.
 
-    Hydra cannot set a key of a group that is null, which would put them out of reach of the command line; `read`
-    takes them away again where they stay unset.
+    Hydra cannot set a key of a group that is null or not there, which would put them out of reach of the command
+    line; `read` takes them away again where they stay unset.
     """
     from omegaconf import MISSING
 
     config = Config()
     for model in (config.agent, config.user_llm, config.judge):
         model.price = PriceSettings(input=MISSING, output=MISSING)
+    config.domain = {name: DomainSettings(path=MISSING) for name in own_domains}
     return config
 
 
-def register() -> None:
-    """Make the schema known to Hydra; doing it again changes nothing."""
+def register(arguments: Iterable[str] = ()) -> None:
+    """Make the schema known to Hydra, with room for the domains that these arguments give by `domain.NAME.path=`."""
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name=SCHEMA_NAME, node=schema(), provider="tau2_fleet.config")
+    named = [found[1] for argument in arguments if (found := _OWN_DOMAIN.match(argument))]
+    own = [name for name in named if name not in SHIPPED.choices("domain")]
+    ConfigStore.instance().store(name=SCHEMA_NAME, node=schema(own), provider="tau2_fleet.config")

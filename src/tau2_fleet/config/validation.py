@@ -27,6 +27,7 @@ from tau2_fleet.simulation.settings import AgentMode
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+PROMPT_FILES = ("agent.prompt_file", "user_llm.prompt_file")
 NO_SOLO = frozenset({"retail", "airline"})
 """Domains whose tasks carry no ticket to work from."""
 
@@ -61,7 +62,7 @@ def read(tree: DictConfig, sources: Sources = SHIPPED) -> Config:
 
     _refuse_unknown_keys(OmegaConf.to_container(tree, resolve=False), "", sources)
     try:
-        config = OmegaConf.to_object(_without_unset_prices(tree))
+        config = OmegaConf.to_object(_without_unset(tree))
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     assert isinstance(config, Config)
@@ -92,8 +93,8 @@ def _refuse_unknown_keys(tree: Any, prefix: str, sources: Sources) -> None:
             _refuse_unknown_keys(value, f"{key}.", sources)
 
 
-def _without_unset_prices(tree: DictConfig) -> DictConfig:
-    """A price of which nothing is set is no price (see `schema.register`)."""
+def _without_unset(tree: DictConfig) -> DictConfig:
+    """A price of which nothing is set is no price, and a domain whose path is not set is none (see `schema.schema`)."""
     from omegaconf import OmegaConf
 
     tree = copy.deepcopy(tree)
@@ -104,6 +105,9 @@ def _without_unset_prices(tree: DictConfig) -> DictConfig:
             OmegaConf.update(tree, f"{part}.price", None)
         elif unset:
             raise UserError(f"{part}.price.{unset[0]} is not set: a price has input and output")
+    OmegaConf.set_struct(tree, False)
+    for name in [name for name, domain in tree.domain.items() if OmegaConf.is_missing(domain, "path")]:
+        del tree.domain[name]
     return tree
 
 
@@ -129,6 +133,9 @@ def _problems(config: Config, sources: Sources) -> Iterator[str]:
     yield from table.impossible(values)
     yield from credential_problems(config)
     yield from filter(None, (carried_by(key, value) for key, value in values.items()))
+    for key in PROMPT_FILES:
+        if values[key] is not None and not Path(values[key]).is_file():
+            yield f"{key}={values[key]}: there is no such file"
     yield from _agent_problems(config)
     yield from _domain_problems(config, sources)
     yield from _server_problems(config)
@@ -168,10 +175,12 @@ def _domain_problems(config: Config, sources: Sources) -> Iterator[str]:
     if not config.domain:
         yield f"domain: select at least one of {', '.join(there)}"
     for name, domain in config.domain.items():
-        if name not in there:
+        if name not in there and domain.path is None:
             yield f"domain={name}: there is no such domain.{did_you_mean(nearest(name, there))} {NO_TASKS}"
         if domain.tasks.endswith(".json") and not Path(domain.tasks).is_file():
             yield f"domain.{name}.tasks={domain.tasks}: there is no such file"
+        if domain.path is not None and not Path(domain.path).is_dir():
+            yield f"domain.{name}.path={domain.path}: there is no such directory"
         if domain.data_dir is not None and not Path(domain.data_dir).is_dir():
             yield f"domain.{name}.data_dir={domain.data_dir}: there is no such directory"
     if config.task_ids is not None and not config.task_ids:

@@ -7,6 +7,7 @@ the conversation with roles flipped and nothing of the agent's tool traffic.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,6 +46,11 @@ def arguments_of(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return arguments
+
+
+def tool_call(name: str, arguments: str, requestor: Literal["assistant", "user"] = "assistant") -> ToolCall:
+    """A new call, of arguments as JSON text; never raises: see `parse_call`."""
+    return parse_call(ToolCallText(f"call_{uuid.uuid4().hex}", name, arguments), requestor)
 
 
 def _is_nested_deeper(value: Any, levels: int) -> bool:

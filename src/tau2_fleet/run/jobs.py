@@ -238,7 +238,7 @@ def run_command_line(given: Sequence[str]) -> ExitStatus:
     except UserError as error:
         complain(str(error))
         return ExitStatus.FAILED
-    register()
+    register(arguments)
     sweep_dir, directories = register_resolvers(arguments)
     sys.argv[1:] = arguments
     jobs = Jobs(arguments, directories)

@@ -96,10 +96,10 @@ class DomainContext:
         """An expert's system message: the benchmark's own, with the unedited policy."""
         return self._system(self._agent_text(task, self.policy))
 
-    def user_prompt(self, task: Task) -> ChatMessage:
+    def user_prompt(self, scenario: str) -> ChatMessage:
         """The user simulator's system message."""
         with_tools = self.user_tools is not None
-        text = prompts.user_system_prompt(task.user_scenario, with_tools, self.settings.user_guidelines)
+        text = prompts.user_system_prompt(scenario, with_tools, self.settings.user_guidelines)
         return ChatMessage("system", text)
 
     def _agent_text(self, task: Task, policy: str, instructions: str | None = None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tau2_fleet.agents.agent import Agent, AgentContext
 from tau2_fleet.llm.message_views import agent_view, user_view
-from tau2_fleet.simulation.party import AGENT, USER, make_party
+from tau2_fleet.simulation.party import AGENT, USER, close_party, make_party
 from tau2_fleet.users.user import User, UserContext
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ class Parties:
     """None in solo mode."""
     history: Sequence[Message]
     """The task's own; its last message is on its way to whoever reads it."""
+
+    async def close(self) -> None:
+        """The conversation is over."""
+        await close_party(self.agent)
+        await close_party(self.user)
 
 
 def make_parties(context: DomainContext, task: Task, sessions: Sessions) -> Parties:
@@ -79,15 +84,16 @@ def user_context(context: DomainContext, task: Task, sessions: Sessions, history
     settings = context.settings
     assert settings.clients.user is not None, "a run that is not solo has a user model"
     known = history if history and history[-1].role == "user" else history[:-1]
+    scenario = str(task.user_scenario)
     return UserContext(
         domain=context.domain.name,
         task_id=task.id,
         trial=sessions.key.trial,
         seed=sessions.seed,
-        scenario=str(task.user_scenario),
+        scenario=scenario,
         tools=context.user_tools.schemas if context.user_tools is not None else (),
         stop_tokens=settings.rules.stop_tokens,
-        model=sessions.open("user", settings.clients.user, context.user_prompt(task), context.user_tools),
+        model=sessions.open("user", settings.clients.user, context.user_prompt(scenario), context.user_tools),
         history=user_view(known),
         messages=known,
         task=task,

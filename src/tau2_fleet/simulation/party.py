@@ -1,6 +1,6 @@
 """The border to the code of a party, ours or anybody's: asks for its turns, and tells a model's trouble from its own.
 
-`conversation.py` calls `next_turn`, `parties.py` calls `make_party`.
+`conversation.py` calls `next_turn`, `parties.py` makes parties and closes them.
 """
 
 from __future__ import annotations
@@ -84,6 +84,17 @@ async def next_turn(party: Agent | User, incoming: Any, side: Side) -> Any:
     problem = f"{party.name}: next_message gave {brought}, wanted the next {side.message.__name__}"
     log.error("%s", problem)
     raise PartyError(problem, side.error)
+
+
+async def close_party(party: Any) -> None:
+    """Let a party go that has something to let go of: its `close`, if it has one; failures are logged."""
+    close = getattr(party, "close", None)
+    if close is None:
+        return
+    try:
+        await close()
+    except (Exception, SystemExit) as error:
+        log.warning("%s: close failed: %s: %s", party.name, type(error).__name__, error)
 
 
 def _failed(name: str, error: BaseException, side: Side) -> Exception:

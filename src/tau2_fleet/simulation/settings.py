@@ -60,8 +60,30 @@ class AgentSettings:
         packed=True,
         resume=Resume.may_differ,
     )
+    scaffold: dict[str, Any] = key(
+        factory=lambda: {"_target_": AGENT_SCAFFOLD},
+        help="the agent's code, an import path, and its options; files of agent/scaffold/",
+        added=True,
+    )
+    prompt_file: Optional[str] = key(
+        None, help="a file with instructions in place of the benchmark's; the policy stays", path=True, added=True
+    )
     strip_message_tags: bool = key(False, help="take <message> tags off its replies (thinking always is)")
     format_instruction: bool = key(False, help="ask in its prompt for think and <message> tags")
+
+
+@dataclass
+class UserSettings(ModelSettings):
+    """The model that plays the customer, and by what code."""
+
+    scaffold: dict[str, Any] = key(
+        factory=lambda: {"_target_": USER_SCAFFOLD},
+        help="the customer's code, an import path, and its options; files of user_llm/scaffold/",
+        added=True,
+    )
+    prompt_file: Optional[str] = key(
+        None, help="a file with guidelines in place of the benchmark's; the scenario stays", path=True, added=True
+    )
 
 
 @dataclass

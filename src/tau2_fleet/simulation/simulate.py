@@ -21,7 +21,7 @@ from tau2_fleet.record.line import Record, SimulationKey
 from tau2_fleet.simulation.conversation import Conversation
 from tau2_fleet.simulation.domain_context import DomainContext
 from tau2_fleet.simulation.judge import JudgeError, judge
-from tau2_fleet.simulation.parties import make_parties
+from tau2_fleet.simulation.parties import Parties, make_parties
 from tau2_fleet.simulation.party import PartyError
 from tau2_fleet.simulation.sessions import PromptSink, Sessions
 from tau2_fleet.telemetry.events import Scope, SimulationDone, current_scope, emit
@@ -94,6 +94,7 @@ class Simulation:
         timeout_s = context.settings.simulation_timeout_s
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.sessions = Sessions(context.settings.run_id, job.key, job.seed, deadline)
+        self._parties: Parties | None = None
         self.fatal: str | None = None
         """Set when a model said that it will refuse every further call: the run had better stop."""
 
@@ -114,6 +115,8 @@ class Simulation:
             )
             return record
         finally:
+            if self._parties is not None:
+                await self._parties.close()
             self.sessions.close()
             current_scope.reset(token)
 
@@ -122,7 +125,7 @@ class Simulation:
         conversation = None
         try:
             environment = self.context.domain.environment(self.task, solo=self.context.solo)
-            parties = make_parties(self.context, self.task, self.sessions)
+            parties = self._parties = make_parties(self.context, self.task, self.sessions)
             rules, calls = self.context.settings.rules, self.sessions.calls
             conversation = Conversation(parties.agent, parties.user, environment, rules, calls)
             outcome.messages, outcome.begun_with = conversation.trajectory, len(parties.history)

@@ -20,7 +20,10 @@ UserInput: TypeAlias = "AssistantMessage | list[ToolMessage]"
 
 
 class User(Protocol):
-    """The customer's side of one conversation; it keeps its own history."""
+    """The customer's side of one conversation; it keeps its own history.
+
+    One that holds more than memory can have `async def close(self)`, which is called when the simulation is over.
+    """
 
     @property
     def name(self) -> str:

@@ -1,0 +1,62 @@
+"""The names for code of one's own: agents, users, domains, kinds of servers, routing rules.
+
+`from tau2_fleet.api import ToolCallingAgent`. Each name is imported when it is asked for, so that a small part costs
+no more than what it uses. What is not here can change from one release to the next.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tau2_fleet.agents.agent import Agent as Agent
+    from tau2_fleet.agents.agent import AgentContext as AgentContext
+    from tau2_fleet.agents.agent import AgentInput as AgentInput
+    from tau2_fleet.agents.tool_calling import ToolCallingAgent as ToolCallingAgent
+    from tau2_fleet.benchmark.package import AssistantMessage as AssistantMessage
+    from tau2_fleet.benchmark.package import Message as Message
+    from tau2_fleet.benchmark.package import Task as Task
+    from tau2_fleet.benchmark.package import ToolCall as ToolCall
+    from tau2_fleet.benchmark.package import ToolMessage as ToolMessage
+    from tau2_fleet.benchmark.package import UserMessage as UserMessage
+    from tau2_fleet.errors import UserError as UserError
+    from tau2_fleet.fleet.routing_policy import RoutingPolicy as RoutingPolicy
+    from tau2_fleet.fleet.server_kind import LaunchedKind as LaunchedKind
+    from tau2_fleet.fleet.server_kind import ServerKind as ServerKind
+    from tau2_fleet.llm.message_views import heard as heard
+    from tau2_fleet.llm.message_views import own_turn as own_turn
+    from tau2_fleet.llm.message_views import tool_call as tool_call
+    from tau2_fleet.llm.session import ModelSession as ModelSession
+    from tau2_fleet.llm.session import RoleError as RoleError
+    from tau2_fleet.llm.session import TurnCost as TurnCost
+    from tau2_fleet.llm.types import ChatMessage as ChatMessage
+    from tau2_fleet.llm.types import ModelError as ModelError
+    from tau2_fleet.llm.types import Reply as Reply
+    from tau2_fleet.llm.types import ToolSet as ToolSet
+    from tau2_fleet.users.simulated_user import SimulatedUser as SimulatedUser
+    from tau2_fleet.users.user import User as User
+    from tau2_fleet.users.user import UserContext as UserContext
+    from tau2_fleet.users.user import UserInput as UserInput
+
+_HOMES = {
+    "agents.agent": ("Agent", "AgentContext", "AgentInput"),
+    "agents.tool_calling": ("ToolCallingAgent",),
+    "benchmark.package": ("AssistantMessage", "Message", "Task", "ToolCall", "ToolMessage", "UserMessage"),
+    "errors": ("UserError",),
+    "fleet.routing_policy": ("RoutingPolicy",),
+    "fleet.server_kind": ("LaunchedKind", "ServerKind"),
+    "llm.message_views": ("heard", "own_turn", "tool_call"),
+    "llm.session": ("ModelSession", "RoleError", "TurnCost"),
+    "llm.types": ("ChatMessage", "ModelError", "Reply", "ToolSet"),
+    "users.simulated_user": ("SimulatedUser",),
+    "users.user": ("User", "UserContext", "UserInput"),
+}
+"""Module to names: the same as above, for run time."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"tau2_fleet.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
