@@ -175,13 +175,13 @@ def test_a_call_near_a_gold_action_says_in_what_it_differs() -> None:
 
 def test_gold_actions_of_a_run_that_was_cut_off_come_from_the_benchmark() -> None:
     record: dict[str, Any] = {"domain": "mock", "task_id": "create_task_1", "messages": []}
-    (check,) = gold_checks_of_task(record)
+    (check,) = gold_checks_of_task(record, Path())
     assert check.gold.name == "create_task"
     assert not check.matched
     call = {"id": "1", "name": "create_task", "arguments": check.gold.arguments, "requestor": "assistant"}
     record["messages"] = [{"role": "assistant", "tool_calls": [call]}]
-    assert gold_checks_of_task(record)[0].matched
-    assert gold_checks_of_task({"domain": "mock", "task_id": "no such task", "messages": []}) == []
+    assert gold_checks_of_task(record, Path())[0].matched
+    assert gold_checks_of_task({"domain": "mock", "task_id": "no such task", "messages": []}, Path()) == []
 
 
 def test_mistakes_are_said_in_a_line(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

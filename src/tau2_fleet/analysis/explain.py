@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from tau2_fleet.analysis.domain_of_run import domain_of_run
 from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.record.overview import Json
@@ -85,15 +87,13 @@ def gold_checks(record: Json) -> list[GoldCheck]:
     return checks
 
 
-def gold_checks_of_task(record: Json) -> list[GoldCheck]:
+def gold_checks_of_task(record: Json, directory: Path) -> list[GoldCheck]:
     """The same from the benchmark's task, for records whose run ended before the reward looked at the actions.
 
-    Empty where the task cannot be found: another data directory, a task file of one's own.
+    `directory` is the run's. Empty where the task cannot be found: another data directory, a task file of one's own.
     """
-    from tau2_fleet.benchmark.domains import load_domain
-
     try:
-        domain = load_domain(record["domain"])
+        domain = domain_of_run(record["domain"], directory)
         tasks = [task for name in domain.task_sets() for task in domain.tasks(name) if task.id == record["task_id"]]
     except UserError:
         return []

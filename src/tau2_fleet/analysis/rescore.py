@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from tau2_fleet.analysis.domain_of_run import domain_of_run, own_domains
 from tau2_fleet.display.columns import cell, in_columns
 from tau2_fleet.display.console import complain, neutralise, out
 from tau2_fleet.errors import ExitStatus, UserError
@@ -118,13 +119,14 @@ async def rescore(source: Path, output: Path | None = None, data_dir: Path | Non
 
 def _files(source: Path) -> list[Path]:
     """The files to score: of a run directory one per domain, or the record where it is ahead of them."""
-    from tau2_fleet.benchmark.domains import DOMAINS
-
     if source.is_file():
         return [source]
     if not source.is_dir():
         raise UserError(f"{source}: no such file or directory")
-    found = [path for name in DOMAINS if (path := source / f"{name}.json").is_file()]
+    from tau2_fleet.benchmark.domains import DOMAINS
+
+    names = (*DOMAINS, *own_domains(source))
+    found = [path for name in names if (path := source / f"{name}.json").is_file()]
     record = source / RECORD_FILE
     if record.is_file() and all(path.stat().st_mtime < record.stat().st_mtime for path in found):
         found = [record]
@@ -144,10 +146,8 @@ def _is_results(path: Path) -> bool:
 
 
 async def _rescore_results(path: Path, target: Path | None, data_dir: Path | None) -> RescoreReport:
-    from tau2_fleet.benchmark.domains import load_domain
-
     results = read_results(path)
-    domain = load_domain(results.domain, data_dir)
+    domain = domain_of_run(results.domain, path.parent, data_dir)
     report = RescoreReport(path, [domain.name])
 
     async def scored() -> AsyncIterator[Simulation]:
@@ -167,15 +167,13 @@ async def _rescore_results(path: Path, target: Path | None, data_dir: Path | Non
 
 async def _rescore_records(path: Path, target: Path | None, data_dir: Path | None) -> RescoreReport:
     """The record of a run: the last line of a (domain, task, trial) counts, the others stay as they are."""
-    from tau2_fleet.benchmark.domains import load_domain
-
     last: dict[SimulationKey, int] = {}
     for line in stored_lines(path):
         if line.record is not None:
             last[line.record.key] = line.number
     domains: dict[str, tuple[Domain, dict[str, Task]]] = {}
     for name in dict.fromkeys(key.domain for key in last):
-        domain = load_domain(name, data_dir)
+        domain = domain_of_run(name, path.parent, data_dir)
         domains[name] = (domain, domain.find(key.task_id for key in last if key.domain == name))
     report = RescoreReport(path, list(domains))
     with nullcontext() if target is None else replaced(target) as file:

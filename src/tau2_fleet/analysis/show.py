@@ -121,7 +121,7 @@ def _told(directory: Path, one: Overview, options: argparse.Namespace, in_full: 
             tell(
                 f"{directory / PROMPT_FILE} is missing, or holds none of this simulation's prompts", "note: ", "yellow"
             )
-        gold = gold_checks(record) or (gold_checks_of_task(record) if in_full else [])
+        gold = gold_checks(record) or (gold_checks_of_task(record, directory) if in_full else [])
         task = TaskTexts(directory).get(one.name) if in_full else None
         return simulation(record, one, gold, turns=in_full, full=options.full, prompts=prompts, task=task)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

@@ -237,7 +237,7 @@ class Domain:
         return raw
 
 
-def load_domain(name: str, data_dir: Path | None = None, path: Path | None = None) -> Domain:
+def load_domain(name: str, data_dir: Path | str | None = None, path: Path | str | None = None) -> Domain:
     """A domain, once per process.
 
     Args:
@@ -252,7 +252,7 @@ def load_domain(name: str, data_dir: Path | None = None, path: Path | None = Non
     if path is not None:
         if name in DOMAINS:
             raise UserError(f"domain.{name}.path: {name} is a domain of the benchmark; give yours a name of its own")
-        return _load_own_domain(name, path.expanduser().resolve())
+        return _load_own_domain(name, Path(path).expanduser().resolve())
     if name not in DOMAINS:
         if name in _WITHOUT_TASKS:
             raise UserError(
@@ -262,7 +262,7 @@ def load_domain(name: str, data_dir: Path | None = None, path: Path | None = Non
     origin = ""
     if data_dir is None and os.environ.get("TAU2_DATA_DIR"):
         data_dir, origin = Path(os.environ["TAU2_DATA_DIR"]), " (TAU2_DATA_DIR)"
-    return _load_domain(name, _folder(name, data_dir, origin))
+    return _load_domain(name, _folder(name, None if data_dir is None else Path(data_dir), origin))
 
 
 @cache

@@ -110,7 +110,7 @@ def _chosen_ids(config: Config, name: str) -> set[str]:
     )
 
     chosen = config.domain[name]
-    domain = load_domain(name, None if chosen.data_dir is None else Path(chosen.data_dir))
+    domain = load_domain(name, chosen.data_dir, chosen.path)
     return {task.id for task in domain.tasks(chosen.tasks, task_ids_of(config, name), config.num_tasks)}
 
 

@@ -27,7 +27,7 @@ from tau2_fleet.simulation.settings import AgentMode
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-PROMPT_FILES = ("agent.prompt_file", "user_llm.prompt_file")
+AGENT_PROMPT_FILE, USER_PROMPT_FILE = PROMPT_FILES = ("agent.prompt_file", "user_llm.prompt_file")
 NO_SOLO = frozenset({"retail", "airline"})
 """Domains whose tasks carry no ticket to work from."""
 
@@ -91,6 +91,16 @@ def _refuse_unknown_keys(tree: Any, prefix: str, sources: Sources) -> None:
             raise UserError(f"{key}: there is no such key.{did_you_mean(nearest_keys(key, sources))} All keys: --help")
         elif entry.members is not None or key == "domain":
             _refuse_unknown_keys(value, f"{key}.", sources)
+
+
+def with_absolute_paths(tree: DictConfig) -> None:
+    """Let prompt files and domains of one's own be found from anywhere: what is saved is where they lie."""
+    from omegaconf import OmegaConf
+
+    own = [f"domain.{name}.path" for name, domain in tree.domain.items() if not OmegaConf.is_missing(domain, "path")]
+    for key in (*own, *PROMPT_FILES):
+        if path := OmegaConf.select(tree, key):
+            OmegaConf.update(tree, key, os.path.abspath(os.path.expanduser(path)))
 
 
 def _without_unset(tree: DictConfig) -> DictConfig:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, today: Callable[[], date] = dat
 
 async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool, today: date) -> None:
     from tau2_fleet.config.expert_choice import choose_experts
-    from tau2_fleet.config.validation import read
+    from tau2_fleet.config.validation import read, with_absolute_paths
     from tau2_fleet.health import machine
     from tau2_fleet.health.finding import note, ok
     from tau2_fleet.paths import CHECKOUT
@@ -67,6 +67,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     tree, run_dir = composed
     for line in report.value("experts", lambda: choose_experts(tree)) or ():
         report.add(note("experts", line))
+    report.value("configuration", lambda: with_absolute_paths(tree))
     config = report.value("configuration", lambda: read(tree))
     if config is None:
         return
@@ -86,6 +87,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     if plan is None:
         return
     report.run("tasks", lambda: _tasks(plan))
+    await report.run_async("agent", lambda: _rehearse(plan))
     report.value("data", lambda: check_same_data(plan, run_dir))
     models = plan.models.by_name()
     # Where the configuration is not valid, what is wrong with its pools has been said.
@@ -131,6 +133,14 @@ def _checked(tree: DictConfig, run_dir: Path) -> Config:
     config = load(tree)
     check_resumable(config, run_dir)
     return config
+
+
+async def _rehearse(plan: RunPlan) -> list[Finding]:
+    """That agent and user can be made; nothing is said of this program's own."""
+    from tau2_fleet.health.finding import ok
+
+    names = (await plan.rehearsed()).implementations
+    return [ok("agent", f"agent {names.agent}, user {names.user}")] if plan.scaffolds.own else []
 
 
 def _tasks(plan: RunPlan) -> Iterator[Finding]:

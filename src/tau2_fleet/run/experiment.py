@@ -72,7 +72,7 @@ def prepare(config: Config, run_dir: Path) -> RunPlan:
     """
     plan = plan_run(config)
     check_same_data(plan, run_dir)
-    return plan
+    return asyncio.run(plan.rehearsed())
 
 
 def run(

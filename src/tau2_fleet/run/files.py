@@ -13,6 +13,7 @@ from tau2_fleet.analysis.rows import ROWS_FILE, Row, row_of, rows_file
 from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.domains import Domain
 from tau2_fleet.config import departures, result_digest
+from tau2_fleet.config.validation import AGENT_PROMPT_FILE, USER_PROMPT_FILE
 from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.record.results import ResultsInfo, RoleInfo, write_results
@@ -21,14 +22,9 @@ from tau2_fleet.run.outcome import SUMMARY_FILE, Outcome, write_summary
 from tau2_fleet.run.plan import RunPlan
 from tau2_fleet.run.versions import git_commit, versions
 from tau2_fleet.simulation.roles import Roles
+from tau2_fleet.simulation.scaffolds import Scaffold
 from tau2_fleet.simulation.settings import AgentMode
 
-_IMPLEMENTATIONS = {
-    AgentMode.llm: "llm_agent",
-    AgentMode.solo: "llm_agent_solo",
-    AgentMode.ground_truth: "llm_agent_gt",
-}
-"""The benchmark's names of its agents, for its results schema."""
 _SAMPLING = ("temperature", "top_p", "max_output_tokens", "max_context_tokens", "reasoning_effort")
 
 
@@ -71,6 +67,10 @@ class RunFiles:
                 for share in causes.shares()
             },
             "chosen_tasks": None if plan.config.task_ids_file is None else len(plan.config.task_ids or ()),
+            "scaffolds": {
+                "agent": _about(plan.implementations.agent, plan.scaffolds.agent),
+                "user": _about(plan.implementations.user, plan.scaffolds.user),
+            },
             "left_out": list(plan.selection.left_out),
             "versions": versions(),
             "digests": plan.digests,
@@ -84,7 +84,8 @@ class RunFiles:
             yield record
 
     def _results_info(self, domain: Domain) -> ResultsInfo:
-        config, user = self.plan.config, self.models.user
+        plan, names, agent, user = self.plan, self.plan.implementations, self.models.agent, self.models.user
+        config = plan.config
         solo_policy = domain.solo_policy if config.agent.mode is AgentMode.solo else None
         return ResultsInfo(
             git_commit=git_commit(),
@@ -92,15 +93,26 @@ class RunFiles:
             max_steps=config.max_steps,
             max_errors=config.max_errors,
             seed=config.seed,
-            agent=RoleInfo(_IMPLEMENTATIONS[config.agent.mode], self.models.agent.model, _sampling(self.models.agent)),
+            agent=RoleInfo(
+                names.agent, agent.model, _sampling(agent) | self._own(plan.scaffolds.agent, AGENT_PROMPT_FILE)
+            ),
             user=RoleInfo(
-                "dummy_user" if user is None else "user_simulator",
+                names.user,
                 None if user is None else user.model,
-                {} if user is None else _sampling(user),
-                None if user is None else prompts.user_guidelines(bool(domain.user_tools)),
+                {} if user is None else _sampling(user) | self._own(plan.scaffolds.user, USER_PROMPT_FILE),
+                None
+                if user is None
+                else plan.instructions.get(USER_PROMPT_FILE) or prompts.user_guidelines(bool(domain.user_tools)),
             ),
             domain_name=domain.name,
             policy=solo_policy or domain.policy,
+        )
+
+    def _own(self, scaffold: Scaffold[Any], prompt_file: str) -> dict[str, Any]:
+        """What is not the benchmark's about a party, beside the name of its code."""
+        digest = self.plan.digests["prompts"].get(prompt_file)
+        return ({"scaffold": dict(scaffold.options)} if scaffold.options else {}) | (
+            {"prompt_file": f"sha256:{digest}"} if digest else {}
         )
 
 
@@ -111,6 +123,10 @@ def _saved_summary(run_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _about(name: str, scaffold: Scaffold[Any]) -> dict[str, Any]:
+    return {"name": name, "target": scaffold.path, "options": dict(scaffold.options)}
 
 
 def _described(settings: ModelSettings) -> dict[str, Any]:

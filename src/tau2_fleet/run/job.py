@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from tau2_fleet.config import load
 from tau2_fleet.config.expert_choice import choose_experts
 from tau2_fleet.config.sources import sources
+from tau2_fleet.config.validation import with_absolute_paths
 from tau2_fleet.display.console import complain, tell
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.record.lock import DirectoryLock
@@ -75,6 +76,7 @@ def do_job(tree: DictConfig, arguments: Sequence[str], begin: Begin) -> JobEnd:
 def _run(tree: DictConfig, arguments: Sequence[str], run_dir: Path, overrides: list[str], begin: Begin) -> JobEnd:
     refuse_checkout(run_dir)
     chosen = choose_experts(tree)
+    with_absolute_paths(tree)
     config = load(tree, sources(arguments))
     with DirectoryLock(run_dir) as lock:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from tau2_fleet.batch.schedule import Schedule, make_schedule
 from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.domains import Domain, load_domain
 from tau2_fleet.config import Config, agent_model, task_ids_of
+from tau2_fleet.config.validation import AGENT_PROMPT_FILE, USER_PROMPT_FILE
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.plan import PoolSpec
@@ -24,7 +25,9 @@ from tau2_fleet.simserver.scripts import script_file
 from tau2_fleet.simulation.conversation import Rules
 from tau2_fleet.simulation.domain_context import SimulationSettings
 from tau2_fleet.simulation.model_clients import choose_roles, expert_cards
+from tau2_fleet.simulation.rehearsal import Implementations, Nobody, rehearse
 from tau2_fleet.simulation.roles import Roles
+from tau2_fleet.simulation.scaffolds import Scaffolds, find_scaffolds
 
 if TYPE_CHECKING:
     from tau2.data_model.tasks import Task
@@ -42,6 +45,12 @@ class RunPlan:
     """Every simulation, those included that an earlier attempt has finished."""
     models: Roles[ModelSettings]
     """Those that this run can call; the judge only when some task has something for it."""
+    scaffolds: Scaffolds
+    """The code that plays agent and user."""
+    instructions: Mapping[str, str]
+    """Key to text of the prompt files that are given."""
+    implementations: Implementations
+    """What results call agent and user; sure once `rehearsed`."""
 
     @property
     def pools(self) -> list[PoolSpec]:
@@ -70,7 +79,8 @@ class RunPlan:
         Raises:
             UserError: a domain's data cannot be read.
         """
-        found = {"prompts": prompts.digests()}
+        own = {key: hashlib.sha256(text.encode()).hexdigest() for key, text in self.instructions.items()}
+        found = {"prompts": prompts.digests() | own}
         for name, domain in self.benchmark.items():
             found[name] = dict(domain.digests)
             tasks_file = Path(self.config.domain[name].tasks).expanduser()
@@ -93,8 +103,12 @@ class RunPlan:
                 validate_communication=config.validate_communication,
                 stop_tokens=prompts.STOP_TOKENS,
                 solo_stop=prompts.solo_stop()[1],
+                solo_tool=prompts.solo_stop()[0],
             ),
             mode=config.agent.mode,
+            scaffolds=self.scaffolds,
+            agent_instructions=self.instructions.get(AGENT_PROMPT_FILE),
+            user_guidelines=self.instructions.get(USER_PROMPT_FILE),
             expert_cards=expert_cards(config.experts, models.experts),
             hide_transfer_tool=config.experts.hide_transfer_tool,
             policy_edit=config.experts.policy_edit,
@@ -104,18 +118,30 @@ class RunPlan:
             simulation_timeout_s=config.limits.simulation_timeout_s,
         )
 
+    async def rehearsed(self) -> RunPlan:
+        """The same, once agent and user could be made, where their code or a domain is somebody's own.
+
+        Raises:
+            UserError: they cannot be made, or are none.
+        """
+        settings = self.simulation_settings("rehearse", 0, self.models.map(lambda role, model: Nobody()), self.models)
+        return replace(self, implementations=await rehearse(self.benchmark, self.selection.tasks, settings))
+
 
 def plan_run(config: Config) -> RunPlan:
     """The plan of a configuration; reads the benchmark's data, starts and writes nothing.
 
     Raises:
         UserError: a domain or its data is not there, there are no tasks, one is unknown, or one needs a judge that is
-            switched off.
+            switched off; code of one's own or a prompt file cannot be had.
     """
     domains = {
-        name: load_domain(name, None if domain.data_dir is None else Path(domain.data_dir))
+        name: load_domain(
+            name, *(None if folder is None else Path(folder) for folder in (domain.data_dir, domain.path))
+        )
         for name, domain in config.domain.items()
     }
+    scaffolds = find_scaffolds(config.agent.scaffold, config.user_llm.scaffold)
     selection = select_tasks(
         domains,
         {name: domain.tasks for name, domain in config.domain.items()},
@@ -137,7 +163,28 @@ def plan_run(config: Config) -> RunPlan:
         judged=bool(selection.needing_judge(config.judge.always)),
     )
     schedule = make_schedule(selection.tasks, seed=config.seed, num_trials=config.num_trials)
-    return RunPlan(config, domains, selection, schedule, models)
+    names = Implementations.of(config.agent.mode)
+    return RunPlan(config, domains, selection, schedule, models, scaffolds, _instructions(config), names)
+
+
+def _instructions(config: Config) -> dict[str, str]:
+    """Key to text of the prompt files.
+
+    Raises:
+        UserError: one cannot be read, or says nothing.
+    """
+    files = {AGENT_PROMPT_FILE: config.agent.prompt_file, USER_PROMPT_FILE: config.user_llm.prompt_file}
+    found = {}
+    for key, file in files.items():
+        if file is None:
+            continue
+        try:
+            found[key] = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{key}={file}: cannot be read ({type(error).__name__})") from error
+        if not found[key]:
+            raise UserError(f"{key}={file}: it is empty")
+    return found
 
 
 def write_played_tasks(directory: Path, pools: Sequence[PoolSpec], tasks: Mapping[str, Sequence[Task]]) -> Path | None:

@@ -6,7 +6,6 @@ Whoever starts a run or examines its configuration calls `rehearse`, in an event
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tau2_fleet.agents.agent import Agent
 from tau2_fleet.agents.tool_calling import NAMES
 from tau2_fleet.benchmark.own_domain import OwnDomain
+from tau2_fleet.record.results_file import NO_USER
 from tau2_fleet.llm.types import ChatRequest, ModelError, Reply
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.simulation.domain_context import DomainContext
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from tau2_fleet.benchmark.package import Task
     from tau2_fleet.simulation.domain_context import SimulationSettings
 
-NO_USER = "dummy_user"
-"""The benchmark's name of nobody, for its results schema."""
-
 
 @dataclass(frozen=True, slots=True)
 class Implementations:
@@ -40,8 +37,13 @@ class Implementations:
     agent: str
     user: str
 
+    @classmethod
+    def of(cls, mode: AgentMode) -> Implementations:
+        """Those of this program's own agents and user."""
+        return cls(NAMES[mode], NO_USER if mode is AgentMode.solo else NAME)
 
-class _Nobody:
+
+class Nobody:
     """A model before there is one."""
 
     name = "nobody"
@@ -63,19 +65,16 @@ async def rehearse(
 
     Args:
         tasks: those of the run, by domain.
-        settings: its settings; no client in them is asked.
+        settings: its settings, with `Nobody` for every client.
 
     Raises:
         UserError: a domain cannot be read or played, a party cannot be made or is none.
     """
-    solo = settings.mode is AgentMode.solo
-    names = Implementations(NAMES[settings.mode], NO_USER if solo else NAME)
-    own = settings.scaffolds.own
-    nobody = dataclasses.replace(settings, clients=settings.clients.map(lambda role, client: _Nobody()))
+    names = Implementations.of(settings.mode)
     for name, chosen in tasks.items():
-        if own or isinstance(domains[name], OwnDomain):
+        if settings.scaffolds.own or isinstance(domains[name], OwnDomain):
             await asyncio.to_thread(domains[name].load)
-            names = await _make_both(DomainContext(domains[name], nobody), chosen[0])
+            names = await _make_both(DomainContext(domains[name], settings), chosen[0])
     return names
 
 
