@@ -93,14 +93,21 @@ def _refuse_unknown_keys(tree: Any, prefix: str, sources: Sources) -> None:
             _refuse_unknown_keys(value, f"{key}.", sources)
 
 
-def with_absolute_paths(tree: DictConfig) -> None:
-    """Let prompt files and domains of one's own be found from anywhere: what is saved is where they lie."""
+def own_paths(tree: DictConfig) -> dict[str, str]:
+    """Key to absolute path of the prompt files and of the domains of one's own."""
     from omegaconf import OmegaConf
 
-    own = [f"domain.{name}.path" for name, domain in tree.domain.items() if not OmegaConf.is_missing(domain, "path")]
-    for key in (*own, *PROMPT_FILES):
-        if path := OmegaConf.select(tree, key):
-            OmegaConf.update(tree, key, os.path.abspath(os.path.expanduser(path)))
+    domains = [name for name, domain in tree.domain.items() if not OmegaConf.is_missing(domain, "path")]
+    keys = [*(f"domain.{name}.path" for name in domains), *PROMPT_FILES]
+    return {key: os.path.abspath(os.path.expanduser(path)) for key in keys if (path := OmegaConf.select(tree, key))}
+
+
+def with_absolute_paths(tree: DictConfig) -> None:
+    """Let what `own_paths` names be found from anywhere."""
+    from omegaconf import OmegaConf
+
+    for key, path in own_paths(tree).items():
+        OmegaConf.update(tree, key, path)
 
 
 def _without_unset(tree: DictConfig) -> DictConfig:

@@ -26,7 +26,7 @@ from tau2_fleet.config.compose import compose, explain
 from tau2_fleet.config.quoting import quoted
 from tau2_fleet.config.schema import Config, schema
 from tau2_fleet.config.sources import search_path
-from tau2_fleet.config.validation import read
+from tau2_fleet.config.validation import own_paths, read
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.paths import CHECKOUT
 from tau2_fleet.record.atomic import write_text
@@ -133,8 +133,8 @@ def save_composition(tree: DictConfig, hydra: Any, run_dir: Path) -> list[str]:
     """Write `.hydra/`: the configuration with all references resolved, Hydra's own, and the overrides.
 
     What an earlier attempt left there is kept as `.hydra/attempt-N/`. Each file appears whole or not at all.
-    The overrides are returned: those given, and what was found in the environment, so that a resume needs no
-    environment.
+    The overrides are returned: those given, what was found in the environment, and where files of one's own lie, so
+    that a resume needs neither the environment nor the working directory.
 
     Raises:
         UserError: it cannot be written.
@@ -145,7 +145,8 @@ def save_composition(tree: DictConfig, hydra: Any, run_dir: Path) -> list[str]:
         if (folder / "overrides.yaml").exists():
             _keep(folder)
     given = cast(list[str], OmegaConf.to_container(hydra.hydra.overrides.task, resolve=False))
-    overrides = [*given, *found_outside(tree, hydra)]
+    own = [f"{key}={quoted(path)}" for key, path in own_paths(tree).items()]
+    overrides = [*given, *found_outside(tree, hydra), *own]
     contents = {
         "config.yaml": OmegaConf.to_yaml(tree, resolve=True),
         "hydra.yaml": OmegaConf.to_yaml(hydra),

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from tau2_fleet.agents.agent import Agent
 from tau2_fleet.agents.tool_calling import NAMES
 from tau2_fleet.benchmark.own_domain import OwnDomain
-from tau2_fleet.record.results_file import NO_USER
 from tau2_fleet.llm.types import ChatRequest, ModelError, Reply
 from tau2_fleet.record.line import SimulationKey
+from tau2_fleet.record.results_file import NO_USER
 from tau2_fleet.simulation.domain_context import DomainContext
 from tau2_fleet.simulation.parties import agent_context, user_context
 from tau2_fleet.simulation.party import close_party
