@@ -152,7 +152,9 @@ async def _rescore_results(path: Path, target: Path | None, data_dir: Path | Non
 
     async def scored() -> AsyncIterator[Simulation]:
         for simulation in results.simulations():
-            report.simulations.append(await _rescore_one(domain, results.tasks, simulation, solo=results.solo))
+            report.simulations.append(
+                await _rescore_one(domain, results.tasks, simulation, solo=results.solo or _alone(simulation))
+            )
             yield simulation
 
     if target is None:
@@ -163,6 +165,16 @@ async def _rescore_results(path: Path, target: Path | None, data_dir: Path | Non
             async for simulation in scored():
                 write(simulation)
     return report
+
+
+def _alone(simulation: Simulation) -> bool:
+    """Whether an agent of any name has worked without a user: only such a one can end a simulation itself."""
+    if simulation.get("termination_reason") != "agent_stop":
+        return False
+    messages = simulation.get("messages")
+    return isinstance(messages, list) and not any(
+        isinstance(one, dict) and one.get("role") == "user" for one in messages
+    )
 
 
 async def _rescore_records(path: Path, target: Path | None, data_dir: Path | None) -> RescoreReport:

@@ -50,6 +50,11 @@ class OwnDomain(Domain):
         if missing:
             raise UserError(f"domain.{name}.path={folder}: {', '.join(missing)} missing")
 
+    @property
+    def has_user_tools(self) -> bool:
+        """Known without running the folder's code."""
+        return (self.folder / "user_tools.py").is_file()
+
     def _read(self) -> Contents:
         template = self._environment()
         user_tools = template.get_user_tools() if template.user_tools is not None else []

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 SOLO_AGENT = "llm_agent_solo"
 """How the results schema names the benchmark's agent that works alone."""
-NO_USER = "dummy_user"
-"""How it names the user of any such agent."""
 _OPENING = b'"simulations": ['
 """The line after which a file of this program has a simulation a line."""
 _CLOSING = b"]}"
@@ -90,9 +88,7 @@ def read_results(path: Path) -> Results:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise _not_results(path, f"a task is not of the benchmark's form: {where}: {problem['msg']}") from error
-    user = raw["info"].get("user_info")
-    named = [part.get("implementation") for part in (agent, user) if isinstance(part, dict)]
-    solo = SOLO_AGENT in named or NO_USER in named
+    solo = isinstance(agent, dict) and agent.get("implementation") == SOLO_AGENT
     return Results(path, domain, solo, tasks, raw, simulations)
 
 

@@ -15,7 +15,6 @@ from tau2_fleet.agents.tool_calling import NAMES
 from tau2_fleet.benchmark.own_domain import OwnDomain
 from tau2_fleet.llm.types import ChatRequest, ModelError, Reply
 from tau2_fleet.record.line import SimulationKey
-from tau2_fleet.record.results_file import NO_USER
 from tau2_fleet.simulation.domain_context import DomainContext
 from tau2_fleet.simulation.parties import agent_context, user_context
 from tau2_fleet.simulation.party import close_party
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
     from tau2_fleet.benchmark.domains import Domain
     from tau2_fleet.benchmark.package import Task
     from tau2_fleet.simulation.domain_context import SimulationSettings
+
+NO_USER = "dummy_user"
+"""The benchmark's name of nobody, for its results schema."""
 
 
 @dataclass(frozen=True, slots=True)
