@@ -79,7 +79,7 @@ def test_an_error_in_a_claude_message_is_asked_for_again(body: dict[str, Any]) -
     assert (reply.text, asked, reply.stats.conditions) == ("Whole", 2, ["error_inside"])
 
 
-@every_provider
+@pytest.mark.parametrize("dialect", [OPENAI, VLLM, LITELLM, CLAUDE], ids=lambda dialect: dialect.name)
 def test_a_server_that_breaks_every_answer_off_is_an_infrastructure_error_that_says_so(dialect: Dialect) -> None:
     error, _, _ = failing(dialect, completion({"content": "Ha"}, "abort", stop_reason="abort", type="message",
                                               content=[{"type": "text", "text": "Ha"}]),

@@ -27,13 +27,12 @@ class _Form:
 
     name: str
     marks: str
-    """Regular expression; each alternative begins with a letter or sign of its own, which keeps the search fast."""
+    """Regular expression; each alternative begins with a sign that talk seldom has, which keeps the search fast."""
 
 
 _BAR = "[|｜]"
 _FORMS = (
-    _Form("openai", r"<\|channel\|>\s*commentary|<\|constrain\|>|<\|call\|>|<\|recipient\|>|to=functions\.\w"),
-    _Form("openai", r"assistant\s?commentary\s*(?:to=|json\s*\{)|commentary to=\w"),
+    _Form("openai", r"<\|channel\|>\s*commentary|<\|constrain\|>|<\|call\|>|<\|recipient\|>"),
     _Form("deepseek_v32", rf"</?{_BAR}DSML{_BAR}"),
     _Form("deepseek_v3", r"<｜tool[▁_]?(?:calls?|sep|outputs?)|<\|tool▁|<｜function"),
     _Form("kimi_k2", r"<\|tool_calls?_section_(?:begin|end)\|>|<\|tool_call_(?:begin|argument_begin|end)\|>"),
@@ -54,21 +53,25 @@ _FORMS = (
     _Form("lfm2", r"<\|tool_call_start\|>"),
     _Form("granite", r"<\|tool_call\|>|<\|tool_call>|<tool_call\|>|<\|/tool_call\|>|<\|tool_use"),
     _Form("internlm", r"<\|action_start\|>|<\|plugin\|>|<\|interpreter\|>"),
-    _Form("phi4_mini_json", r"functools\s*\["),
     _Form("nemotron", r"</?TOOLCALL>"),
     _Form("functiongemma", r"<start_function_call>|<end_function_call>"),
     _Form("cohere_command3", r"<\|START_ACTION\|>|<\|START_TOOL"),
     _Form("apertus", r"<\|tools_(?:prefix|suffix)\|>"),
-    _Form("gigachat3", r"function call<\|role_sep\|>"),
     _Form("kimi_k3", r"<\|open\|>tools<\|sep\|>"),
     _Form("plamo3", r"<\|plamo:begin_tool"),
     _Form("inkling", r"<\|content_invoke_tool"),
     _Form("functionary", r"<\|from\|>assistant|<\|reserved_special_token_249\|>|>>>\s*[A-Za-z_]\w*\s*\n\s*\{"),
     _Form("pythonic", r"```tool_(?:code|call)\b"),
 )
-_MARKS = re.compile("|".join(f"({form.marks})" for form in _FORMS))
-_WORDS = ("functions.", "assistantcommentary", "functools", ">>>", "Action")
-"""Marks of calls that hold no bracket."""
+_MARKS = re.compile("|".join(form.marks for form in _FORMS))
+"""Without groups: the search then runs from one sign to the next."""
+_IN_WORDS = (
+    ("functions.", _Form("openai", r"to=functions\.\w")),
+    ("commentary", _Form("openai", r"assistant\s?commentary\s*(?:to=|json\s*\{)|commentary to=\w")),
+    ("functools", _Form("phi4_mini_json", r"functools\s*\[")),
+    ("role_sep", _Form("gigachat3", r"function call<\|role_sep\|>")),
+)
+"""Forms that begin with a word, behind the word without which there is none of them."""
 
 
 def find_markup(text: str | None, names: Collection[str] = (), *, plain: bool = True) -> Markup | None:
@@ -80,25 +83,37 @@ def find_markup(text: str | None, names: Collection[str] = (), *, plain: bool = 
     """
     if not text or not _may_hold_a_call(text):
         return None
-    found = _MARKS.search(text)
-    if found is not None:
-        return Markup(" ".join(found.group().split()), _FORMS[(found.lastindex or 1) - 1].name)
-    if not names or not plain:
-        return None
+    marked = _marked(text)
+    if marked is not None or not names or not plain:
+        return marked
     return _plain_call(text, frozenset(names))
 
 
 def form_of(piece: str) -> str:
     """Whose form the `piece` of a `Markup` is, told from it alone; empty where it could be anybody's."""
-    found = _MARKS.search(piece)
-    if found is not None:
-        return _FORMS[(found.lastindex or 1) - 1].name
+    marked = _marked(piece)
+    if marked is not None:
+        return marked.form
     return "pythonic" if "(" in piece else "llama3_json" if ":" in piece and '"' in piece else ""
+
+
+def _marked(text: str) -> Markup | None:
+    """A call that tags or words of some model's format give away."""
+    found = _MARKS.search(text) if "<" in text or "[" in text or "`" in text or ">>>" in text else None
+    if found is not None:
+        form = next(form for form in _FORMS if re.compile(form.marks).match(text, found.start()))
+        return Markup(" ".join(found.group().split()), form.name)
+    for word, form in _IN_WORDS:
+        if word in text and (said := re.search(form.marks, text)) is not None:
+            return Markup(" ".join(said.group().split()), form.name)
+    return None
 
 
 def _may_hold_a_call(text: str) -> bool:
     """A few scans before any search: every reply comes here."""
-    return "<" in text or "{" in text or "(" in text or "[" in text or any(word in text for word in _WORDS)
+    return (
+        "<" in text or "{" in text or "(" in text or "[" in text or "to=" in text or ">>>" in text or "Action" in text
+    )
 
 
 def _plain_call(text: str, names: frozenset[str]) -> Markup | None:
