@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import StringIO
+from typing import Any
 
 from rich.console import Console
 
@@ -46,12 +47,15 @@ def test_reasons_of_errors_are_counted_together_whatever_their_numbers() -> None
 
 
 def test_experts_are_told_with_calls_failures_turns_cost_and_time() -> None:
-    calls = [
+    calls: list[dict[str, Any]] = [
         {"role": "expert-1", "cost_usd": 0.25, "duration_ms": 1500.0},
         {"role": "expert-1", "cost_usd": 0.25, "duration_ms": 500.0, "conditions": ["expert_failed"]},
         {"role": "agent"},
     ]
-    messages = [{"role": "assistant", "raw_data": {"author": "expert-1"}}, {"role": "user", "raw_data": None}]
+    messages: list[dict[str, Any]] = [
+        {"role": "assistant", "raw_data": {"author": "expert-1"}},
+        {"role": "user", "raw_data": None},
+    ]
     used = expert_use(calls, messages)
     text = told(Entry(experts=tuple(used.items())), experts_on=True)
     assert "expert-1: 2 calls, 1 failed, 1 turns taken over, $0.50, 2.0 s" in text
