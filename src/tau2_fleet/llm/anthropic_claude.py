@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections import OrderedDict
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import anthropic
 import orjson
 
+from tau2_fleet.llm.bounded import read_bounded
 from tau2_fleet.llm.claude_history import claude_history, claude_tools, marked_for_cache
-from tau2_fleet.llm.completion import MOST_CALLS, count, decode_json, is_missing, model_id
+from tau2_fleet.llm.completion import LONG_ANSWER, MOST_CALLS, count, decode_json, is_missing, model_id
 from tau2_fleet.llm.examine import check_whole, plain_reason
 from tau2_fleet.llm.failures import Cause, Failure, brief, failure_of_response, short
 from tau2_fleet.llm.keys import find_key
@@ -20,7 +22,6 @@ from tau2_fleet.llm.thinking_history import turn_begins
 from tau2_fleet.llm.thought import Thought
 from tau2_fleet.llm.types import CallStats, ChatRequest, Endpoint, ToolCallText, ToolSet, Usage
 
-_LONGEST_ANSWER = 32 * 1024 * 1024
 _OUTPUT_TOKENS = 8192
 """`max_tokens`, which this API must be told, where the settings say nothing."""
 _THOUGHTS = 20_000
@@ -57,7 +58,6 @@ class AnthropicClaude:
             body["tool_choice"] = {
                 "type": "any" if request.tool_choice == "required" else request.tool_choice or "auto"
             }
-        pieces: list[bytes] = []
         try:
             async with self._client.messages.with_streaming_response.create(
                 model=self._model,
@@ -66,12 +66,7 @@ class AnthropicClaude:
                 extra_body=self._extra,
                 **body,
             ) as response:
-                length = 0
-                async for piece in response.iter_bytes():
-                    pieces.append(piece)
-                    length += len(piece)
-                    if length > _LONGEST_ANSWER:
-                        raise Failure(Cause.unusable, f"the answer is longer than {_LONGEST_ANSWER} bytes")
+                whole = await read_bounded(response.iter_bytes())
         except Failure:
             raise
         except anthropic.APIStatusError as error:
@@ -79,7 +74,9 @@ class AnthropicClaude:
         except Exception as error:  # the client lets exceptions of three libraries through
             told = short(str(error.__cause__ or error)) or type(error).__name__
             raise Failure(Cause.connection, f"no answer from {self._client.base_url.host}: {told}") from error
-        return self._read(decode_json(b"".join(pieces)))
+        if len(whole) > LONG_ANSWER:
+            return await asyncio.to_thread(lambda: self._read(decode_json(whole)))
+        return self._read(decode_json(whole))
 
     def _claude_tools(self, tools: ToolSet) -> list[dict[str, Any]]:
         if self._tools is None or self._tools[0] is not tools:

@@ -16,6 +16,8 @@ from tau2_fleet.llm.types import ToolCallText, Usage, without_surrogates
 
 MOST_CALLS = 256
 """Tool calls of one reply; a server that gives more is out of order, and reading them would hold up everybody."""
+LONG_ANSWER = 256 * 1024
+"""Bytes from which on an answer is read beside the event loop, so that it holds up nobody else."""
 MOST_TOKENS = 10**9
 """More than any context holds."""
 

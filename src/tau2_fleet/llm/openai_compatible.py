@@ -18,7 +18,7 @@ from yarl import URL
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.call_ids import form_for
 from tau2_fleet.llm.clock import Clock
-from tau2_fleet.llm.completion import count, decode_completion, decode_json
+from tau2_fleet.llm.completion import LONG_ANSWER, count, decode_completion, decode_json
 from tau2_fleet.llm.failures import Cause, Failure, failure_of_response
 from tau2_fleet.llm.http import HttpPool, current_call
 from tau2_fleet.llm.keys import authorization, find_key
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 _OPENAI = "https://api.openai.com/v1"
 _LONGEST_ANSWER = 32 * 1024 * 1024
 """Bytes; a server that sends more is out of order."""
-_LONG_ANSWER = 256 * 1024
-"""Bytes from which on an answer is read beside the event loop, so that it holds up nobody else."""
 _LONGEST_REFUSAL = 1 << 20
 """Bytes of an error's answer that are read."""
 _OURS = frozenset({"messages", "model", "n", "seed", "stream", "tools"})
@@ -121,7 +119,7 @@ class OpenAICompatible:
         status, answered, body = await self._send(endpoint, target.chat, self._body(target, request), headers)
         if not 200 <= status < 300:
             raise failure_of_response(status, answered, body)
-        if len(body) > _LONG_ANSWER:
+        if len(body) > LONG_ANSWER:
             return await asyncio.to_thread(decode_completion, body)
         return decode_completion(body)
 

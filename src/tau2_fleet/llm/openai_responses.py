@@ -6,6 +6,7 @@ goes back with it where `thinking_history` says so.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ import openai
 import orjson
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.llm.bounded import LONGEST_ANSWER, read_bounded
 from tau2_fleet.llm.call_ids import form_for
-from tau2_fleet.llm.completion import MOST_CALLS, count, decode_json, is_missing, model_id
+from tau2_fleet.llm.completion import LONG_ANSWER, MOST_CALLS, count, decode_json, is_missing, model_id
 from tau2_fleet.llm.examine import check_whole, plain_reason
 from tau2_fleet.llm.failures import Cause, Failure, brief, failure_of_response, short
 from tau2_fleet.llm.keys import find_key
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 
 Item = dict[str, Any]
 
-_LONGEST_ANSWER = 32 * 1024 * 1024
-"""Bytes; a server that sends more is out of order."""
 _OURS = frozenset({"input", "instructions", "model", "previous_response_id", "store", "stream", "tools"})
 """Keys of the body that `extra_body` cannot set."""
 _NO_REASONING = re.compile(
@@ -53,7 +53,7 @@ class OpenAIResponses:
 
     call_type = "openai"
 
-    def __init__(self, settings: ModelSettings, longest_answer: int = _LONGEST_ANSWER) -> None:
+    def __init__(self, settings: ModelSettings, longest_answer: int = LONGEST_ANSWER) -> None:
         key = find_key(settings)
         self._client = openai.AsyncOpenAI(
             api_key=key.value if key else "none",
@@ -75,7 +75,6 @@ class OpenAIResponses:
             asked["tools"] = self._flat_tools(request.tools)
             if "tool_choice" not in self._extra:
                 asked["tool_choice"] = request.tool_choice or "auto"
-        pieces: list[bytes] = []
         try:
             async with self._client.responses.with_streaming_response.create(
                 model=self._model,
@@ -85,12 +84,7 @@ class OpenAIResponses:
                 extra_body=self._extra,
                 **asked,
             ) as response:
-                length = 0
-                async for piece in response.iter_bytes():
-                    pieces.append(piece)
-                    length += len(piece)
-                    if length > self._longest_answer:
-                        raise Failure(Cause.unusable, f"the answer is longer than {self._longest_answer} bytes")
+                whole = await read_bounded(response.iter_bytes(), self._longest_answer)
         except Failure:
             raise
         except openai.APIStatusError as error:
@@ -103,7 +97,9 @@ class OpenAIResponses:
         except Exception as error:  # the client lets exceptions of three libraries through
             told = short(str(error.__cause__ or error)) or type(error).__name__
             raise Failure(Cause.connection, f"no answer from {self._client.base_url.host}: {told}") from error
-        return read_response(decode_json(b"".join(pieces)))
+        if len(whole) > LONG_ANSWER:
+            return await asyncio.to_thread(lambda: read_response(decode_json(whole)))
+        return read_response(decode_json(whole))
 
     def _flat_tools(self, tools: ToolSet) -> list[Item]:
         if self._tools is None or self._tools[0] is not tools:
