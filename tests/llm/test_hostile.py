@@ -32,10 +32,12 @@ def nested(levels: int) -> Any:
 def answer(message: Any, usage: Any = None, **more: Any) -> bytes:
     """A body that is an answer in every protocol at once."""
     calls = message.get("tool_calls") if isinstance(message, dict) else None
-    blocks = [{"type": "tool_use", "id": f"c{n}", "name": "f", "input": {}} for n in range(len(calls or ()))]
+    blocks: list[dict[str, Any]] = [
+        {"type": "tool_use", "id": f"c{n}", "name": "f", "input": {}} for n in range(len(calls or ()))
+    ]
     items = [{"type": "function_call", "call_id": f"c{n}", "name": "f", "arguments": "{}"} for n in range(len(blocks))]
     content = message.get("content") if isinstance(message, dict) else message
-    whole = {
+    whole: dict[str, Any] = {
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "content": blocks or content,
         "output": items or [{"type": "message", "content": content}],
