@@ -107,7 +107,7 @@ def test_every_file_of_conf_says_first_when_to_choose_it() -> None:
 def test_the_defaults_are_those_of_the_specification() -> None:
     config = configure()
     assert list(config.domain) == ["retail", "telecom", "airline"]
-    sol, terra = (f"openai/responses/gpt-6.1-{name}" for name in ("sol", "terra"))
+    sol, terra = "gpt-6.1-sol", "gpt-6.1-terra"
     assert (config.user_llm.model, config.judge.model) == (sol, sol)
     assert [expert.llm.model for expert in config.experts.members().values()] == [sol, terra, "nebius/Qwen/Qwen3-32B"]
     expert = config.experts.members()["expert-3"]
@@ -517,8 +517,8 @@ def test_the_summary_can_name_its_reference_and_the_departures() -> None:
 def test_a_plain_run_is_compared_with_the_official_one_and_departs_from_it_in_its_models_alone() -> None:
     name, found = departures(configure())
     assert name == "official"
-    assert found["user_llm.model"] == ("gpt-5", "openai/responses/gpt-6.1-sol")
-    assert found["experts.expert_2"] == ("gpt-5-mini", "openai/responses/gpt-6.1-terra")
+    assert found["user_llm.model"] == ("gpt-5", "gpt-6.1-sol")
+    assert found["experts.expert_2"] == ("gpt-5-mini", "gpt-6.1-terra")
     assert {key.partition(".")[0] for key in found} == {"user_llm", "judge", "experts"}
 
 

@@ -77,7 +77,7 @@ def test_a_plain_run_starts_after_the_scripts_models_have_ended(tmp_path: Path) 
     assert record["termination_reason"] == "user_stop"
     assert {call["returned_model"] for call in record["calls"] if call["role"] == "user"} == {"gpt-6.1-sol"}
     told = summary(tmp_path / "run")
-    assert told["returned_models"]["user"] == {"openai/responses/gpt-6.1-sol": {"gpt-6.1-sol": 1}}
+    assert told["returned_models"]["user"] == {"gpt-6.1-sol": {"gpt-6.1-sol": 1}}
     assert told["reference"]["name"] == "official"
     assert {path for path, _ in seen} == {"/v1/responses"}
     with_tools = [bool(body.get("tools")) for _, body in seen]
