@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
+from tau2_fleet.display.streams import guarded_streams
 from tau2_fleet.errors import ExitStatus
 from tau2_fleet.run.gc_policy import collect_seldom
 
@@ -38,6 +39,17 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status (`errors.ExitStatus`)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with guarded_streams() as output:
+        status = _main(given)
+    if output.problem is None:
+        return status
+    with guarded_streams():
+        sys.stderr.write(f"error: standard output could not be written ({output.problem})\n")
+    # A run's results are its files, which are there; what other commands print is all that they do.
+    return ExitStatus.FAILED if status == ExitStatus.FINISHED and given[:1] != ["run"] else status
+
+
+def _main(given: list[str]) -> int:
     collect_seldom()
     if not given or given[0] in ("-h", "--help"):
         sys.stdout.write(_usage())

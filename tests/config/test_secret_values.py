@@ -23,7 +23,7 @@ SECRET = "q7h2-Zk19fjw83ab"
 def _own_redactors(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test makes known is forgotten after it."""
     for redactor in (secrets.redactor, secrets.record_redactor):
-        for name in ("_values", "_texts", "_bytes"):
+        for name in ("_known", "_needles"):
             monkeypatch.setattr(redactor, name, getattr(redactor, name))
 
 

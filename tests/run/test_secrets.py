@@ -272,7 +272,7 @@ def test_a_key_that_a_provider_says_back_is_kept_out_too(tmp_path: Path) -> None
     found = records(watched.run_dir)
     assert len(found) == 9
     assert any("[redacted]" in str(record["messages"]) for record in found)
-    assert any("[redacted]" in (record["error"] or "") for record in found)
+    assert any("[key]" in (record["error"] or "") for record in found)
     assert_nowhere(watched, PLANTED)
 
 

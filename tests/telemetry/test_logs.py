@@ -119,7 +119,9 @@ def test_a_traceback_is_in_the_file_and_one_line_on_the_terminal(
 def test_no_secret_reaches_a_line_a_terminal_or_a_pipe(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(secrets.redactor, "_values", frozenset())
+    for name in ("redactor", "record_redactor"):  # they know no key of other tests, and forget those of this one
+        monkeypatch.setattr(getattr(secrets, name), "_known", {})
+        monkeypatch.setattr(getattr(secrets, name), "_needles", ())
     secrets.protect_environment({"OPENAI_API_KEY": "sk-0123456789", "HF_TOKEN": 'hf_"quoted"', "HOME": "/home/me/a"})
     secrets.protect("fleet-key-abcdef", None, "EMPTY")
     with setup(tmp_path, PROFILE) as logs:

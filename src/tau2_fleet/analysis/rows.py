@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tau2_fleet.analysis.causes import causes
-from tau2_fleet.display.formats import csv_cell
+from tau2_fleet.analysis.csv_files import csv_file
 from tau2_fleet.evaluation.metrics import Result
-from tau2_fleet.record.atomic import replaced
 
 ROWS_FILE = "simulations.csv"
 
@@ -131,25 +128,13 @@ def conditions_text(replies: Mapping[str, Mapping[str, int]]) -> str:
 
 @contextmanager
 def rows_file(path: Path) -> Iterator[Callable[[Row], None]]:
-    """`simulations.csv` while it is written, a row at a time: UTF-8 with a header, an empty cell for what is missing.
-
-    No cell is a formula for a spreadsheet. The file takes its place when the block ends well.
+    """`simulations.csv` while it is written, a row at a time.
 
     Raises:
         UserError: it cannot be written.
     """
-    with replaced(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        yield lambda row: writer.writerow([_cell(getattr(row, name)) for name in COLUMNS])
-        text.detach()
-
-
-def _cell(value: Any) -> Any:
-    if value is None:
-        return ""
-    return csv_cell(value) if isinstance(value, str) else value
+    with csv_file(path, COLUMNS) as write:
+        yield lambda row: write(getattr(row, name) for name in COLUMNS)
 
 
 def _seconds(calls: Iterable[Mapping[str, Any]], role: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from tau2_fleet.analysis.csv_files import csv_file
 from tau2_fleet.analysis.profile_reader import PARTS, Profile
 from tau2_fleet.analysis.series import Row, Series, row
 from tau2_fleet.display.console import neutralise
@@ -113,10 +113,9 @@ def write_csv(directory: Path, tables: Iterable[Figures]) -> list[Path]:
     paths = []
     for table in tables:
         path = directory / f"{table.name}.csv"
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(table.columns)
-            writer.writerows(table.rows)
+        with csv_file(path, table.columns) as write:
+            for row in table.rows:
+                write(row)
         paths.append(path)
     return paths
 

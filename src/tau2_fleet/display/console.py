@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import IO
 
 from rich.console import Console
 from rich.text import Text
 
+from tau2_fleet.display.streams import GuardedStream
 from tau2_fleet.telemetry.secrets import redact
 
 
 class SteadyConsole(Console):
-    """A console whose reader may leave (`| head`, a closed terminal): it falls silent, and the program goes on."""
+    """A console that prints no key, and whose reader may leave (`| head`) or be full: the program goes on."""
 
-    def _check_buffer(self) -> None:
-        try:
-            super()._check_buffer()
-        except OSError:
-            del self._buffer[:]
-            self.on_broken_pipe()
+    @property
+    def file(self) -> IO[str]:
+        stream = Console.file.fget(self)  # type: ignore[attr-defined]
+        return stream if isinstance(stream, GuardedStream) else GuardedStream(stream)  # type: ignore[return-value]
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        forget_reader(self.file)
-
-
-def forget_reader(stream: IO[str]) -> None:
-    """Point a stream whose reader has left at nothing: Python flushes it once more when the program ends."""
-    try:
-        descriptor = stream.fileno()
-    except OSError:
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        Console.file.fset(self, new_file)  # type: ignore[attr-defined]
 
 
 out = SteadyConsole(soft_wrap=True, highlight=False)

@@ -1,7 +1,11 @@
-"""Files that are either the old one or the whole new one, never half of it."""
+"""Files that are either the old one or the whole new one, never half of it, and hold no key.
+
+All of a run's derived files are written here.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -10,13 +14,29 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tau2_fleet.errors import writing
+from tau2_fleet.telemetry.secrets import Redactor, record_redactor, redactor
+
+
+class _Redacted(io.BufferedWriter):
+    """A file of which every write is freed of keys by itself: no value is written in two parts."""
+
+    def __init__(self, path: Path, secrets: Redactor) -> None:
+        super().__init__(io.FileIO(path, "wb"))
+        self._secrets = secrets
+
+    def write(self, data: Any, /) -> int:
+        super().write(self._secrets.redact_bytes(bytes(data)))
+        return memoryview(data).nbytes
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes `path`'s place only when the block ends well.
+def replaced(path: Path, secrets: Redactor = record_redactor) -> Iterator[BinaryIO]:
+    """A file to write that takes `path`'s place only when the block ends well; keys are kept out of it.
 
     A run directory has one writer, so the temporary name is always the same: what a killed run left is overwritten.
+
+    Args:
+        secrets: what may not be in it; files that quote conversations hold what the record holds.
 
     Raises:
         UserError: it cannot be written.
@@ -24,7 +44,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
         try:
-            with temporary.open("wb") as file:
+            with _Redacted(temporary, secrets) as file:
                 yield file
             os.replace(temporary, path)
         finally:
@@ -39,7 +59,7 @@ def write_text(path: Path, text: str) -> None:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path) as file:
+    with replaced(path, redactor) as file:
         file.write(text.encode("utf-8"))
 
 
@@ -49,5 +69,5 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with replaced(path) as file:
+    with replaced(path, redactor) as file:
         file.write(json.dumps(value, indent=2, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n")

@@ -122,7 +122,8 @@ class Store:
             UserError: as `append`.
         """
         if digest not in self._prompts:
-            self._write(self._prompt_file, PROMPT_FILE, encode_line({"digest": digest, "text": text}), "a prompt")
+            line = record_redactor.redact_bytes(encode_line({"digest": digest, "text": text}))
+            self._write(self._prompt_file, PROMPT_FILE, line, "a prompt")
             self._prompts.add(digest)
 
     def read(self, entry: Entry) -> dict[str, Any]:

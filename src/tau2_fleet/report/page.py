@@ -25,7 +25,7 @@ from tau2_fleet.report import charts, sentences
 from tau2_fleet.report.conversations import conversation_of
 from tau2_fleet.report.figures import Figures
 from tau2_fleet.report.run_data import RunData, read_run
-from tau2_fleet.telemetry.secrets import redact
+from tau2_fleet.telemetry.secrets import redact, redactor
 
 FOLDER_BEYOND = 2000
 """Simulations from which the report is a folder in place of one file."""
@@ -89,7 +89,7 @@ class Packer:
 
     def add(self, value: Any) -> bytes | None:
         """Take one conversation; the packed chunk when this one filled it."""
-        line = redact(_encode(value).decode()).encode()
+        line = _encode(value)
         self._parts.append(line)
         self._size += len(line)
         return self.flush() if self._size >= _CHUNK_BYTES else None
@@ -160,7 +160,7 @@ def _read(runs: Sequence[RunPart], listed: Sequence[list[Overview]], keep: Any) 
 
 def _page_row(row: Row, key: str, run: str, chunk: int) -> dict[str, Any]:
     shown = {name: getattr(row, name) for name in _SHOWN_IN_ROW}
-    shown["detail"] = None if row.detail is None else redact(row.detail[:300])
+    shown["detail"] = None if row.detail is None else redact(row.detail)[:300]
     return {"key": key, "run": run, "chunk": chunk, **shown}
 
 
@@ -205,11 +205,11 @@ def _write_folder(folder: Path, runs: Sequence[RunPart], listed: Sequence[list[O
                 rows=shown, pages=pages, number=number, several=len(runs) > 1, style=_text("report.css"),
                 style_hash=_digest(_text("report.css")),
             )  # fmt: skip
-            (part / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            (part / name).write_text(redact(text), encoding="utf-8", errors="backslashreplace")
         index = _render(
             runs, table=[], several=len(runs) > 1, rows_data="", chunks=[""] * written, folder=True, pages=pages
         )
-        (part / "index.html").write_text(index, encoding="utf-8", errors="backslashreplace")
+        (part / "index.html").write_text(redact(index), encoding="utf-8", errors="backslashreplace")
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
     return folder / "index.html"
@@ -260,10 +260,10 @@ def _digest(text: str) -> str:
 
 
 def _encode(value: Any) -> bytes:
-    """JSON; integers past 64 bits and lone surrogates included."""
+    """JSON without keys; integers past 64 bits and lone surrogates included."""
     from tau2_fleet.record.line import encode_line
 
-    return encode_line(value).rstrip(b"\n")
+    return redactor.redact_bytes(encode_line(value).rstrip(b"\n"))
 
 
 def _names(directories: Sequence[Path]) -> list[str]:

@@ -33,6 +33,7 @@ from tau2_fleet.run.directory import COMPOSITION_DIR, swept_keys
 from tau2_fleet.run.job import do_job, overrides_of_job, run_dir_of_job, sweep_dir_of_job
 from tau2_fleet.run.lost_jobs import JobsLostError, is_queued, losses_watched, slurm_job
 from tau2_fleet.run.sweep import JobEnd, title_of
+from tau2_fleet.telemetry.secrets import redact
 
 if TYPE_CHECKING:
     from tau2_fleet.run.job_context import JobContext
@@ -69,7 +70,7 @@ class JobNote:
     def _write(self, value: dict[str, Any]) -> None:
         with writing(self._path):
             self._file.truncate(0)
-            self._file.write(json.dumps(value, default=str).encode())
+            self._file.write(redact(json.dumps(value, default=str)).encode())
             self._file.flush()
 
     def __enter__(self) -> Self:

@@ -11,8 +11,12 @@ import socket
 from collections.abc import Callable
 from http import HTTPStatus
 
-MAX_HEAD_BYTES = 64 * 1024
-MAX_BODY_BYTES = 256 * 1024 * 1024
+from tau2_fleet.simserver.http_request import Malformed, RequestReader
+
+_AHEAD_BYTES = 1024 * 1024
+"""What a client may send of its next requests before it has the answer to this one."""
+_WHOLE_WITHIN_S = 60.0
+"""A request that has begun must be there by then."""
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -83,21 +87,17 @@ class Exchange:
 Handler = Callable[[Exchange], None]
 
 
-class _Malformed(Exception):
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
 class _Connection(asyncio.Protocol):
     """One client's connection: requests are answered one after the other."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._buffer = bytearray()
+        self._requests = RequestReader()
         self._transport: asyncio.Transport | None = None
         self._reading = False
-        self._continue_sent = False
+        self._full = False
+        """Whether the client does not take the answers that it has."""
+        self._late: asyncio.TimerHandle | None = None
         self.current: Exchange | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -106,11 +106,23 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._expect_rest(False)
         self._finish(answered=False)
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        self._read()
+        self._requests.feed(data)
+        if self.current is None and not self._full:
+            self._read()
+        elif self._requests.waiting > _AHEAD_BYTES and self._transport is not None:
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self.current is None:
+            self._read()
 
     def send(self, data: bytes, keep_alive: bool) -> None:
         transport = self._transport
@@ -120,7 +132,7 @@ class _Connection(asyncio.Protocol):
         self._finish(answered=True)
         if not keep_alive or transport.is_closing():
             transport.close()
-        elif self._buffer:
+        elif self._requests.waiting:
             self._read()
 
     def reset(self) -> None:
@@ -144,82 +156,43 @@ class _Connection(asyncio.Protocol):
             return
         self._reading = True
         try:
-            while self.current is None and self._transport is not None and (exchange := self._next()) is not None:
-                self.current = exchange
-                self._handler(exchange)
-        except _Malformed as malformed:
+            while (transport := self._ready()) is not None:
+                transport.resume_reading()
+                request = self._requests.next()
+                if request is None:
+                    if self._requests.wants_continue():
+                        transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    break
+                self.current = Exchange(self, *request)
+                self._handler(self.current)
+            self._expect_rest(self.current is None and self._requests.begun)
+        except Malformed as malformed:
             self._refuse(malformed.status)
         finally:
             self._reading = False
 
+    def _ready(self) -> asyncio.Transport | None:
+        """The transport, if the next request may be answered now: none after one that closes the connection."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._full or self.current is not None:
+            return None
+        return transport
+
+    def _expect_rest(self, expected: bool) -> None:
+        """Begin or end the time in which a request that has begun must be there."""
+        if not expected and self._late is not None:
+            self._late.cancel()
+            self._late = None
+        elif expected and self._late is None:
+            self._late = asyncio.get_running_loop().call_later(_WHOLE_WITHIN_S, self._refuse, 408)
+
     def _refuse(self, status: int) -> None:
-        self._buffer.clear()
+        self._expect_rest(False)
+        self._requests = RequestReader()
         if self._transport is not None:
-            self._transport.write(
-                b"HTTP/1.1 %d %b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                % (
-                    status,
-                    _REASONS[status],
-                )
-            )
+            head = b"HTTP/1.1 %d %b" % (status, _REASONS[status])
+            self._transport.write(head + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             self._transport.close()
-
-    def _next(self) -> Exchange | None:
-        buffer = self._buffer
-        end = buffer.find(b"\r\n\r\n")
-        if end < 0:
-            if len(buffer) > MAX_HEAD_BYTES:
-                raise _Malformed(431)
-            return None
-        first, *lines = bytes(buffer[:end]).split(b"\r\n")
-        parts = first.split(b" ")
-        if len(parts) != 3 or not parts[2].startswith(b"HTTP/1."):
-            raise _Malformed(400)
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(b":")
-            headers[name.lower()] = value.strip()
-        read = self._chunked(end + 4) if b"transfer-encoding" in headers else self._sized(end + 4, headers)
-        if read is None:
-            if headers.get(b"expect", b"").lower() == b"100-continue" and not self._continue_sent:
-                self._continue_sent = True
-                if self._transport is not None:
-                    self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            return None
-        body, after = read
-        del buffer[:after]
-        self._continue_sent = False
-        connection = headers.get(b"connection", b"").lower()
-        keep_alive = connection != b"close" if parts[2] == b"HTTP/1.1" else connection == b"keep-alive"
-        method, target = parts[0].decode("latin-1"), parts[1].decode("latin-1")
-        return Exchange(self, method, target.partition("?")[0], headers, body, keep_alive)
-
-    def _sized(self, start: int, headers: dict[bytes, bytes]) -> tuple[bytes, int] | None:
-        text = headers.get(b"content-length", b"0")
-        if not text.isdigit():
-            raise _Malformed(400)
-        end = start + int(text)
-        if end - start > MAX_BODY_BYTES:
-            raise _Malformed(413)
-        return (bytes(memoryview(self._buffer)[start:end]), end) if len(self._buffer) >= end else None
-
-    def _chunked(self, start: int) -> tuple[bytes, int] | None:
-        buffer, position, body = self._buffer, start, bytearray()
-        while (line_end := buffer.find(b"\r\n", position)) >= 0:
-            try:
-                size = int(bytes(buffer[position:line_end]).partition(b";")[0], 16)
-            except ValueError:
-                raise _Malformed(400) from None
-            if len(body) + size > MAX_BODY_BYTES:
-                raise _Malformed(413)
-            chunk = line_end + 2
-            if len(buffer) < chunk + size + 2:
-                return None
-            if size == 0:
-                return bytes(body), chunk + 2
-            body += buffer[chunk : chunk + size]
-            position = chunk + size + 2
-        return None
 
 
 async def listen(host: str, port: int, handler: Handler) -> asyncio.Server:

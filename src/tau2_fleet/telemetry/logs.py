@@ -14,7 +14,8 @@ from pathlib import Path
 
 from rich.text import Text
 
-from tau2_fleet.display.console import err, forget_reader, neutralise
+from tau2_fleet.display.console import err, neutralise
+from tau2_fleet.display.streams import forget_reader
 from tau2_fleet.telemetry.events import current_scope
 from tau2_fleet.telemetry.levels import INFO, WARNING
 from tau2_fleet.telemetry.line_writer import FileSink, LineWriter

@@ -1,0 +1,74 @@
+"""A key is kept out in whatever way it is quoted, and nothing else is."""
+
+from __future__ import annotations
+
+import html
+import json
+import textwrap
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tau2_fleet.telemetry.secrets import REPLACEMENT, SHORTEST_IN_RECORDS, Redactor
+
+PLAIN = "sk-proj-Zq7_x0PmN4wR8tYbK2vLcE6sD1fGhJ"
+ODD = 'p4ss/wörd+with "quotes" & <signs>\\=='
+LONG = "".join(f"{number:03d}abcXYZ" for number in range(20))
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "JSON": json.dumps,
+    "JSON in JSON": lambda key: json.dumps(json.dumps(key)),
+    "JSON in UTF-8": lambda key: json.dumps(key, ensure_ascii=False),
+    "JSON with escaped slashes": lambda key: json.dumps(key).replace("/", r"\/"),
+    "URL": quote,
+    "a URL's query": quote_plus,
+    "all of it percent": lambda key: quote(key, safe=""),
+    "percent of percent": lambda key: quote(quote(key, safe=""), safe=""),
+    "HTML": html.escape,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("key", [PLAIN, ODD, LONG, "12345678"])
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_key_is_kept_out_in_whatever_way_it_is_quoted(form: str, key: str, sent: bool) -> None:
+    redactor = Redactor()
+    redactor.add([key], sent=sent)
+    quoted = FORMS[form](key)
+    assert redactor.redact(f"before {quoted} after").replace('"', "").replace("\\", "") == f"before {REPLACEMENT} after"
+
+
+@pytest.mark.parametrize("between", ["\n", "\r\n", "\n    ", " ", "\\n", "\\r\\n", "\\\\n\\\\t", "%0A"])
+@pytest.mark.parametrize("key", [PLAIN, LONG])
+def test_a_key_that_was_sent_is_kept_out_across_line_breaks(key: str, between: str) -> None:
+    redactor = Redactor()
+    redactor.add([key], sent=True)
+    for at in range(1, len(key)):
+        text = f"before {key[:at]}{between}{key[at:]} after"
+        assert redactor.redact(text) == f"before {REPLACEMENT} after"
+    wrapped = between.join(textwrap.wrap(key, 76, break_on_hyphens=False))
+    assert redactor.redact(wrapped) == REPLACEMENT
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="utf-8"), min_size=8, max_size=40).map(str.strip).filter(lambda key: len(key) >= 8))
+def test_any_key_is_found_in_any_form(key: str) -> None:
+    redactor = Redactor([key])
+    for form in (str, json.dumps, lambda text: quote(text, safe=""), html.escape):
+        assert redactor.redact(f"<{form(key)}>") in (f"<{REPLACEMENT}>", f'<"{REPLACEMENT}">')
+
+
+def test_of_two_keys_in_each_other_nothing_is_left() -> None:
+    assert Redactor([PLAIN, PLAIN[:20]]).redact(f"{PLAIN} {PLAIN[:20]}") == f"{REPLACEMENT} {REPLACEMENT}"
+
+
+def test_words_stay() -> None:
+    text = "EMPTY none \ud800 password1"
+    assert Redactor(["EMPTY", "none"]).redact(text) is text
+    assert Redactor(["password1"], shortest=SHORTEST_IN_RECORDS).redact(text) is text
+    data = text.encode("utf-8", "surrogatepass")
+    assert Redactor([PLAIN]).redact_bytes(data) is data
