@@ -32,8 +32,12 @@ install: $(INSTALLED) ## The environment .venv, made from requirements.lock
 smoke: $(INSTALLED) ## First of all: a whole run in seconds, without GPU, key or network
 	@$(RUN) src.main experiment=smoke $(ARGS)
 
+# Those that measure time run by themselves, all others side by side; pytest says 5 where a part has none.
+TESTS := --ignore=tests/vllm --ignore=tests/browser --ignore=tests/cluster
+WORKERS ?= 2
 test: $(INSTALLED) ## All tests that need neither vLLM nor a browser; DIFFERENTIAL=full: the whole differential suite
-	@$(RUN) pytest --ignore=tests/vllm --ignore=tests/browser --ignore=tests/cluster $(ARGS)
+	@$(RUN) pytest $(TESTS) -m alone $(ARGS) || [ $$? = 5 ]
+	@$(RUN) pytest $(TESTS) -m 'not alone' --numprocesses $(WORKERS) --dist loadfile $(ARGS) || [ $$? = 5 ]
 
 test-vllm: $(INSTALLED) $(INSTALLED_VLLM) ## The tests that run real vLLM servers, on the GPU or the CPU
 	@$(RUN) pytest tests/vllm $(ARGS)

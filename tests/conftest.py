@@ -29,8 +29,27 @@ def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+_TALLY = "tests.benchmark.tally"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of xdist hands its part of the sum to the process that prints it."""
+    if hasattr(session.config, "workeroutput") and _TALLY in sys.modules:
+        session.config.workeroutput["tally"] = sys.modules[_TALLY].TALLY.as_dict()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended."""
+    part = getattr(node, "workeroutput", {}).get("tally")
+    if part is not None:
+        from tests.benchmark.tally import TALLY
+
+        TALLY.add(part)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print how many trajectories were compared with the benchmark's own evaluator, and on how many both agree."""
-    module = sys.modules.get("tests.benchmark.tally")
+    module = sys.modules.get(_TALLY)
     for line in module.TALLY.lines() if module is not None else []:
         terminalreporter.write_line(line)

@@ -65,6 +65,7 @@ def test_the_wheel_runs_whole_from_an_empty_folder_and_prints_a_command_that_run
     assert looked.returncode == 0, looked.stdout
 
 
+@pytest.mark.alone
 def test_help_costs_less_than_fifteen_hundredths_of_a_second_of_cpu(installed: Path, tmp_path: Path) -> None:
     command = [str(installed / "tau2-fleet"), "--help"]
     measured = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 
 @dataclass
@@ -16,6 +17,15 @@ class RunCounters:
     """With a reward of 1."""
     refused: Counter[str] = field(default_factory=Counter)
     """On which the package's evaluator failed with an exception; ours must give no reward."""
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """For another process."""
+        return {part.name: dict(getattr(self, part.name)) for part in fields(self)}
+
+    def add(self, other: Mapping[str, Mapping[str, int]]) -> None:
+        """Count what another process counted, from its `as_dict`."""
+        for name, counts in other.items():
+            getattr(self, name).update(counts)
 
     def lines(self) -> list[str]:
         """What to print; nothing when nothing was compared."""

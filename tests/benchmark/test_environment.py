@@ -47,6 +47,7 @@ def task_with(domain: Domain, task_id: str, **changes: Any) -> Task:
     return Task.model_validate(raw)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["mock", "retail", "airline", "telecom"])
 def test_a_new_environment_is_small_and_quick(name: str) -> None:
     domain = load_domain(name)

@@ -176,6 +176,7 @@ def test_whoever_watches_hears_of_failed_requests() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("policy", POLICIES)
 def test_500_replicas_and_50000_sessions_stay_balanced_at_microseconds_per_request(policy: str) -> None:
     """Sessions and replicas come and go all the while; a request is acquire and release."""

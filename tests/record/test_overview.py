@@ -29,6 +29,7 @@ def test_a_run_becomes_a_data_frame_with_a_row_a_simulation(tmp_path: Path):
         tau2_fleet.record.read(tmp_path / "elsewhere")
 
 
+@pytest.mark.alone
 def test_the_overview_of_a_long_run_costs_little_beside_the_reading(tmp_path: Path):
     """A thousand records of usual size (13 kB) take well under the 0.1 s of CPU that ten thousand a second allow."""
     text = "word " * 2000

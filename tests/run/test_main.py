@@ -94,6 +94,7 @@ def run_dirs(folder: Path, kind: str = "outputs") -> list[Path]:
     return sorted(folder.glob(f"{kind}/*/*"))
 
 
+@pytest.mark.alone
 def test_the_help_answers_in_a_tenth_of_a_second_of_cpu_without_hydra(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     status, out, _ = command(tmp_path, "--help")

@@ -44,6 +44,7 @@ def test_a_wrong_profile_is_named_with_its_fault(tmp_path: Path, text: str, word
         load_profile("nothing")
 
 
+@pytest.mark.alone
 def test_answers_take_the_time_of_the_profile_times_the_scale(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("roles: {agent: {0.0: 2.0, 1.0: 2.1}, user: {0.0: 0.2, 1.0: 0.2}}")
     hello = [{"role": "user", "content": "Hello"}]

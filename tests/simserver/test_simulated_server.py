@@ -287,6 +287,7 @@ def test_the_server_imports_nothing_heavy() -> None:
         assert f"'{heavy}'" not in modules
 
 
+@pytest.mark.alone
 def test_a_request_with_16_tools_and_20_messages_costs_well_under_a_millisecond(server: RunningServer) -> None:
     tools = [
         {"type": "function", "function": {**TOOL["function"], "name": f"tool_{number}", "description": "d" * 300}}

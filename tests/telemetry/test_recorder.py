@@ -161,6 +161,7 @@ def test_a_full_disk_ends_the_profile_but_not_the_run(capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err.count("cannot write profile.jsonl") == 1
 
 
+@pytest.mark.alone
 def test_an_event_costs_at_most_20_microseconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     progress = Progress({"retail": 100}, mode=Mode.off)
     count = 1000

@@ -192,6 +192,7 @@ def _with_stub(
     return message, ran, time.monotonic() - begun - ran
 
 
+@pytest.mark.alone
 def test_wandb_that_hangs_costs_only_the_time_allowed_for_the_upload(tmp_path: Path) -> None:
     message, ran, ended = _with_stub(tmp_path, "import time\ntime.sleep(3600)\n", finish_timeout_s=0.5)
     assert ran < 0.5
@@ -199,6 +200,7 @@ def test_wandb_that_hangs_costs_only_the_time_allowed_for_the_upload(tmp_path: P
     assert message == "W&B: nothing recorded (it did not start in time)"
 
 
+@pytest.mark.alone
 def test_wandb_that_dies_is_left_out(tmp_path: Path) -> None:
     message, ran, _ = _with_stub(tmp_path, "import os\nos._exit(3)\n")
     assert ran < 0.5

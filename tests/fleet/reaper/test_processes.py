@@ -47,6 +47,7 @@ def first_line(process: subprocess.Popen[str]) -> list[str]:
     return process.stdout.readline().split()
 
 
+@pytest.mark.alone
 def test_a_group_that_ignores_sigterm_is_killed_after_the_grace_time() -> None:
     process, group = start(DEAF)
     first_line(process)

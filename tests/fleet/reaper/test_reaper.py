@@ -218,6 +218,7 @@ def test_after_close_nothing_of_a_reaper_does_anything(tmp_path: Path) -> None:
     assert gone(reaper.pid)
 
 
+@pytest.mark.alone
 def test_a_reaper_with_nothing_to_watch_ends_at_once(tmp_path: Path) -> None:
     reaper = Reaper(tmp_path / "reaper.log")
     began = time.monotonic()
