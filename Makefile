@@ -19,7 +19,7 @@ SHIM := tests/vllm/shim
 export DIFFERENTIAL
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test test-vllm install-vllm install-launchers bench bench-quick bench-guard lint format lock clean
+.PHONY: help install smoke test test-vllm install-vllm install-launchers bench bench-quick bench-guard lint mutants format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -57,6 +57,9 @@ bench-quick: $(INSTALLED) ## The benchmarks on small samples
 
 bench-guard: $(INSTALLED) ## Fails where a benchmark falls behind its bound
 	@$(RUN) benchmarks --guard $(ARGS)
+
+mutants: $(INSTALLED) ## Change random lines and list those that no test notices (benchmarks/mutants.md); an hour or more
+	@$(RUN) scripts.mutants $(ARGS)
 
 lint: $(INSTALLED) ## Style, format, types, and which room may import which
 	@$(RUN) ruff check
