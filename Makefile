@@ -19,7 +19,7 @@ SHIM := tests/vllm/shim
 export DIFFERENTIAL
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test test-vllm install-vllm install-launchers bench bench-quick bench-guard lint mutants format lock clean
+.PHONY: help install smoke test test-browser test-vllm install-vllm install-launchers bench bench-quick bench-guard lint mutants format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -38,6 +38,12 @@ WORKERS ?= 2
 test: $(INSTALLED) ## All tests that need neither vLLM nor a browser; DIFFERENTIAL=full: the whole differential suite
 	@$(RUN) pytest $(TESTS) -m alone $(ARGS) || [ $$? = 5 ]
 	@$(RUN) pytest $(TESTS) -m 'not alone' --numprocesses $(WORKERS) --dist loadfile $(ARGS) || [ $$? = 5 ]
+
+test-browser: $(INSTALLED) ## The report in headless Chromium, which Debian's package brings where it is missing
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+		echo "test-browser: installing Chromium from Debian's packages"; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+	@$(RUN) pytest tests/browser $(ARGS)
 
 test-vllm: $(INSTALLED) $(INSTALLED_VLLM) ## The tests that run real vLLM servers, on the GPU or the CPU
 	@$(RUN) pytest tests/vllm $(ARGS)
