@@ -148,6 +148,13 @@ class Config:
         section=Section.output,
         resume=Resume.may_differ,
     )
+    scratch_dir: Optional[str] = key(
+        None,
+        help="for compile caches and all else that outlives a run; null: tau2-fleet in $XDG_CACHE_HOME or ~/.cache",
+        section=Section.output,
+        path=True,
+        resume=Resume.may_differ,
+    )
     resume: Optional[str] = key(
         None,
         help="go on in the directory of that run or sweep",

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from tau2_fleet.fleet.reaper.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify
 from tau2_fleet.fleet.reaper.reaper import Reaper
+from tau2_fleet.paths import caches
 from tau2_fleet.telemetry.secrets import without_secrets
 
 _GATE = Path(__file__).with_name("reaper") / "gate.py"
@@ -181,8 +182,7 @@ def _environment(spec: LaunchSpec, mark: str, scratch: str) -> dict[str, str]:
 
 def cache_root() -> Path:
     """Where this program keeps what outlives a run: compile caches, what a vLLM understands, who held a port."""
-    chosen = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    root = Path(chosen) / "tau2-fleet"
+    root = caches()
     try:
         root.mkdir(parents=True, exist_ok=True)
         if os.access(root, os.W_OK):

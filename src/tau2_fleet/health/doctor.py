@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tau2_fleet.errors import ExitStatus
 from tau2_fleet.invocation import install_hint
+from tau2_fleet.paths import use_scratch_dir
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -131,6 +132,7 @@ def _checked(tree: DictConfig, run_dir: Path) -> Config:
     from tau2_fleet.run.resume import check_resumable
 
     config = load(tree)
+    use_scratch_dir(config.scratch_dir)
     check_resumable(config, run_dir)
     return config
 

@@ -27,7 +27,7 @@ from tau2_fleet.fleet.limits import raise_open_files
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.prices import PriceTable
 from tau2_fleet.llm.reply_watch import ReplyWatch
-from tau2_fleet.paths import DATA_DIR
+from tau2_fleet.paths import DATA_DIR, use_scratch_dir
 from tau2_fleet.record.line import Record
 from tau2_fleet.record.lock import DirectoryLock
 from tau2_fleet.record.store import Store
@@ -91,6 +91,7 @@ def run(
         UserError: it cannot be run here as it is configured.
     """
     protect_environment()
+    use_scratch_dir(plan.config.scratch_dir)
     level = plan.config.log_level.number
     if level <= logging.INFO:
         err.print(f"run directory: {short_path(context.run_dir)}", markup=False)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.invocation import typed
+from tau2_fleet.paths import use_scratch_dir
 
 if TYPE_CHECKING:
     from tau2_fleet.fleet.fleet import Fleet
@@ -71,6 +72,7 @@ def _serve(arguments: Sequence[str]) -> None:
         given = [argument.removeprefix(_RUN_DIR) for argument in arguments if argument.startswith(_RUN_DIR)]
         directory = Path(given[-1] if given else Path("outputs") / stamp).absolute()
         config = load(compose([argument for argument in arguments if not argument.startswith(_RUN_DIR)]))
+        use_scratch_dir(config.scratch_dir)
         plan = plan_run(config)
         with (
             DirectoryLock(directory),
