@@ -1,4 +1,4 @@
-"""The names for code of one's own: agents, users, domains, kinds of servers, routing rules.
+"""The names for code of one's own: agents, users, domains, kinds of servers, routing rules, trackers.
 
 `from tau2_fleet.api import ToolCallingAgent`. Each name is imported when it is asked for, so that a small part costs
 no more than what it uses. What is not here can change from one release to the next.
@@ -21,9 +21,18 @@ if TYPE_CHECKING:
     from tau2_fleet.benchmark.package import ToolMessage as ToolMessage
     from tau2_fleet.benchmark.package import UserMessage as UserMessage
     from tau2_fleet.errors import UserError as UserError
+    from tau2_fleet.fleet.plan import Placement as Placement
+    from tau2_fleet.fleet.plan import PoolSpec as PoolSpec
+    from tau2_fleet.fleet.routing_policy import ReadyReplicas as ReadyReplicas
+    from tau2_fleet.fleet.routing_policy import ReplicaLoad as ReplicaLoad
     from tau2_fleet.fleet.routing_policy import RoutingPolicy as RoutingPolicy
+    from tau2_fleet.fleet.routing_policy import StatelessPolicy as StatelessPolicy
     from tau2_fleet.fleet.server_kind import LaunchedKind as LaunchedKind
+    from tau2_fleet.fleet.server_kind import Preparation as Preparation
+    from tau2_fleet.fleet.server_kind import ServerCommand as ServerCommand
     from tau2_fleet.fleet.server_kind import ServerKind as ServerKind
+    from tau2_fleet.fleet.server_kind import Starter as Starter
+    from tau2_fleet.fleet.settings import ServerSettings as ServerSettings
     from tau2_fleet.llm.message_views import heard as heard
     from tau2_fleet.llm.message_views import own_turn as own_turn
     from tau2_fleet.llm.message_views import tool_call as tool_call
@@ -34,6 +43,9 @@ if TYPE_CHECKING:
     from tau2_fleet.llm.types import ModelError as ModelError
     from tau2_fleet.llm.types import Reply as Reply
     from tau2_fleet.llm.types import ToolSet as ToolSet
+    from tau2_fleet.tracking.sink import RunStart as RunStart
+    from tau2_fleet.tracking.sink import SinkStarted as SinkStarted
+    from tau2_fleet.tracking.sink import TrackerSink as TrackerSink
     from tau2_fleet.users.simulated_user import SimulatedUser as SimulatedUser
     from tau2_fleet.users.user import User as User
     from tau2_fleet.users.user import UserContext as UserContext
@@ -44,11 +56,14 @@ _HOMES = {
     "agents.tool_calling": ("ToolCallingAgent",),
     "benchmark.package": ("AssistantMessage", "Message", "Task", "ToolCall", "ToolMessage", "UserMessage"),
     "errors": ("UserError",),
-    "fleet.routing_policy": ("RoutingPolicy",),
-    "fleet.server_kind": ("LaunchedKind", "ServerKind"),
+    "fleet.plan": ("Placement", "PoolSpec"),
+    "fleet.routing_policy": ("ReadyReplicas", "ReplicaLoad", "RoutingPolicy", "StatelessPolicy"),
+    "fleet.server_kind": ("LaunchedKind", "Preparation", "ServerCommand", "ServerKind", "Starter"),
+    "fleet.settings": ("ServerSettings",),
     "llm.message_views": ("heard", "own_turn", "tool_call"),
     "llm.session": ("ModelSession", "RoleError", "TurnCost"),
     "llm.types": ("ChatMessage", "ModelError", "Reply", "ToolSet"),
+    "tracking.sink": ("RunStart", "SinkStarted", "TrackerSink"),
     "users.simulated_user": ("SimulatedUser",),
     "users.user": ("User", "UserContext", "UserInput"),
 }

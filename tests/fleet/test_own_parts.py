@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,38 +17,15 @@ from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.routing_policy import routing_policy
 from tau2_fleet.fleet.server_kind import server_kind
 from tau2_fleet.llm.types import Endpoint, FatalModelError
+from tests.examples import write_examples
 from tests.fleet.support import environment_for_runs
 
-PARTS = '''
-import os, sys
-from tau2_fleet.fleet.server_kind import LaunchedKind
+PARTS = """
+import lines
 
-class Player(LaunchedKind):
-    """Servers that are started another way than those of this program, and play the tasks."""
-    name = "player"
-    def __init__(self, tasks): self.tasks = tasks
-    def command(self, placement, host, port):
-        return [sys.executable, "-m", "tau2_fleet.simserver", "--host", host, "--port", str(port),
-                "--tasks", self.tasks, "--model", placement.pool.model, "--role-pool", placement.pool.name,
-                "--options", "{}"]
-    def environment(self, placement): return {"PYTHONPATH": os.environ["PYTHONPATH"]}
-
-class Turns:
-    """Each request to the next replica; writes what it hears to a file."""
-    def __init__(self, log): self.log, self.turn = open(log, "a", buffering=1), 0
-    def choose(self, session, home, ready, avoid):
-        self.turn += 1
-        return ready[self.turn % len(ready)]
-    def acquired(self, session, replica): self.log.write(f"acquired {replica.endpoint.name}\\n")
-    def released(self, session, replica, failed): self.log.write(f"released {replica.endpoint.name}\\n")
-
-class Lines:
-    """A tracker that fails at the end."""
-    def __init__(self, path): self.path = path
-    def start(self, run): open(self.path, "a").write(f"start {run.job_type}\\n")
-    def log(self, values): open(self.path, "a").write(f"log {sorted(values)[0]}\\n")
+class Failing(lines.Lines):
     def finish(self, summary, exit_code):
-        open(self.path, "a").write(f"finish {exit_code}\\n")
+        super().finish(summary, exit_code)
         raise OSError("the disk of the tracker is full")
 
 class Stubborn:
@@ -56,41 +35,42 @@ class Stubborn:
 
 class Sulky(Stubborn):
     def choose(self, session, home, ready, avoid): return ready[0]
-'''
+"""
 
 
 @pytest.fixture
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "mine"
-    (folder / "conf" / "server").mkdir(parents=True)
+    write_examples(folder)
     (folder / "own_parts.py").write_text(PARTS)
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.delitem(sys.modules, "own_parts", raising=False)
+    for name in ("own_parts", "program", "turns", "lines"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return folder
 
 
 def test_a_run_with_own_servers_an_own_rule_and_an_own_tracker_that_fails_scores_as_ever(
     parts: Path, tmp_path: Path
 ) -> None:
-    """Servers, a routing rule, a tracker that fails; from a folder outside, by `--config-dir` and PYTHONPATH alone."""
-    lines = tmp_path / "lines"
-    log, run_dir, shown = tmp_path / "log", tmp_path / "run", tmp_path / "shown"
-    (parts / "conf" / "wandb").mkdir()
-    (parts / "conf" / "wandb" / "lines.yaml").write_text(
-        f"defaults: [auto, _self_]\nsink: {{_target_: own_parts.Lines, path: {lines}}}\n"
-    )
-    first = ["experiment=smoke", "num_tasks=2", "server.num=2"]
+    """Those of docs/extending.md, from a folder outside, by `--config-dir` and PYTHONPATH alone."""
+    run_dir, shown = tmp_path / "run", tmp_path / "shown"
+    first = ["experiment=smoke", "num_tasks=2", "server.num=2", "max_concurrency=1", "report=false"]
     run(parts, *first, "wandb=disabled", f"hydra.run.dir={shown}")
     [tasks] = (shown / "servers").glob("tasks-*.json")
-    (parts / "conf" / "server" / "players.yaml").write_text(
-        f"kind: {{_target_: own_parts.Player, tasks: {tasks}}}\n"
-        f"routing: {{_target_: own_parts.Turns, log: {log}}}\nnum: 2\nstart_port: 0\nmin_ready: 2\n"
-    )
-    run(parts, "--config-dir", str(parts / "conf"), *first, "server=players", "wandb=lines", f"hydra.run.dir={run_dir}")
-    assert lines.read_text().split() == ["start", "evaluation", "log", "cost_usd", "finish", "0"]
-    heard = log.read_text().splitlines()
-    assert {line.split("/")[-1] for line in heard} == {"0", "1"}
-    assert sorted(line.split()[0] for line in heard) == sorted(["acquired", "released"] * (len(heard) // 2))
+    line = f"env PYTHONPATH={environment_for_runs()['PYTHONPATH']} {sys.executable} -m tau2_fleet.simserver "
+    line += f"--tasks {tasks} --host {{host}} --port {{port}} --model {{model}}"
+    run(
+        parts, "--config-dir", "conf", *first, "server=program", f"server.kind.line='{line}'", "server.start_port=0",
+        "server.routing={_target_: turns.Turns, step: 3}", "wandb=lines", "wandb.sink._target_=own_parts.Failing",
+        f"hydra.run.dir={run_dir}",
+    )  # fmt: skip
+    heard = [line.split() for line in (parts / "lines.txt").read_text().splitlines()]
+    assert [words[0] for words in heard] == ["start", "log", "finish"]
+    assert (heard[0][-1], heard[1][1], heard[2][1]) == (str(run_dir), "2", "0")
+    records = [json.loads(line) for line in (run_dir / "simulations.jsonl").read_text().splitlines()]
+    asked = [call["replica"] for record in records for call in record["calls"] if call["role"] == "agent"]
+    assert len(asked) > 3
+    assert all(one != other for one, other in pairwise(asked)), "a sticky rule stays with one"
     assert rewards(run_dir) == rewards(shown) == [1.0, 1.0]
 
 
@@ -103,8 +83,6 @@ def run(folder: Path, *arguments: str) -> None:
 
 
 def rewards(run_dir: Path) -> list[float]:
-    import json
-
     return [json.loads(line)["reward"] for line in (run_dir / "simulations.jsonl").read_text().splitlines()]
 
 
@@ -131,14 +109,14 @@ def test_a_rule_that_fails_ends_the_run_with_the_reason(parts: Path, rule: str, 
 def test_a_kind_or_rule_that_cannot_be_is_named(parts: Path) -> None:
     with pytest.raises(UserError, match=r"server\.kind=vlm: there is none .* only external, simulated, vllm"):
         server_kind("vlm")
-    with pytest.raises(UserError, match=r"server\.kind: own_parts\.Turns made a Turns, which has no agent_pool,"):
-        server_kind({"_target_": "own_parts.Turns", "log": os.devnull})
+    with pytest.raises(UserError, match=r"server\.kind: turns\.Turns made a Turns, which has no agent_pool,"):
+        server_kind({"_target_": "turns.Turns", "step": 2})
     with pytest.raises(UserError, match=r"server\.routing=stiky: .* only least_loaded, random, sticky;"):
         routing_policy("stiky")
 
 
 def test_kinds_are_equal_where_their_options_are(parts: Path) -> None:
     """Jobs of a sweep share their servers then."""
-    one, same, other = (server_kind({"_target_": "own_parts.Player", "tasks": tasks}) for tasks in ("a", "a", "b"))
+    one, same, other = (server_kind({"_target_": "program.Program", "line": line}) for line in ("a", "a", "b"))
     assert one == same != other
     assert (repr(one) == repr(same), repr(one) == repr(other)) == (True, False)
