@@ -22,7 +22,7 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help install smoke test test-browser test-vllm install-vllm install-launchers bench bench-quick bench-guard lint mutants format lock clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s%s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  PYTHON=python3.12 chooses the interpreter of new environments; ARGS='...' is handed on,"
 	@echo "  for example: make test ARGS='tests/fleet -x', make smoke ARGS='num_trials=4'"
