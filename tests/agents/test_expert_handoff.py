@@ -19,7 +19,6 @@ def stop() -> Lines:
     return Lines(reply("Please create it."), reply("Thanks ###STOP###"))
 
 
-@pytest.mark.parametrize("expert", ["expert-1", "expert-2", "expert-3"])
 def offered(model: Lines) -> list[dict[str, Any]]:
     """The tools of the first request to a model."""
     tools = model.sent[0].tools
@@ -27,6 +26,7 @@ def offered(model: Lines) -> list[dict[str, Any]]:
     return list(tools.schemas)
 
 
+@pytest.mark.parametrize("expert", ["expert-1", "expert-2", "expert-3"])
 def test_the_experts_turn_becomes_the_agents(expert: str):
     agent = Lines(reply(None, call(expert), cost=0.01, duration_ms=20), reply("It is done.", cost=0.02))
     asked = Lines(reply(None, CREATE, cost=0.5, duration_ms=900))

@@ -59,8 +59,8 @@ def _refuse_odd_names(arguments: Sequence[str]) -> None:
     *settings, place = arguments
     for text in (*settings, place):
         what = "the working directory" if text is place else "an argument"
-        if not text.isprintable() and text.encode(errors="replace") != text.encode(errors="surrogateescape"):
-            shown = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        if not text.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in text):
+            shown = _with_bytes_named(text)
             raise UserError(
                 f"{shown}: {what} is not UTF-8 text, and a run must write it down: rename that file or folder"
             )
@@ -68,6 +68,14 @@ def _refuse_odd_names(arguments: Sequence[str]) -> None:
         raise UserError(
             f"{place}: the working directory's name holds ${{, which Hydra takes for a reference: rename it"
         )
+
+
+def _with_bytes_named(text: str) -> str:
+    """Text whose bytes that are not UTF-8 stand as escapes."""
+    try:
+        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        return text.encode(errors="backslashreplace").decode()
 
 
 def _at_home(setting: str) -> str:
