@@ -35,9 +35,10 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "from shelf.very_small import VerySmall as Other\ndef broken(): raise ValueError('no\\nluck')\n"
         "def other_thing(): return 3\nnumber = 7\n"
     )
+    (tmp_path / "quits.py").write_text("raise SystemExit")
     (tmp_path / "unripe.py").write_text("raise RuntimeError('not yet')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for module in ("elsewhere", "unripe", FOLDER, f"{FOLDER}.very_small"):
+    for module in ("elsewhere", "quits", "unripe", FOLDER, f"{FOLDER}.very_small"):
         monkeypatch.delitem(__import__("sys").modules, module, raising=False)
 
 
@@ -64,6 +65,8 @@ def test_a_part_is_found_by_the_name_of_its_file_or_by_its_import_path(choice: A
         ("nowhere.Part", r"some\.key: nowhere\.Part cannot be had: ModuleNotFoundError: No module named 'nowhere'"),
         ("elsewhere.Part", r"some\.key: elsewhere\.Part cannot be had: AttributeError: .*'Part'"),
         ("unripe.Part", r"some\.key: unripe\.Part cannot be had: RuntimeError: not yet"),
+        ("quits.Part", r"some\.key: quits\.Part cannot be had: SystemExit: $"),
+        ("sys.exit", r"some\.key: sys\.exit failed while it was made: SystemExit"),
         ("elsewhere.broken", r"some\.key: elsewhere\.broken failed while it was made: ValueError: no luck$"),
         ({"_target_": "very_small", "sise": 3}, r"very_small failed while it was made: TypeError: .*'sise'"),
         ("elsewhere.number", r"elsewhere\.number is a int, not a class or function to call"),

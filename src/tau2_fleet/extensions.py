@@ -56,7 +56,7 @@ def find(choice: Choice, key: str, folder: str) -> Any:
         module, attribute = f"{folder}.{target}", "".join(word.capitalize() for word in target.split("_"))
     try:
         return getattr(import_module(module), attribute)
-    except Exception as error:  # whatever a module of somebody else's does while it is imported
+    except (Exception, SystemExit) as error:  # whatever a module of somebody else's does while it is imported
         raise UserError(f"{key}: {target} cannot be had: {type(error).__name__}: {_one_line(error)}") from error
 
 
@@ -79,7 +79,7 @@ def make(choice: Choice, key: str, folder: str, wanted: type[T], **context: Any)
         part = found(**context, **options)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"{key}: {target} failed while it was made: {type(error).__name__}: {_one_line(error)}"
         ) from error
@@ -95,5 +95,5 @@ def _public_names(wanted: type) -> list[str]:
     return sorted(name for name in found if not name.startswith("_"))
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]

@@ -108,7 +108,7 @@ def _constructor(factory: str | None, modules: Sequence[str]) -> Callable[..., A
             module, _, attribute = factory.rpartition(".")
             found: Callable[..., Any] = getattr(import_module(module), attribute)
             return found
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{_KEY}={factory}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     factories = getattr(registry, "_agent_factories", {})  # of later versions, beside the classes
     known = {**registry._agents, **factories}

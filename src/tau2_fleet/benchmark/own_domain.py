@@ -61,7 +61,7 @@ class OwnDomain(Domain):
         try:
             agent_schemas = [tool.openai_schema for tool in template.get_tools()]
             user_schemas = [tool.openai_schema for tool in user_tools]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._wrong("tools.py", error) from error
         solo = self.folder / "policy_solo.md"
         return Contents(
@@ -83,7 +83,7 @@ class OwnDomain(Domain):
             kind = own[0] if own else Environment
         try:
             environment: PackageEnvironment = kind(self.name, self._text("policy.md"), tools, user_tools)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._wrong("user_tools.py", error) from error
         return environment
 
@@ -115,11 +115,11 @@ class OwnDomain(Domain):
             raise UserError(f"domain {self.name}: {file} is there, {database}.json or {database}.toml is missing")
         try:
             data = cast(Any, table).load(str(path))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._wrong(path.name, error) from error
         try:
             toolkit: ToolKitBase = kind(data)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._wrong(file, error) from error
         return toolkit
 
@@ -132,7 +132,7 @@ class OwnDomain(Domain):
             sys.modules[package] = holder
         try:
             return importlib.import_module(f"{package}.{name}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._wrong(f"{name}.py", error) from error
 
     def _text(self, file: str) -> str:
@@ -141,7 +141,7 @@ class OwnDomain(Domain):
         except (OSError, UnicodeDecodeError) as error:
             raise self._wrong(file, error) from error
 
-    def _wrong(self, file: str, error: Exception) -> UserError:
+    def _wrong(self, file: str, error: BaseException) -> UserError:
         """What to say of a file that fails, with the line of this domain's code in which it does."""
         frames = [
             frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == self.folder

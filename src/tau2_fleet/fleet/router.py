@@ -54,7 +54,7 @@ class PoolRouter:
             if not isinstance(chosen, ReplicaLoad) or not chosen.up or id(chosen.endpoint) not in self._known:
                 raise TypeError(f"it chose {chosen!r:.100}, which is no ready replica")
             self.policy.acquired(session, chosen)
-        except Exception as error:  # a rule of somebody else's
+        except (Exception, SystemExit) as error:  # a rule of somebody else's
             raise self._failure(error) from error
         if chosen is not home:
             if home is not None:
@@ -76,7 +76,7 @@ class PoolRouter:
                 del self._known[id(endpoint)]
             try:
                 self.policy.released(session, replica, failed)
-            except Exception as error:  # whoever gives back must not suffer for it; the next request does
+            except (Exception, SystemExit) as error:  # whoever gives back must not suffer for it; the next request does
                 self._broken = self._failure(error)
         if failed and self._on_failure is not None:
             self._on_failure(endpoint)
@@ -123,7 +123,7 @@ class PoolRouter:
         """The ready replicas with their sessions and requests, as they are now and become."""
         return list(self._ready)
 
-    def _failure(self, error: Exception) -> FatalModelError:
+    def _failure(self, error: BaseException) -> FatalModelError:
         told = f"{type(error).__name__}: {error}"
         return FatalModelError(f"server.routing: {type(self.policy).__name__} failed: {told}")
 
