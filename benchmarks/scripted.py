@@ -19,8 +19,8 @@ from tau2_fleet.benchmark.domains import Domain
 from tau2_fleet.llm.types import CallStats, ChatRequest, Reply, ToolCallText, Usage
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.simserver.gold_policy import next_turn
+from tau2_fleet.simserver.policy_words import Situation, parse_session
 from tau2_fleet.simserver.scripts import Scripts, read_script_file, write_script_file
-from tau2_fleet.simserver.turns import Situation, parse_session
 from tau2_fleet.simulation.conversation import Rules
 from tau2_fleet.simulation.domain_context import DomainContext, SimulationSettings
 from tau2_fleet.simulation.roles import Roles

@@ -86,7 +86,7 @@ def _read(run_dir: Path, watched: dict[str, Any]) -> WholeRun:
 
     from tau2_fleet.simserver.chance import chance
     from tau2_fleet.simserver.latency import load_profile
-    from tau2_fleet.simserver.turns import parse_session
+    from tau2_fleet.simserver.policy_words import parse_session
 
     records = [json.loads(line) for line in (run_dir / "simulations.jsonl").read_bytes().splitlines()]
     spans = [(datetime.fromisoformat(record["started"]).timestamp(), record["duration_s"]) for record in records]

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.external import read_model_config
+from tau2_fleet.fleet.external_servers import read_model_config
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.kinds import vllm
 from tests.fleet.support import fake_pool, fake_settings, gone

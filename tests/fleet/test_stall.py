@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tau2_fleet.fleet.external import external_replicas
+from tau2_fleet.fleet.external_servers import external_replicas
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.plan import PoolSpec

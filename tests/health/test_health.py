@@ -20,7 +20,7 @@ from tau2_fleet.health.finding import Finding, FindingState
 from tau2_fleet.health.machine import check_benchmark, check_disk, check_open_files, check_packages
 from tau2_fleet.health.model_checks import check_keys, check_remote, check_wandb
 from tau2_fleet.health.servers import check_external, check_plan
-from tau2_fleet.health.vllm import check_vllm, find_vllms, version_of
+from tau2_fleet.health.vllm_programs import check_vllm, find_vllms, version_of
 from tau2_fleet.llm.settings import ModelSettings, Provider
 from tau2_fleet.telemetry.settings import WandbMode, WandbSettings
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tau2_fleet.llm.completion import decode_completion
-from tau2_fleet.llm.failures import Cause, Failure, failure_of_response, short
+from tau2_fleet.llm.failures import Failure, FailureCause, failure_of_response, short
 from tau2_fleet.llm.markup import find_markup
 from tau2_fleet.llm.thinking import split
 from tau2_fleet.llm.types import ChatMessage, ToolCallText
@@ -78,7 +78,7 @@ def test_any_bytes_are_an_answer_or_a_failure(value: bytes) -> None:
 def test_deep_nesting_is_an_unusable_answer() -> None:
     with pytest.raises(Failure) as caught:
         decode_completion(b'{"choices":' + b"[" * 200_000)
-    assert caught.value.cause is Cause.unusable
+    assert caught.value.cause is FailureCause.unusable
 
 
 def reply_of(message: dict[str, Any]) -> Any:

@@ -22,7 +22,7 @@ from tau2_fleet.analysis import rescore, show
 from tau2_fleet.batch.schedule import make_schedule
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.external import read_model_config
+from tau2_fleet.fleet.external_servers import read_model_config
 from tau2_fleet.record.results import ResultsInfo, RoleInfo, write_results
 from tau2_fleet.record.store import Store
 from tau2_fleet.run.outcome import judge_outcome, write_summary

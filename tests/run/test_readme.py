@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tau2_fleet.telemetry.settings import WandbMode, WandbSettings
-from tau2_fleet.tracking.tables import run_files
+from tau2_fleet.tracking.wandb_tables import run_files
 from tests.run.runs import ROOT, records, run
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tau2_fleet.tracking.tables import run_files
+from tau2_fleet.tracking.wandb_tables import run_files
 from tests.run.runs import run
 
 

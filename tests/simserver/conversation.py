@@ -17,8 +17,8 @@ from tau2_fleet.benchmark.domains import Domain, load_domain
 from tau2_fleet.benchmark.package import AssistantMessage, Task, ToolCall, ToolMessage, UserMessage
 from tau2_fleet.evaluation.reward import evaluate
 from tau2_fleet.simserver.gold_policy import next_turn
+from tau2_fleet.simserver.policy_words import Situation, parse_session
 from tau2_fleet.simserver.scripts import Scripts
-from tau2_fleet.simserver.turns import Situation, parse_session
 
 Ask = Callable[[str, list[dict[str, Any]], list[dict[str, Any]]], dict[str, Any]]
 """Session id, messages and tools -> the assistant message of the answer."""

@@ -18,8 +18,8 @@ from tau2_fleet.llm.examine import examine
 from tau2_fleet.llm.failures import Failure
 from tau2_fleet.llm.types import ToolSet
 from tau2_fleet.simserver.faults import Fault, Faults
+from tau2_fleet.simserver.policy_words import Session, parse_session
 from tau2_fleet.simserver.spoilt_replies import REPEATED_TEXT, SPOILING
-from tau2_fleet.simserver.turns import Session, parse_session
 from tests.simserver.conversation import Conversation, tasks_of
 from tests.simserver.process import MODEL, ROOT, RunningServer, running
 

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 
 from tau2_fleet.simserver.gold_policy import next_turn
+from tau2_fleet.simserver.policy_words import Situation, parse_session
 from tau2_fleet.simserver.scripts import Scripts, read_script_file, write_script_file
-from tau2_fleet.simserver.turns import Situation, parse_session
 from tests.simserver.conversation import WithoutEnvironment, ask_policy, domain_of, tasks_of
 
 

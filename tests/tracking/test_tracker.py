@@ -20,8 +20,8 @@ from tau2_fleet.telemetry.settings import WandbMode, WandbSettings
 from tau2_fleet.tracking.live_metrics import LiveMetrics
 from tau2_fleet.tracking.mode import resolve_mode
 from tau2_fleet.tracking.start import TrackedRun
-from tau2_fleet.tracking.tables import flat, run_files
 from tau2_fleet.tracking.tracker import Tracker
+from tau2_fleet.tracking.wandb_tables import flat, run_files
 from tests.telemetry.earlier import Earlier
 from tests.telemetry.events_of import llm_call, simulation, tool_call
 from tests.telemetry.run_directory import write_run

@@ -37,7 +37,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SeriesRow:
     """The figures of one series."""
 
     name: str
@@ -61,7 +61,7 @@ class Row:
     errors: int
 
 
-def row(name: str, series: Series, simulated_ms: float | None) -> Row:
+def row(name: str, series: Series, simulated_ms: float | None) -> SeriesRow:
     """The figures of a series.
 
     Args:
@@ -73,7 +73,7 @@ def row(name: str, series: Series, simulated_ms: float | None) -> Row:
     count = len(ordered)
     mean = total_ms / count
     spread = math.fsum((value - mean) ** 2 for value in ordered)
-    return Row(
+    return SeriesRow(
         name=name,
         count=count,
         mean_ms=mean,

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tau2_fleet.analysis.csv_files import csv_file
 from tau2_fleet.analysis.profile_reader import PARTS, Profile
-from tau2_fleet.analysis.series import Row, Series, row
+from tau2_fleet.analysis.series import Series, SeriesRow, row
 from tau2_fleet.display.console import neutralise
 
 _CONTAINERS = ("step_complete", "simulation")
@@ -24,7 +24,7 @@ Cell = str | int | float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class FigureTable:
     """A table before it is drawn: what the terminal and the CSV file have in common."""
 
     name: str
@@ -36,22 +36,22 @@ class Figures:
     """Columns that are in the CSV file only."""
 
 
-_ROW_COLUMNS = tuple(field.name for field in fields(Row))
+_ROW_COLUMNS = tuple(field.name for field in fields(SeriesRow))
 _OF_SEVERAL = frozenset({"sd_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "total_s"})
 """Columns that say nothing beside the mean where each row is about one thing."""
 
 
-def rows_of(group: dict[str, Series], simulated_ms: float) -> list[Row]:
+def rows_of(group: dict[str, Series], simulated_ms: float) -> list[SeriesRow]:
     """A group's rows, the largest total first, those that contain others last."""
     made = [row(name, series, None if name in _CONTAINERS else simulated_ms) for name, series in group.items()]
     return sorted(made, key=lambda one: (one.name in _CONTAINERS, -one.total_s))
 
 
-def all_figures(profile: Profile) -> list[Figures]:
+def all_figures(profile: Profile) -> list[FigureTable]:
     """Every table of an analysis; those without rows are left out."""
     simulated = profile.simulated_ms
     tables = [
-        Figures(name, title, _ROW_COLUMNS, [tuple(asdict(one).values()) for one in rows_of(group, simulated)])
+        FigureTable(name, title, _ROW_COLUMNS, [tuple(asdict(one).values()) for one in rows_of(group, simulated)])
         for name, title, group in (
             ("by_type", "by type", profile.by_type),
             ("by_model", "by type and model", profile.by_model),
@@ -67,14 +67,14 @@ def all_figures(profile: Profile) -> list[Figures]:
     return [table for table in tables if table.rows]
 
 
-def _conditions(profile: Profile) -> Figures:
+def _conditions(profile: Profile) -> FigureTable:
     """What was found in replies, the most frequent first."""
     rows: list[tuple[Cell, ...]] = [(*where, count) for where, count in profile.conditions.most_common()]
     columns = ("role", "condition", "model", "replica", "count")
-    return Figures("reply_conditions", "replies that were not as they should be", columns, rows)
+    return FigureTable("reply_conditions", "replies that were not as they should be", columns, rows)
 
 
-def _tasks(profile: Profile) -> Figures:
+def _tasks(profile: Profile) -> FigureTable:
     """The figures of the other tables and the mean reward, the slowest task first."""
     figures = [(row(name, task.series, profile.simulated_ms), task.reward) for name, task in profile.tasks.items()]
     figures.sort(key=lambda one: -one[0].mean_ms)
@@ -84,18 +84,18 @@ def _tasks(profile: Profile) -> Figures:
         rows.append((name, trials, reward / trials, *others))
     columns = ("task", "trials", "mean_reward", *_ROW_COLUMNS[2:])
     once = all(one.count == 1 for one, _ in figures)
-    return Figures("by_task", "slowest tasks", columns, rows, hidden=_OF_SEVERAL if once else frozenset())
+    return FigureTable("by_task", "slowest tasks", columns, rows, hidden=_OF_SEVERAL if once else frozenset())
 
 
-def _slowest(profile: Profile) -> Figures:
+def _slowest(profile: Profile) -> FigureTable:
     columns = ("type", "what", "simulation", "step", "replica", "duration_ms", "queue_ms", "output_tokens")
     rows: list[tuple[Cell, ...]] = [
         tuple(getattr(call, column) for column in columns) for call in profile.slowest_calls()
     ]
-    return Figures("slowest_calls", "slowest calls", columns, rows)
+    return FigureTable("slowest_calls", "slowest calls", columns, rows)
 
 
-def _split(profile: Profile) -> Figures:
+def _split(profile: Profile) -> FigureTable:
     domains = list(profile.split_ms.items())
     if len(domains) > 1:
         everything = {part: sum(parts[part] for _, parts in domains) for part in PARTS}
@@ -105,10 +105,10 @@ def _split(profile: Profile) -> Figures:
         total = sum(parts.values())
         shares = (parts[part] / total if total else 0.0 for part in PARTS)
         rows.append((domain, total / 1000, *shares))
-    return Figures("time_split", "where the time of the simulations went", ("domain", "total_s", *PARTS), rows)
+    return FigureTable("time_split", "where the time of the simulations went", ("domain", "total_s", *PARTS), rows)
 
 
-def write_csv(directory: Path, tables: Iterable[Figures]) -> list[Path]:
+def write_csv(directory: Path, tables: Iterable[FigureTable]) -> list[Path]:
     """One file per table, complete, in plain units; returns their paths."""
     paths = []
     for table in tables:
@@ -120,7 +120,7 @@ def write_csv(directory: Path, tables: Iterable[Figures]) -> list[Path]:
     return paths
 
 
-def draw(figures: Figures) -> Table:
+def draw(figures: FigureTable) -> Table:
     """The table for the terminal; of long ones the first rows."""
     headings, cells = _for_people(figures)
     table = Table(title=figures.title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
@@ -143,13 +143,13 @@ _HEADINGS = {
 }  # fmt: skip
 
 
-def _column(figures: Figures, heading: str) -> list[Cell]:
+def _column(figures: FigureTable, heading: str) -> list[Cell]:
     names = [_HEADINGS.get(name, name) for name in figures.columns]
     index = names.index(heading)
     return [one[index] for one in figures.rows]
 
 
-def _for_people(figures: Figures) -> tuple[list[str], list[list[Text]]]:
+def _for_people(figures: FigureTable) -> tuple[list[str], list[list[Text]]]:
     """Headings and cells, without columns that say nothing."""
     kept = [
         index

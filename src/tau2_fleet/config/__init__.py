@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tau2_fleet.config.compare import departures, differing_keys, result_digest
 from tau2_fleet.config.compose import compose
-from tau2_fleet.config.roles import agent_model, model_settings
+from tau2_fleet.config.models import agent_model, model_settings
 from tau2_fleet.config.schema import Config, DomainSettings, LimitsSettings, flat
 from tau2_fleet.config.tasks import task_ids_of
 from tau2_fleet.config.validation import load, validate

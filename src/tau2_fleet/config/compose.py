@@ -184,11 +184,11 @@ def _several_values(key: str, value: str) -> str:
     return f"{key}={value}: several values are a sweep, {', '.join(ways)}"
 
 
-def _is_list(entry: table.Entry) -> bool:
+def _is_list(entry: table.KeyEntry) -> bool:
     return entry.wanted().startswith("a list")
 
 
-def _is_text(entry: table.Entry) -> bool:
+def _is_text(entry: table.KeyEntry) -> bool:
     return entry.wanted().startswith("text")
 
 

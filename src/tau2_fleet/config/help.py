@@ -110,7 +110,7 @@ def _section(section: Section, seen: dict[type[Any], str]) -> Iterator[str]:
             yield from _lines(entry, seen)
 
 
-def _lines(entry: table.Entry, seen: dict[type[Any], str]) -> Iterator[str]:
+def _lines(entry: table.KeyEntry, seen: dict[type[Any], str]) -> Iterator[str]:
     """The lines of a key, or of a group and all in it; keys of a class that was shown before are not shown again."""
     if entry.name == "domain":
         yield _line("domain", entry.key.help, ", ".join(_defaults().get("domain", ())))
@@ -153,7 +153,7 @@ def _base(group: str, seen: dict[type[Any], str]) -> str | None:
     return next((seen[kind] for kind in kinds if kind in seen), None)
 
 
-def _children(group: str) -> Iterator[table.Entry]:
+def _children(group: str) -> Iterator[table.KeyEntry]:
     for entry in table.table().values():
         if entry.name.rpartition(".")[0] == group:
             yield entry
@@ -183,7 +183,7 @@ def _filled(content: str, first: str, rest: str | None = None) -> str:
     )
 
 
-def _default(entry: table.Entry) -> str:
+def _default(entry: table.KeyEntry) -> str:
     return entry.key.shown or value_text(entry.default)
 
 

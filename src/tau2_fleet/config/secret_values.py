@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tau2_fleet.config.flags import apart
-from tau2_fleet.config.roles import model_settings
+from tau2_fleet.config.models import model_settings
 from tau2_fleet.config.schema import Config
 from tau2_fleet.config.sources import added_folders, search_path
 from tau2_fleet.errors import UserError

@@ -23,7 +23,7 @@ ANY_DOMAIN = "NAME"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KeyEntry:
     """One key, or a group of keys."""
 
     name: str
@@ -57,12 +57,12 @@ class Entry:
 
 
 @cache
-def table() -> Mapping[str, Entry]:
+def table() -> Mapping[str, KeyEntry]:
     """All keys, groups too, in the order of their classes; those of a domain once, as `domain.NAME.…`."""
     return {entry.name: entry for entry in entries_of(Config, "", Resume.fixed)}
 
 
-def entries_of(kind: type[Any], prefix: str, around: Resume) -> Iterator[Entry]:
+def entries_of(kind: type[Any], prefix: str, around: Resume) -> Iterator[KeyEntry]:
     """The keys of one settings class and of the groups in it; `around`: what holds for the group that they are in."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
@@ -71,14 +71,14 @@ def entries_of(kind: type[Any], prefix: str, around: Resume) -> Iterator[Entry]:
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         plain = _without_none(hint)
         settings = typing.cast(type[Any], plain) if dataclasses.is_dataclass(plain) else None
-        yield Entry(name, hint, default, key, resume, settings)
+        yield KeyEntry(name, hint, default, key, resume, settings)
         if settings is not None:
             yield from entries_of(settings, f"{name}.", resume)
         elif name == "domain":
             yield from entries_of(typing.get_args(hint)[1], f"{name}.{ANY_DOMAIN}.", Resume.fixed)
 
 
-def find(name: str) -> Entry | None:
+def find(name: str) -> KeyEntry | None:
     """The key or group of this name; that of any domain for `domain.retail.tasks`."""
     first, *rest = name.split(".")
     if first == "domain" and rest:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.config import table
 from tau2_fleet.config.compose import NO_TASKS, explain
+from tau2_fleet.config.models import AGENT_POOL, model_settings
 from tau2_fleet.config.names import did_you_mean, nearest, nearest_keys
-from tau2_fleet.config.roles import AGENT_POOL, model_settings
 from tau2_fleet.config.schema import Config, flat
 from tau2_fleet.config.secret_values import carried_by, credential_problems
 from tau2_fleet.config.sources import SHIPPED, Sources

@@ -23,7 +23,7 @@ from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.telemetry.events import Event
 from tau2_fleet.telemetry.lengths_left import SimulationKey
 from tau2_fleet.telemetry.levels import INFO
-from tau2_fleet.telemetry.run_counters import DomainCounters, Finished, RunCounters, Stored
+from tau2_fleet.telemetry.run_counters import DomainCounters, Finished, RunCounters, StoredSimulation
 
 REFRESH_PER_S = 2
 HEARTBEAT_S = 30.0
@@ -72,7 +72,7 @@ class Progress:
     def __init__(
         self,
         totals: Mapping[str, int],
-        stored: Collection[Stored] = (),
+        stored: Collection[StoredSimulation] = (),
         *,
         mode: Mode | None = None,
         level: int = INFO,

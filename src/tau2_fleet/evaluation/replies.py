@@ -77,7 +77,7 @@ class RunReplies:
         return tree
 
 
-class Stored(Protocol):
+class StoredReplies(Protocol):
     """What is asked of a stored record."""
 
     @property
@@ -94,7 +94,7 @@ class Stored(Protocol):
     def transferred(self) -> bool: ...
 
 
-def sum_up(entries: Iterable[Stored]) -> RunReplies:
+def sum_up(entries: Iterable[StoredReplies]) -> RunReplies:
     """The replies of a run's records together."""
     found: dict[tuple[str, str], ConditionCount] = {}
     replies: Counter[str] = Counter()

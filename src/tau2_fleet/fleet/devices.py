@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.command import is_cpu_build
 from tau2_fleet.fleet.gpus import Gpu, gpus, visible_devices
 from tau2_fleet.fleet.settings import Device, ServerSettings
+from tau2_fleet.fleet.vllm_command import is_cpu_build
 
 log = logging.getLogger(__name__)
 

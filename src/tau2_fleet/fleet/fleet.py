@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.external import MODEL_CONFIG_FILE, ExternalServers, write_model_config
+from tau2_fleet.fleet.external_servers import MODEL_CONFIG_FILE, ExternalServers, write_model_config
 from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.launch import ServerProcess, end_servers

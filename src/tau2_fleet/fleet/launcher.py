@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from tau2_fleet.fleet.command import served_name
 from tau2_fleet.fleet.launch import LaunchSpec, ServerProcess, cache_root, end_servers, launch
 from tau2_fleet.fleet.plan import Placement
 from tau2_fleet.fleet.ports import PortBook, free_ports, wait_until_free
@@ -16,6 +15,7 @@ from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.fleet.replica import Replica
 from tau2_fleet.fleet.server_kind import ServerKind, Starter
 from tau2_fleet.fleet.settings import ServerSettings
+from tau2_fleet.fleet.vllm_command import served_name
 
 log = logging.getLogger(__name__)
 

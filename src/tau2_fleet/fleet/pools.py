@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.external import clean_url, read_key
+from tau2_fleet.fleet.external_servers import clean_url, read_key
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.kinds.vllm import Vllm

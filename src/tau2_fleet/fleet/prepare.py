@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tau2_fleet.fleet.external import external_replicas
+from tau2_fleet.fleet.external_servers import external_replicas
 from tau2_fleet.fleet.launch import LaunchSpec
 from tau2_fleet.fleet.launcher import Launcher, run_reaped
 from tau2_fleet.fleet.plan import PoolSpec, plan

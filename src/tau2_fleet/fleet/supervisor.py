@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import aiohttp
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.external import problem_of
+from tau2_fleet.fleet.external_servers import problem_of
 from tau2_fleet.fleet.launch import end_servers
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.probe import ProbeError, check_health, served_models

@@ -74,7 +74,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
         return
     from tau2_fleet.health.model_checks import check_keys, check_lifetimes, check_remote, check_wandb
     from tau2_fleet.health.servers import check_external, check_gpus, check_models, check_plan
-    from tau2_fleet.health.vllm import check_vllm
+    from tau2_fleet.health.vllm_programs import check_vllm
     from tau2_fleet.run.plan import plan_run
     from tau2_fleet.run.resume import check_same_data
 

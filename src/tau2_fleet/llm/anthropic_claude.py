@@ -14,7 +14,7 @@ from tau2_fleet.llm.bounded import read_bounded
 from tau2_fleet.llm.claude_history import claude_history, claude_tools, marked_for_cache
 from tau2_fleet.llm.completion import LONG_ANSWER, MOST_CALLS, count, decode_json, is_missing, model_id
 from tau2_fleet.llm.examine import check_whole, plain_reason
-from tau2_fleet.llm.failures import Cause, Failure, brief, failure_of_response, short
+from tau2_fleet.llm.failures import Failure, FailureCause, brief, failure_of_response, short
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.settings import ModelSettings
@@ -73,7 +73,7 @@ class AnthropicClaude:
             raise failure_of_response(error.status_code, error.response.headers, _told(error)) from error
         except Exception as error:  # the client lets exceptions of three libraries through
             told = short(str(error.__cause__ or error)) or type(error).__name__
-            raise Failure(Cause.connection, f"no answer from {self._client.base_url.host}: {told}") from error
+            raise Failure(FailureCause.connection, f"no answer from {self._client.base_url.host}: {told}") from error
         if len(whole) > LONG_ANSWER:
             return await asyncio.to_thread(lambda: self._read(decode_json(whole)))
         return self._read(decode_json(whole))
@@ -90,7 +90,7 @@ class AnthropicClaude:
             check_whole((message.get("stop_reason"),), message.get("error"), usage)
         try:
             if len(message["content"]) > MOST_CALLS:
-                raise Failure(Cause.unusable, f"the answer holds {len(message['content'])} blocks", usage=usage)
+                raise Failure(FailureCause.unusable, f"the answer holds {len(message['content'])} blocks", usage=usage)
             texts, thoughts, blocks, calls = [], [], [], []
             for block in message["content"]:
                 match block["type"]:
@@ -107,7 +107,7 @@ class AnthropicClaude:
             reason = message.get("stop_reason")
         except (AttributeError, KeyError, TypeError) as error:
             raise Failure(
-                Cause.unusable, f"the answer is not a message: {short(brief(message))}", usage=usage
+                FailureCause.unusable, f"the answer is not a message: {short(brief(message))}", usage=usage
             ) from error
         if blocks and calls:
             self._thoughts[calls[0].id] = blocks

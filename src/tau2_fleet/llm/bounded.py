@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from tau2_fleet.llm.failures import Cause, Failure
+from tau2_fleet.llm.failures import Failure, FailureCause
 
 LONGEST_ANSWER = 32 * 1024 * 1024
 """Bytes; a server that sends more is out of order."""
@@ -26,7 +26,7 @@ async def read_bounded(pieces: AsyncIterator[bytes], longest: int = LONGEST_ANSW
         length += len(piece)
         in_turn += len(piece)
         if length > longest:
-            raise Failure(Cause.unusable, f"the answer is longer than {longest} bytes")
+            raise Failure(FailureCause.unusable, f"the answer is longer than {longest} bytes")
         if in_turn > _A_TURN:
             in_turn = 0
             await asyncio.sleep(0)

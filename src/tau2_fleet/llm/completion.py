@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from tau2_fleet.llm.examine import check_whole, plain_reason
-from tau2_fleet.llm.failures import Cause, Failure, brief, short
+from tau2_fleet.llm.failures import Failure, FailureCause, brief, short
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.thought import thought_in
 from tau2_fleet.llm.types import ToolCallText, Usage, without_surrogates
@@ -46,13 +46,13 @@ def decode_json(body: bytes) -> Any:
         return without_surrogates(json.loads(body))
     except (ValueError, RecursionError) as error:
         text = short(body[:2000].decode("utf-8", "replace"))
-        raise Failure(Cause.unusable, f"the answer is not JSON: {text or 'nothing'}") from error
+        raise Failure(FailureCause.unusable, f"the answer is not JSON: {text or 'nothing'}") from error
 
 
 def read_completion(completion: Any) -> ProviderAnswer:
     """The answer in a chat completion that is decoded already; raises as `decode_completion` does."""
     if not isinstance(completion, dict):
-        raise Failure(Cause.unusable, f"the answer is not a chat completion: {short(brief(completion))}")
+        raise Failure(FailureCause.unusable, f"the answer is not a chat completion: {short(brief(completion))}")
     usage = _usage(completion.get("usage"))
     choices = completion.get("choices")
     if completion.get("error"):
@@ -82,7 +82,7 @@ def read_completion(completion: Any) -> ProviderAnswer:
         raise
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise Failure(
-            Cause.unusable, f"the answer is not a chat completion: {short(brief(completion))}", usage=usage
+            FailureCause.unusable, f"the answer is not a chat completion: {short(brief(completion))}", usage=usage
         ) from error
 
 
@@ -148,7 +148,7 @@ def _tool_calls(calls: Any) -> tuple[ToolCallText, ...]:
     if not isinstance(calls, list):
         raise TypeError("tool_calls")
     if len(calls) > MOST_CALLS:
-        raise Failure(Cause.unusable, f"the answer holds {len(calls)} tool calls, more than {MOST_CALLS}")
+        raise Failure(FailureCause.unusable, f"the answer holds {len(calls)} tool calls, more than {MOST_CALLS}")
     found: list[ToolCallText] = []
     taken: set[str] = set()
     for call in calls:

@@ -31,7 +31,7 @@ _ENOUGH_BYTES = 2000
 
 
 @dataclass(slots=True)
-class _Session:
+class _SessionLengths:
     """What is known of one conversation."""
 
     lengths: KnownLengths = field(default_factory=KnownLengths)
@@ -52,7 +52,7 @@ class Context:
         self._told_prompt: int | None = None
         """Tokens of a prompt alone, as a refusal named them or let them be guessed."""
         self._densest: float | None = None
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._sessions: OrderedDict[str, _SessionLengths] = OrderedDict()
 
     async def fit(self, request: ChatRequest, backend: Backend) -> Sequence[ChatMessage]:
         """The messages to send: all of them, or fewer so that tools, history and answer fit the context.
@@ -124,7 +124,7 @@ class Context:
         return " (max_output_tokens says how long one may be; without it a quarter of the context is kept free)"
 
     async def _compare(
-        self, lengths: Lengths, session: _Session, request: ChatRequest, room: int, backend: Backend
+        self, lengths: Lengths, session: _SessionLengths, request: ChatRequest, room: int, backend: Backend
     ) -> tuple[float, bool]:
         """How long the prompt is at least, and whether it fits; the server is asked where that is in doubt."""
         bounds = lengths.of(session.cut)
@@ -143,7 +143,7 @@ class Context:
         if session is not None and usage.input_tokens:
             self._learn(session, request, usage.input_tokens)
 
-    def _learn(self, session: _Session, sent: ChatRequest, tokens: int) -> None:
+    def _learn(self, session: _SessionLengths, sent: ChatRequest, tokens: int) -> None:
         session.lengths.learn(sent, tokens)
         self._note(session.lengths.density, session.lengths.size)
 
@@ -178,8 +178,8 @@ class Context:
         """Let go of what was learned of a session that is over."""
         self._sessions.pop(session, None)
 
-    def _session(self, name: str) -> _Session:
-        session = self._sessions.pop(name, None) or _Session()
+    def _session(self, name: str) -> _SessionLengths:
+        session = self._sessions.pop(name, None) or _SessionLengths()
         self._sessions[name] = session
         if len(self._sessions) > _SESSIONS:
             self._sessions.popitem(last=False)
@@ -193,7 +193,7 @@ def _kept_free(context: int, output: int | None) -> int:
     return min(max(_LEAST_ANSWER, int(_ANSWER_SHARE * context)), context // 2)
 
 
-def _left(request: ChatRequest, session: _Session) -> Sequence[ChatMessage]:
+def _left(request: ChatRequest, session: _SessionLengths) -> Sequence[ChatMessage]:
     return request.messages if session.cut is None else session.cut.apply(request.messages)
 
 

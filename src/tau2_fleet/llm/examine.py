@@ -15,7 +15,7 @@ import orjson
 
 from tau2_fleet.llm import thinking
 from tau2_fleet.llm.conditions import Condition
-from tau2_fleet.llm.failures import Cause, Failure, failure_of_error, short
+from tau2_fleet.llm.failures import Failure, FailureCause, failure_of_error, short
 from tau2_fleet.llm.markup import find_markup
 from tau2_fleet.llm.message_views import arguments_of
 from tau2_fleet.llm.provider import ProviderAnswer
@@ -80,18 +80,18 @@ def check_whole(reasons: Sequence[Any], error: Any, usage: Usage) -> None:
         plain = plain_reason(reason)
         if plain in _ABORTED:
             told = f"the server broke the answer off (finish_reason {short(str(plain))})"
-            raise _spoilt(Failure(Cause.server, told, usage=usage), Condition.aborted)
+            raise _spoilt(Failure(FailureCause.server, told, usage=usage), Condition.aborted)
         if plain in _BROKEN:
             told = f"the answer ended in an error of the server (finish_reason {short(str(plain))})"
-            raise _spoilt(Failure(Cause.server, told, usage=usage), Condition.error_inside)
+            raise _spoilt(Failure(FailureCause.server, told, usage=usage), Condition.error_inside)
 
 
 def _error_inside(error: Any, usage: Usage) -> Failure:
     """OpenRouter and others answer with status 200 and an `error` object that has the true status as its code."""
     failure = failure_of_error(error)
     failure.usage = usage
-    if failure.cause is Cause.refused:  # by whatever stands behind this server: another attempt may fare better
-        failure.cause = Cause.server
+    if failure.cause is FailureCause.refused:  # by whatever stands behind this server: another attempt may fare better
+        failure.cause = FailureCause.server
     return _spoilt(failure, Condition.error_inside)
 
 

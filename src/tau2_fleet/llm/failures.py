@@ -17,7 +17,7 @@ from tau2_fleet.llm.types import Endpoint, Usage
 from tau2_fleet.telemetry.secrets import redact
 
 
-class Cause(StrEnum):
+class FailureCause(StrEnum):
     """What kind of failure it is; it decides what happens next."""
 
     connection = "connection"
@@ -42,9 +42,9 @@ class Cause(StrEnum):
     """HTTP 402 and its likes: every request fails until somebody pays."""
 
 
-RETRIED = frozenset({Cause.connection, Cause.busy, Cause.server, Cause.unusable})
+RETRIED = frozenset({FailureCause.connection, FailureCause.busy, FailureCause.server, FailureCause.unusable})
 """Asked again, up to the number of attempts."""
-WAITED_OUT = frozenset({Cause.key, Cause.forbidden, Cause.model, Cause.credit})
+WAITED_OUT = frozenset({FailureCause.key, FailureCause.forbidden, FailureCause.model, FailureCause.credit})
 """Asked again until the refusal has lasted so long, or met so many conversations, that it is general."""
 
 
@@ -53,7 +53,7 @@ class Failure(Exception):
 
     def __init__(
         self,
-        cause: Cause,
+        cause: FailureCause,
         message: str,
         *,
         status: int | None = None,
@@ -113,8 +113,8 @@ def failure_of_error(error: Any, status: int | None = None) -> Failure:
         return _failure(status, {}, message, code)
     long = too_long(f"{code} {message}")
     if long is not None:
-        return Failure(Cause.overflow, f"the answer is an error: {short(message)}", too_long=long)
-    return Failure(Cause.unusable, f"the answer is an error: {short(message)}")
+        return Failure(FailureCause.overflow, f"the answer is an error: {short(message)}", too_long=long)
+    return Failure(FailureCause.unusable, f"the answer is an error: {short(message)}")
 
 
 def _status(error: Any, key: str) -> int | None:
@@ -130,25 +130,27 @@ def _failure(status: int, headers: Mapping[str, str], message: str, code: str) -
     said = f"HTTP {status}: {told}" if told else f"HTTP {status}"
     wait_s, until = _asked_wait(headers)
     if status == 402 or (status in (400, 403, 429) and _CREDIT.search(f"{code} {message}")):
-        return Failure(Cause.credit, said, status=status)
+        return Failure(FailureCause.credit, said, status=status)
     if status == 429:
-        return Failure(Cause.busy, said, status=status, retry_after_s=wait_s, retry_at=until)
+        return Failure(FailureCause.busy, said, status=status, retry_after_s=wait_s, retry_at=until)
     long = too_long(f"{code} {message}") if status not in _NEVER_TOO_LONG else None
     if long is None and status == 413:
         long = TooLong()
     if long is not None:
-        return Failure(Cause.overflow, said, status=status, too_long=long)
+        return Failure(FailureCause.overflow, said, status=status, too_long=long)
     if status in (408, 409, 425) or status >= 500:
-        return Failure(Cause.server, said, status=status, retry_after_s=wait_s, retry_at=until)
+        return Failure(FailureCause.server, said, status=status, retry_after_s=wait_s, retry_at=until)
     if status == 401:
-        return Failure(Cause.key, f"HTTP {status}", status=status)
+        return Failure(FailureCause.key, f"HTTP {status}", status=status)
     if status == 403:
-        return Failure(Cause.forbidden, said, status=status)
+        return Failure(FailureCause.forbidden, said, status=status)
     if status in (404, 405, 410):
-        return Failure(Cause.model, said, status=status)
+        return Failure(FailureCause.model, said, status=status)
     if 300 <= status < 400:
-        return Failure(Cause.model, f"{said} (a redirection to {short(headers.get('Location') or '')})", status=status)
-    return Failure(Cause.refused, said, status=status)
+        return Failure(
+            FailureCause.model, f"{said} (a redirection to {short(headers.get('Location') or '')})", status=status
+        )
+    return Failure(FailureCause.refused, said, status=status)
 
 
 def _asked_wait(headers: Mapping[str, str]) -> tuple[float | None, float | None]:

@@ -13,7 +13,7 @@ import orjson
 from tau2_fleet.llm.call_ids import form_for
 from tau2_fleet.llm.claude_history import OPENING
 from tau2_fleet.llm.completion import read_completion
-from tau2_fleet.llm.failures import Cause, Failure, failure_of_response, short
+from tau2_fleet.llm.failures import Failure, FailureCause, failure_of_response, short
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.settings import ModelSettings
@@ -115,11 +115,11 @@ def _opened_by_user(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage]:
 def _failure(error: Exception) -> Failure:
     status = getattr(error, "status_code", None)
     if isinstance(error, litellm.APIConnectionError) or not isinstance(status, int):
-        return Failure(Cause.connection, short(f"{type(error).__name__}: {error}"))
+        return Failure(FailureCause.connection, short(f"{type(error).__name__}: {error}"))
     headers = getattr(error, "litellm_response_headers", None) or {}
     body = getattr(error, "body", None)
     told = {"message": str(error), "code": body.get("code") if isinstance(body, dict) else None}
     failure = failure_of_response(status, headers, orjson.dumps({"error": told}, default=str))
     if isinstance(error, litellm.ContextWindowExceededError):
-        failure.cause = Cause.overflow
+        failure.cause = FailureCause.overflow
     return failure

@@ -11,7 +11,7 @@ from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.context import Context
 from tau2_fleet.llm.examine import estimated_usage, examine
-from tau2_fleet.llm.failures import RETRIED, WAITED_OUT, Cause, Failure, brief, short
+from tau2_fleet.llm.failures import RETRIED, WAITED_OUT, Failure, FailureCause, brief, short
 from tau2_fleet.llm.http import current_call
 from tau2_fleet.llm.limiter import Limiter, bearable
 from tau2_fleet.llm.outage import Outage
@@ -199,7 +199,7 @@ class Model:
             replied = True
             return answer
         except Failure as failure:
-            if failure.cause is Cause.busy:
+            if failure.cause is FailureCause.busy:
                 self._limiter.throttle(generation, self._asked_wait_s(failure, time))
             raise
         except (ModelError, TimeoutError):
@@ -208,7 +208,7 @@ class Model:
             # whatever an answer holds, it is this call's failure and nobody else's
             log.debug("an answer to %s could not be read", request.session, exc_info=True)
             told = short(f"{type(error).__name__}: {brief(str(error))}")
-            raise Failure(Cause.unusable, f"the answer could not be read: {told}") from error
+            raise Failure(FailureCause.unusable, f"the answer could not be read: {told}") from error
         finally:
             self._limiter.release(replied=replied)
 
@@ -240,7 +240,7 @@ class Model:
 
     def _given_up(self, failure: Failure, request: ChatRequest, stats: CallStats) -> ModelError:
         """What callers are told of the last failure."""
-        if failure.cause is Cause.overflow:
+        if failure.cause is FailureCause.overflow:
             return ContextOverflowError(f"the conversation is too long for {self.name} ({failure})")
         line = self._line(failure, stats)
         return FatalModelError(line) if self._outage.failed(failure, request, line) else ModelError(line)
@@ -249,16 +249,16 @@ class Model:
         """What is wrong, for people."""
         times = f" after {stats.attempts} attempts" if stats.attempts > 1 else ""
         match failure.cause:
-            case Cause.key:
+            case FailureCause.key:
                 return f"{self.name}: {self._key} is not accepted ({failure})"
-            case Cause.forbidden:
+            case FailureCause.forbidden:
                 return f"{self.name}: {self._key} may not use the model, or a gateway lets nobody in ({failure})"
-            case Cause.model:
+            case FailureCause.model:
                 return f"{self.name}: the server has no model {self._asked_as!r}, or another base_url ({failure})"
-            case Cause.credit:
+            case FailureCause.credit:
                 return f"{self.name}: the account has no credit or quota left ({failure})"
         wanted = ""
-        if failure.cause is Cause.refused and not self._keeps_thinking and wants_thinking(str(failure)):
+        if failure.cause is FailureCause.refused and not self._keeps_thinking and wants_thinking(str(failure)):
             wanted = "; it wants back what it thought: set thinking_history=turn (or all) of this model"
         return f"{self.name}{times}: {failure}{wanted}"
 

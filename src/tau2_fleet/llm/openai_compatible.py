@@ -19,7 +19,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.llm.call_ids import form_for
 from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.completion import LONG_ANSWER, count, decode_completion, decode_json
-from tau2_fleet.llm.failures import Cause, Failure, failure_of_response
+from tau2_fleet.llm.failures import Failure, FailureCause, failure_of_response
 from tau2_fleet.llm.http import HttpPool, current_call
 from tau2_fleet.llm.keys import authorization, find_key
 from tau2_fleet.llm.provider import ProviderAnswer
@@ -94,7 +94,7 @@ class OpenAICompatible:
         try:
             return await self._post(endpoint, request)
         except Failure as failure:
-            failed = failure.cause is Cause.connection or failure.status in _DOWN
+            failed = failure.cause is FailureCause.connection or failure.status in _DOWN
             failure.endpoint = endpoint
             raise
         except asyncio.CancelledError:
@@ -140,10 +140,10 @@ class OpenAICompatible:
                     endpoint.in_flight.discard(scope)
         except TimeoutError as error:
             what = "was given up" if scope.expired() else "does not accept connections"
-            raise Failure(Cause.connection, f"{endpoint.name} {what}") from error
+            raise Failure(FailureCause.connection, f"{endpoint.name} {what}") from error
         except (aiohttp.ClientError, OSError, EOFError) as error:
             told = str(error) or type(error).__name__
-            raise Failure(Cause.connection, f"no answer from {endpoint.name}: {told}") from error
+            raise Failure(FailureCause.connection, f"no answer from {endpoint.name}: {told}") from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """The body; an endless one is not waited for."""
@@ -157,7 +157,7 @@ class OpenAICompatible:
                 break
             if length > self._longest_answer:
                 response.close()
-                raise Failure(Cause.unusable, f"the answer is longer than {self._longest_answer} bytes")
+                raise Failure(FailureCause.unusable, f"the answer is longer than {self._longest_answer} bytes")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _body(self, target: _Target, request: ChatRequest) -> bytes:

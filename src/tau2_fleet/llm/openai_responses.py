@@ -20,7 +20,7 @@ from tau2_fleet.llm.bounded import LONGEST_ANSWER, read_bounded
 from tau2_fleet.llm.call_ids import form_for
 from tau2_fleet.llm.completion import LONG_ANSWER, MOST_CALLS, count, decode_json, is_missing, model_id
 from tau2_fleet.llm.examine import check_whole, plain_reason
-from tau2_fleet.llm.failures import Cause, Failure, brief, failure_of_response, short
+from tau2_fleet.llm.failures import Failure, FailureCause, brief, failure_of_response, short
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.settings import ModelSettings
@@ -90,13 +90,13 @@ class OpenAIResponses:
         except openai.APIStatusError as error:
             body = orjson.dumps({"error": error.body}, default=str) if error.body is not None else b""
             failure = failure_of_response(error.status_code, error.response.headers, body)
-            if self._include and failure.cause is Cause.refused and _NO_REASONING.search(str(failure)):
+            if self._include and failure.cause is FailureCause.refused and _NO_REASONING.search(str(failure)):
                 self._include = []
-                failure = Failure(Cause.server, str(failure))
+                failure = Failure(FailureCause.server, str(failure))
             raise failure from error
         except Exception as error:  # the client lets exceptions of three libraries through
             told = short(str(error.__cause__ or error)) or type(error).__name__
-            raise Failure(Cause.connection, f"no answer from {self._client.base_url.host}: {told}") from error
+            raise Failure(FailureCause.connection, f"no answer from {self._client.base_url.host}: {told}") from error
         if len(whole) > LONG_ANSWER:
             return await asyncio.to_thread(lambda: read_response(decode_json(whole)))
         return read_response(decode_json(whole))
@@ -164,14 +164,16 @@ def read_response(response: Any) -> ProviderAnswer:
         Failure: it is none, or the server failed on the way to it.
     """
     if not isinstance(response, dict):
-        raise Failure(Cause.unusable, f"the answer is not a response: {short(brief(response))}")
+        raise Failure(FailureCause.unusable, f"the answer is not a response: {short(brief(response))}")
     usage = _usage(response.get("usage"))
     reason = _reason(response)
     check_whole((reason,), response.get("error"), usage)
     try:
         output = response["output"]
         if len(output) > MOST_CALLS:
-            raise Failure(Cause.unusable, f"the answer holds {len(output)} items, more than {MOST_CALLS}", usage=usage)
+            raise Failure(
+                FailureCause.unusable, f"the answer holds {len(output)} items, more than {MOST_CALLS}", usage=usage
+            )
         texts: list[str] = []
         refusals: list[str] = []
         thoughts: list[str] = []
@@ -203,7 +205,7 @@ def read_response(response: Any) -> ProviderAnswer:
         )
     except (AttributeError, KeyError, TypeError) as error:
         told = f"the answer is not a response: {short(brief(response))}"
-        raise Failure(Cause.unusable, told, usage=usage) from error
+        raise Failure(FailureCause.unusable, told, usage=usage) from error
 
 
 def _reason(response: Item) -> str:

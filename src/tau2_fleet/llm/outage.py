@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 
 from tau2_fleet.llm.clock import Clock
-from tau2_fleet.llm.failures import WAITED_OUT, Cause, Failure
+from tau2_fleet.llm.failures import WAITED_OUT, Failure, FailureCause
 from tau2_fleet.llm.types import ChatRequest
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Outage:
         self._refused: dict[str, _Refusals] = {}
         """Of the request itself, by what was said."""
         self._replied = False
-        self._last: Cause | None = None
+        self._last: FailureCause | None = None
         self._same = 0
 
     def replied(self, request: ChatRequest) -> None:
@@ -93,7 +93,7 @@ class Outage:
 
     def failed(self, failure: Failure, request: ChatRequest, line: str) -> bool:
         """Count a call that was given up for this failure; True: every further one would fail alike."""
-        if failure.cause is Cause.overflow:
+        if failure.cause is FailureCause.overflow:
             return False
         if failure.cause in WAITED_OUT:
             refusals = self._closed
@@ -101,7 +101,7 @@ class Outage:
                 return False
             refusals.sessions.add(request.session)
             general = len(refusals.sessions) >= GENERAL_SESSIONS
-        elif failure.cause is Cause.refused:
+        elif failure.cause is FailureCause.refused:
             general = self._is_general(failure, request, line)
         else:
             self._same = self._same + 1 if failure.cause is self._last else 1

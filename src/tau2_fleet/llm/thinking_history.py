@@ -32,7 +32,7 @@ def wants_thinking(refusal: str) -> bool:
 
 
 @dataclass(slots=True)
-class _Session:
+class _Thoughts:
     thoughts: dict[str, Thought] = field(default_factory=dict)
     """By the first call of the reply, or by its text."""
     restored: dict[int, tuple[ChatMessage, ChatMessage]] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class ThinkingMemory:
 
     def __init__(self, policy: ThinkingHistory) -> None:
         self._policy = policy
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._sessions: OrderedDict[str, _Thoughts] = OrderedDict()
 
     def remember(
         self,
@@ -64,7 +64,7 @@ class ThinkingMemory:
         key = _key(text, calls)
         if thought is None or key is None:
             return
-        held = self._sessions.pop(session, None) or _Session()
+        held = self._sessions.pop(session, None) or _Thoughts()
         self._sessions[session] = held
         if len(self._sessions) > _SESSIONS:
             self._sessions.popitem(last=False)
@@ -82,7 +82,7 @@ class ThinkingMemory:
         ]
 
     @staticmethod
-    def _restored(message: ChatMessage, held: _Session) -> ChatMessage:
+    def _restored(message: ChatMessage, held: _Thoughts) -> ChatMessage:
         known = held.restored.get(id(message))
         if known is None:
             key = _key(message.content, message.tool_calls)

@@ -38,9 +38,9 @@ from tau2_fleet.run.job_context import JobContext, JobResult
 from tau2_fleet.run.model_lifetimes import check_models
 from tau2_fleet.run.model_names import named_by_record, named_by_servers
 from tau2_fleet.run.outcome import Outcome, judge_outcome, short_path, show
-from tau2_fleet.run.page import report_runs
 from tau2_fleet.run.plan import RunPlan, plan_run, write_played_tasks
 from tau2_fleet.run.reply_servers import reply_servers
+from tau2_fleet.run.report_runs import report_runs
 from tau2_fleet.run.resume import check_same_data, save_digests
 from tau2_fleet.simulation.domain_context import DomainContext
 from tau2_fleet.simulation.model_clients import make_clients

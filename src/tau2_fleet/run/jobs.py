@@ -214,7 +214,7 @@ class Jobs:
 
     def _report(self, directory: Path, ends: Sequence[JobEnd]) -> None:
         """One page for all jobs that want one; none after a signal."""
-        from tau2_fleet.run.page import report_runs
+        from tau2_fleet.run.report_runs import report_runs
 
         if self.worst() is ExitStatus.INTERRUPTED:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tau2_fleet.config import Config
-from tau2_fleet.config.roles import AGENT_POOL
+from tau2_fleet.config.models import AGENT_POOL
 from tau2_fleet.llm.reply_watch import RoleServers
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.simulation.roles import Roles

@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from tau2_fleet.config.command_line import for_hydra
 from tau2_fleet.config.compare import differing_keys
 from tau2_fleet.config.lifetimes import known_lifetimes
+from tau2_fleet.config.models import model_settings
 from tau2_fleet.config.quoting import quoted
-from tau2_fleet.config.roles import model_settings
 from tau2_fleet.config.schema import Config
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.lifetime import model_ends

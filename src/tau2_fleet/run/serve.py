@@ -133,10 +133,10 @@ class _Service:
     def _announce(self, fleet: Fleet, specs: Sequence[PoolSpec]) -> None:
         """Write the two files and print how to use them."""
         from tau2_fleet.display.console import out
-        from tau2_fleet.fleet.command import served_name
-        from tau2_fleet.fleet.external import MODEL_CONFIG_FILE, write_model_config
+        from tau2_fleet.fleet.external_servers import MODEL_CONFIG_FILE, write_model_config
         from tau2_fleet.fleet.kinds.simulated import Simulated
         from tau2_fleet.fleet.pools import AGENT_POOL
+        from tau2_fleet.fleet.vllm_command import served_name
 
         config_file, key_file = self._directory / MODEL_CONFIG_FILE, self._directory / KEY_FILE
         write_model_config(config_file, fleet.served())

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
+from tau2_fleet.simserver.policy_words import Turn
 from tau2_fleet.simserver.tokens import CHARACTERS_PER_TOKEN, prompt_tokens, text_tokens
-from tau2_fleet.simserver.turns import Turn
 
 
 class ApiError(Exception):

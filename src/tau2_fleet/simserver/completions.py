@@ -30,6 +30,7 @@ from tau2_fleet.simserver.faults import (
 from tau2_fleet.simserver.gold_policy import next_turn
 from tau2_fleet.simserver.http_server import Exchange
 from tau2_fleet.simserver.latency import LatencyProfile
+from tau2_fleet.simserver.policy_words import Session, Situation, Turn, parse_session
 from tau2_fleet.simserver.prefix_cache import PrefixCache
 from tau2_fleet.simserver.prometheus import ServerMetrics
 from tau2_fleet.simserver.scripts import Scripts
@@ -41,7 +42,6 @@ from tau2_fleet.simserver.spoilt_replies import (
     is_third_time,
     spoil,
 )
-from tau2_fleet.simserver.turns import Session, Situation, Turn, parse_session
 
 SPOILT_REPLY = "spoilt reply"
 """What the log calls a reply that was spoilt on purpose: `spoilt reply: cut retail/5/0/agent`."""

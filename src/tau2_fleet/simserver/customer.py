@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tau2_fleet.simserver.scripts import Script, Step
-from tau2_fleet.simserver.turns import (
+from tau2_fleet.simserver.policy_words import (
     ASK,
     CLOSING,
     Message,
@@ -18,6 +17,7 @@ from tau2_fleet.simserver.turns import (
     step_number,
     text_of,
 )
+from tau2_fleet.simserver.scripts import Script, Step
 
 GENERIC_TURNS = 3
 """Turns after which the user of an unknown task hangs up."""

@@ -16,7 +16,7 @@ import orjson
 
 from tau2_fleet.fleet.settings import FaultKind, FaultSettings
 from tau2_fleet.simserver.chance import chance
-from tau2_fleet.simserver.turns import ScriptedCall, Session, Turn
+from tau2_fleet.simserver.policy_words import ScriptedCall, Session, Turn
 
 _RARE = {FaultKind.crash: 0.2, FaultKind.hang: 0.3, FaultKind.gigantic: 0.3}
 """Weights of the costly kinds; the others weigh 1."""

@@ -16,8 +16,7 @@ import orjson
 from tau2_fleet.simserver.chance import chance
 from tau2_fleet.simserver.customer import generic_user, user
 from tau2_fleet.simserver.judge_side import verdict
-from tau2_fleet.simserver.scripts import Script, Step
-from tau2_fleet.simserver.turns import (
+from tau2_fleet.simserver.policy_words import (
     ASK,
     CLOSING,
     DONE,
@@ -33,6 +32,7 @@ from tau2_fleet.simserver.turns import (
     step_number,
     text_of,
 )
+from tau2_fleet.simserver.scripts import Script, Step
 
 MAX_ASKS = 8
 """How often the agent asks for a user's step before it goes on without (the user may be a real model)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from tau2_fleet.simserver.turns import Situation, text_of
+from tau2_fleet.simserver.policy_words import Situation, text_of
 
 
 def verdict(situation: Situation) -> str:

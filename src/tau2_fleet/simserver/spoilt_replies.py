@@ -13,7 +13,7 @@ import orjson
 
 from tau2_fleet.fleet.settings import FaultKind
 from tau2_fleet.simserver.faults import Fault
-from tau2_fleet.simserver.turns import Message, calls_of, text_of
+from tau2_fleet.simserver.policy_words import Message, calls_of, text_of
 
 Json = dict[str, Any]
 

@@ -93,7 +93,7 @@ class Waiting:
     """Messages delivered so far."""
 
 
-class Stored(Protocol):
+class StoredSimulation(Protocol):
     """The record of a simulation that an earlier attempt left."""
 
     @property
@@ -135,7 +135,7 @@ class RunCounters:
     def __init__(
         self,
         totals: Mapping[str, int],
-        stored: Collection[Stored] = (),
+        stored: Collection[StoredSimulation] = (),
         clock: Callable[[], float] = time.monotonic,
         lengths: Mapping[SimulationKey, float] | None = None,
     ) -> None:
@@ -157,7 +157,7 @@ class RunCounters:
             self._count(record, 1)
         self.done_before = self.overall().done
 
-    def _count(self, record: Stored, sign: int) -> None:
+    def _count(self, record: StoredSimulation, sign: int) -> None:
         """Add a stored record, or with -1 take it away again."""
         self.cost_usd += sign * record.cost_usd
         self.input_tokens += sign * record.input_tokens

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.external import clean_url, read_key, read_model_config
+from tau2_fleet.fleet.external_servers import clean_url, read_key, read_model_config
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.server_kind import Preparation, Starter
 from tau2_fleet.fleet.settings import ServerSettings

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet import hub
-from tau2_fleet.fleet.command import (
+from tau2_fleet.fleet.devices import choose_devices
+from tau2_fleet.fleet.extra_args import ExtraArgs
+from tau2_fleet.fleet.launch import cache_root, find_executable
+from tau2_fleet.fleet.plan import Placement, PoolSpec
+from tau2_fleet.fleet.server_kind import LaunchedKind, Preparation, ServerCommand, Starter
+from tau2_fleet.fleet.settings import ServerSettings
+from tau2_fleet.fleet.vllm_command import (
     HELP_WORDS,
     FlagBook,
     parse_flags,
@@ -17,12 +23,6 @@ from tau2_fleet.fleet.command import (
     vllm_command,
     vllm_environment,
 )
-from tau2_fleet.fleet.devices import choose_devices
-from tau2_fleet.fleet.extra_args import ExtraArgs
-from tau2_fleet.fleet.launch import cache_root, find_executable
-from tau2_fleet.fleet.plan import Placement, PoolSpec
-from tau2_fleet.fleet.server_kind import LaunchedKind, Preparation, ServerCommand, Starter
-from tau2_fleet.fleet.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 import orjson
 
 from tau2_fleet.tracking.sink import RunStart, SinkStarted
-from tau2_fleet.tracking.tables import Table, durations_ms, flat, run_files, simulations_table
+from tau2_fleet.tracking.wandb_tables import Table, durations_ms, flat, run_files, simulations_table
 
 _REACHED_S = 3.0
 _INIT_TIMEOUT_S = 6.0

@@ -14,7 +14,13 @@ from aiohttp.test_utils import TestServer
 
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.external import ExternalServers, clean_url, read_key, read_model_config, write_model_config
+from tau2_fleet.fleet.external_servers import (
+    ExternalServers,
+    clean_url,
+    read_key,
+    read_model_config,
+    write_model_config,
+)
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.kinds.vllm import Vllm
