@@ -49,7 +49,13 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print how many trajectories were compared with the benchmark's own evaluator, and on how many both agree."""
+    """Print how many trajectories were compared with the benchmark's own evaluator, and how many attacks were held."""
     module = sys.modules.get(_TALLY)
     for line in module.TALLY.lines() if module is not None else []:
         terminalreporter.write_line(line)
+    ended = {
+        outcome: sum(report.nodeid.startswith("tests/attacks/") for report in terminalreporter.getreports(outcome))
+        for outcome in ("passed", "failed", "error")
+    }
+    if tried := sum(ended.values()):
+        terminalreporter.write_line(f"attacks: {tried} tried, {ended['passed']} held")

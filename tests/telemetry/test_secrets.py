@@ -54,6 +54,13 @@ def test_a_key_that_was_sent_is_kept_out_across_line_breaks(key: str, between: s
     assert redactor.redact(wrapped) == REPLACEMENT
 
 
+@pytest.mark.parametrize("form", ["\\u{:04x}", "\\u{:04X}", "%{:02x}", "%{:02X}"])
+def test_a_key_that_was_sent_is_kept_out_with_every_character_escaped(form: str) -> None:
+    redactor = Redactor()
+    redactor.add([PLAIN], sent=True)
+    assert redactor.redact("".join(form.format(ord(sign)) for sign in PLAIN)) == REPLACEMENT
+
+
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), min_size=8, max_size=40).map(str.strip).filter(lambda key: len(key) >= 8))
 def test_any_key_is_found_in_any_form(key: str) -> None:

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from tau2_fleet.analysis.domain_of_run import domain_of_run, own_domains
 from tau2_fleet.display.columns import cell, in_columns
-from tau2_fleet.display.console import complain, neutralise, out
+from tau2_fleet.display.console import complain, neutralise, out, wide
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.recorded import recorded_verdicts
 from tau2_fleet.evaluation.success import TOLERANCE, is_success
@@ -320,7 +320,7 @@ def _show(reports: Sequence[RescoreReport]) -> None:
             str(sum(item.changed for item in scored)),
             str(len(report.refused)),
         )
-    out.print(table)
+    wide.print(table)
 
 
 def _number(value: float | None) -> str:

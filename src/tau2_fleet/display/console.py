@@ -5,15 +5,28 @@ from __future__ import annotations
 import re
 from typing import IO
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from tau2_fleet.display.streams import GuardedStream
 from tau2_fleet.telemetry.secrets import redact
 
+_PIPED = 400
+"""Columns where no terminal says how many there are: no table is cut."""
+
 
 class SteadyConsole(Console):
     """A console that prints no key, and whose reader may leave (`| head`) or be full: the program goes on."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Of the terminal; what goes into a file or a pipe has room, whatever the terminal beside it is like."""
+        found = super().size
+        return found if self.is_terminal else ConsoleDimensions(max(found.width, _PIPED), found.height)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        Console.size.fset(self, new_size)  # type: ignore[attr-defined]
 
     @property
     def file(self) -> IO[str]:
@@ -28,7 +41,7 @@ class SteadyConsole(Console):
 out = SteadyConsole(soft_wrap=True, highlight=False)
 """Results: what a user may pipe on."""
 
-wide = SteadyConsole(width=400, soft_wrap=True, highlight=False)
+wide = SteadyConsole(width=_PIPED, soft_wrap=True, highlight=False)
 """The same for tables: they keep their own width, and a narrow terminal breaks lines where it must."""
 
 err = SteadyConsole(stderr=True, soft_wrap=True, highlight=False)

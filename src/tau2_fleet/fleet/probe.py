@@ -16,7 +16,7 @@ LONGEST_ANSWER = 8 * 2**20
 """Bytes; far above what /metrics and /v1/models of real servers come to."""
 
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
-_MOST_MODELS = 10_000
+_MOST_MODELS = 1_000
 _ERRORS = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
@@ -155,4 +155,4 @@ def _said(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     cause = getattr(error, "os_error", None)
-    return str(getattr(cause, "strerror", None) or error or type(error).__name__)
+    return short(str(getattr(cause, "strerror", None) or error)) or type(error).__name__

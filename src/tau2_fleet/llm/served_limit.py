@@ -8,6 +8,8 @@ from typing import Any
 _KEYS = ("max_model_len", "context_length", "context_window", "max_context_length")
 """vLLM's and SGLang's key, and those of gateways and hosted servers."""
 _MOST_TOKENS = 10**9
+_MOST_PARENTS = 8
+"""A list that names more of them above each other goes in a circle, or means ill."""
 
 
 def served_limit(entries: Sequence[Any], model: str) -> int | None:
@@ -17,12 +19,12 @@ def served_limit(entries: Sequence[Any], model: str) -> int | None:
     """
     known = [entry for entry in entries if isinstance(entry, dict)]
     entry = next((entry for entry in known if entry.get("id") == model), None)
-    seen: list[dict[str, Any]] = []
-    while entry is not None and entry not in seen:
+    for _ in range(_MOST_PARENTS):
+        if entry is None:
+            break
         limit = _limit(entry)
         if limit is not None:
             return limit
-        seen.append(entry)
         parent = entry.get("parent")
         if parent is None and "max_model_len" not in entry:
             return None

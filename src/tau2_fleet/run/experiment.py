@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.batch.runner import Limits, RunEnd, Runner
 from tau2_fleet.config import Config, flat
-from tau2_fleet.display.console import err, neutralise, out, tell
+from tau2_fleet.display.console import err, neutralise, tell, wide
 from tau2_fleet.display.progress import Progress
 from tau2_fleet.errors import ExitStatus
 from tau2_fleet.fleet.fleet import Fleet
@@ -172,7 +172,7 @@ class Experiment:
                 # Nobody needs the servers any more; what is left to do can take a while.
                 await asyncio.to_thread(self.context.lease.close)
             summary = files.write(outcome, fleet, self._about())
-            show(outcome, self.run_dir, out)
+            show(outcome, self.run_dir, wide)
             if self.config.report and self.context.sweep is None and not interrupts.asked:
                 await asyncio.to_thread(report_runs, [self.run_dir], self.run_dir)
             if interrupts.given_up:

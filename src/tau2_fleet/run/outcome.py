@@ -159,8 +159,8 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
 
 
 def short_path(path: Path) -> str:
-    """The path as one would type it here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    """The path as one would type it here, control characters as escapes."""
+    return neutralise(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def _pass_table(found: Sequence[tuple[str, Metrics | None]]) -> Table:

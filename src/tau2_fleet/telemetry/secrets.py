@@ -42,6 +42,8 @@ class _Needles:
 
     marks: tuple[bytes, ...]
     """One of these is in every text that holds the value."""
+    escaped: tuple[bytes, ...]
+    """Or one of these, in a text with escapes: the value with every character escaped."""
     pattern: re.Pattern[bytes]
 
 
@@ -86,8 +88,9 @@ class Redactor:
 
     def redact_bytes(self, data: bytes) -> bytes:
         """The same for encoded text; the very same object where there is nothing to replace."""
+        with_escapes = bool(self._needles) and (b"%" in data or b"\\u00" in data)
         for needles in self._needles:
-            for mark in needles.marks:
+            for mark in needles.marks + needles.escaped if with_escapes else needles.marks:
                 if mark in data:
                     data = needles.pattern.sub(_REPLACEMENT, data)
                     break
@@ -108,7 +111,16 @@ def _needles(value: str, sent: bool) -> _Needles:
         marks = {run} if len(run) >= _TELLING else _forms(value)
     between = _BREAK if broken else ""
     pattern = between.join(map(_any_form, value))
-    return _Needles(tuple(map(_octets, marks)), re.compile(_octets(pattern)))
+    escaped = _all_escaped(value[-_TELLING:]) if sent else ()
+    return _Needles(tuple(map(_octets, marks)), escaped, re.compile(_octets(pattern)))
+
+
+def _all_escaped(text: str) -> tuple[bytes, ...]:
+    """Every character as an escape of JSON or of a URL, in both cases of hexadecimal digits."""
+    in_url = "".join(f"%{octet:02x}" for octet in _octets(text))
+    in_json = "".join(f"\\u{ord(sign):04x}" for sign in text)
+    as_written = (in_url, in_url.upper(), in_json, in_json.upper().replace("U", "u"))
+    return tuple(form.encode() for form in as_written)
 
 
 def _forms(value: str) -> set[str]:
