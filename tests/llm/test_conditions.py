@@ -48,6 +48,9 @@ def ask(dialect: Dialect, *script: Answer) -> tuple[Reply, int]:
     [
         (completion({"content": "Your or"}, "abort"), "aborted"),
         (completion({"content": "Your or"}, "cancelled"), "aborted"),
+        (completion({"content": "Your or"}, "engine_dead"), "aborted"),
+        (completion({"content": "Your or"}, "time_limit"), "aborted"),
+        (completion({"content": "Your or"}, "unknown_error"), "error_inside"),
         (completion({"content": "Your or"}, "insufficient_system_resource"), "aborted"),
         (completion({"content": "Your"}, "error", {"error": {"code": 502, "message": "upstream"}}), "error_inside"),
         (completion({"content": "Your"}, "error"), "error_inside"),
@@ -79,6 +82,21 @@ def test_an_error_in_a_claude_message_is_asked_for_again(body: dict[str, Any]) -
     assert (reply.text, asked, reply.stats.conditions) == ("Whole", 2, ["error_inside"])
 
 
+@pytest.mark.parametrize("dialect", [OPENAI, VLLM], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize(
+    "body",
+    [
+        [{"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}],
+        {"object": "error", "message": "oops", "type": "InternalServerError", "code": 500},
+        {"detail": "Internal error"},
+        {"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
+    ],
+)
+def test_an_error_in_place_of_choices_is_asked_for_again_and_counted(dialect: Dialect, body: Any) -> None:
+    reply, asked = ask(dialect, json_answer(body), dialect.reply("Whole"))
+    assert (reply.text, asked, reply.stats.conditions) == ("Whole", 2, ["error_inside"])
+
+
 @pytest.mark.parametrize("dialect", [OPENAI, VLLM, LITELLM, CLAUDE], ids=lambda dialect: dialect.name)
 def test_a_server_that_breaks_every_answer_off_is_an_infrastructure_error_that_says_so(dialect: Dialect) -> None:
     error, _, _ = failing(dialect, completion({"content": "Ha"}, "abort", stop_reason="abort", type="message",
@@ -90,7 +108,7 @@ def test_a_server_that_breaks_every_answer_off_is_an_infrastructure_error_that_s
 
 
 @chat_providers
-@pytest.mark.parametrize("arguments", ["", "  \n", "null", None, "gone", '"null"', '""'])
+@pytest.mark.parametrize("arguments", ["", "  \n", "null", None, "gone", '"null"', '""', "[]"])
 def test_no_arguments_are_an_empty_object(dialect: Dialect, arguments: Any) -> None:
     reply, _ = ask(dialect, completion(called("reset_apn", arguments), "tool_calls"))
     assert [call.arguments for call in reply.tool_calls] == ["{}"]
@@ -103,6 +121,42 @@ def test_arguments_encoded_twice_are_taken_apart(dialect: Dialect) -> None:
     reply, _ = ask(dialect, completion(called(arguments='"{\\"order_id\\": \\"#W1\\"}"'), "tool_calls"))
     assert reply.tool_calls[0].arguments == '{"order_id": "#W1"}'
     assert reply.stats.conditions == [Condition.arguments_double]
+
+
+@chat_providers
+@pytest.mark.parametrize("around", ["%s<|call|>", "%s\n</tool_call><|im_end|>", "\ufeff%s"])
+def test_what_a_parser_left_around_arguments_is_taken_off(dialect: Dialect, around: str) -> None:
+    reply, _ = ask(dialect, completion(called(arguments=around % '{"order_id":"#W1"}'), "tool_calls"))
+    assert reply.tool_calls[0].arguments == '{"order_id":"#W1"}'
+    assert reply.stats.conditions == [Condition.arguments_double]
+
+
+ORDER: dict[str, Any] = {"name": "get_order", "arguments": '{"order_id":"#W1"}'}
+CALLED = called()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        completion({"function_call": ORDER}, "function_call"),
+        completion({"tool_calls": [{"id": "c1", **ORDER}]}),
+        completion({"tool_calls": [{"function": {"name": "get_order", "parameters": {"order_id": "#W1"}}}]}),
+        completion({"content": [{"type": "tool_use", "name": "get_order", "input": {"order_id": "#W1"}}]}, "tool_use"),
+        completion({}, choices=[
+            {"index": 1, "message": {"content": "Other"}, "finish_reason": "stop"},
+            {"index": 0, "message": CALLED, "finish_reason": "tool_calls"},
+        ]),
+        completion({}, choices=[
+            {"message": {"content": ""}, "finish_reason": "tool_calls"},
+            {"message": CALLED, "finish_reason": "tool_calls"},
+        ]),
+    ],
+    ids=["function_call", "flat", "parameters", "block", "the first by number", "a choice of its own"],
+)  # fmt: skip
+def test_a_call_is_read_wherever_a_gateway_puts_it(answer: Answer) -> None:
+    reply, asked = ask(OPENAI, answer)
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == [("get_order", '{"order_id":"#W1"}')]
+    assert (asked, reply.stats.conditions) == (1, [])
 
 
 @chat_providers
@@ -123,6 +177,7 @@ def test_other_arguments_stay_as_they_are_and_are_counted(dialect: Dialect, argu
         ("get_order<|constrain|>json", "get_order", ["tool_name_marked"]),
         ("get_ordercommentary", "get_order", ["tool_name_marked"]),
         ("functions.get_order:0", "get_order", ["tool_name_marked"]),
+        ("get_orderget_order", "get_order", ["tool_name_marked"]),
         ("<｜tool▁sep｜>get_order", "get_order", ["tool_name_marked"]),
         ("get_orders", "get_orders", ["tool_unknown"]),
         ("get_order", "get_order", []),
@@ -153,6 +208,9 @@ def test_marks_around_a_name_are_taken_off(dialect: Dialect, name: str, read: st
         f"<|START_THINKING|>{THOUGHT}<|END_THINKING|><|START_RESPONSE|>Hello<|END_RESPONSE|>",
         f"<|begin_of_thought|>{THOUGHT}<|end_of_thought|><|begin_of_solution|>Hello<|end_of_solution|>",
         f"<think>{THOUGHT}</think><answer>Hello</answer>",
+        f"<|inner_prefix|>{THOUGHT}<|inner_suffix|>Hello",
+        f"<reflection>{THOUGHT}</reflection>Hello",
+        f"<inner_monologue>{THOUGHT}</inner_monologue>Hello",
     ],
 )
 def test_thinking_in_the_text_is_cut_off_and_kept_with_any_stop_token_in_it(dialect: Dialect, text: str) -> None:
@@ -185,6 +243,16 @@ FORMS = {
     "openai object": '{"type": "function", "function": {"name": "get_order", "parameters": {}}}',
     "phi": f"functools[{CALL}]",
     "xlam": f"[{CALL}]",
+    "call in a sentence": "I will call get_order(order_id='#W1') now.",
+    "by place": "get_order('#W1')",
+    "qwen-agent": '✿FUNCTION✿: get_order\n✿ARGS✿: {"order_id": "#W1"}',
+    "grok": '<xai:function_call name="get_order"><parameter name="order_id">#W1</parameter></xai:function_call>',
+    "escaped": f"&lt;tool_call&gt;{CALL}&lt;/tool_call&gt;",
+    "capitals": f"<TOOL_CALL>{CALL}</TOOL_CALL>",
+    "yaml": "tool: get_order\narguments:\n  order_id: 1",
+    "keys without quotes": '{name: "get_order", arguments: {}}',
+    "told": "[Calling tool: get_order with {}]",
+    "name before JSON": 'Calling `get_order` with:\n```json\n{"order_id": "#W1"}\n```',
 }
 
 
@@ -199,14 +267,20 @@ def test_a_call_that_stayed_text_is_found_in_text_and_in_thinking(dialect: Diale
     assert {Condition.markup_left, Condition.only_thinking} <= set(reply.stats.conditions) or form in _BY_LINE
 
 
-_BY_LINE = frozenset({"name first", "react", "python"})
+_BY_LINE = frozenset({"name first", "react", "python", "yaml"})
 """Told from talk by standing at the beginning of a line, which they do not do there."""
 
 
 @every_provider
 @pytest.mark.parametrize(
     "text",
-    ["I can call get_order for you.", "Your order [1] costs <b>5</b> (five).", 'The name is "get_order".', "a < b > c"],
+    [
+        "I can call get_order for you.",
+        "Done:\nget_order (the tool) found 5.",
+        "Your order [1] costs <b>5</b> (five).",
+        'The name is "get_order".',
+        "a < b > c",
+    ],
 )
 def test_ordinary_talk_is_calm(dialect: Dialect, text: str) -> None:
     reply, _ = ask(dialect, dialect.reply(text))
@@ -227,14 +301,18 @@ def test_only_thinking_is_told_from_nothing(dialect: Dialect, key: str) -> None:
     [
         [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}, {"type": "text", "text": "Hello"}],
         [{"type": "reasoning", "text": "Hm"}, {"type": "output_text", "text": "Hello"}],
+        {"type": "text", "text": "Hello"},
+        [{"type": "reasoning_text", "text": "Hm"}, {"type": "text", "text": {"value": "Hello"}}],
+        [{"type": "text", "text": "Hm", "thought": True}, {"type": "text", "text": None}, "Hello"],
     ],
 )
-def test_thinking_that_comes_in_parts_is_kept_apart(content: list[Any]) -> None:
-    reply, _ = ask(OPENAI, completion({"content": content}))
+def test_thinking_that_comes_in_parts_is_kept_apart(content: Any) -> None:
+    thoughts = {"thoughts": ["Hm"]} if isinstance(content, dict) else {}
+    reply, _ = ask(OPENAI, completion({"content": content, **thoughts}))
     assert (reply.text, reply.thinking) == ("Hello", "Hm")
 
 
-@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
+@pytest.mark.parametrize("reason", ["length", "MAX_TOKENS", "model_length", "token_limit_reached", "context"])
 def test_a_text_cut_at_its_limit_is_kept_and_counted(reason: str) -> None:
     reply, asked = ask(OPENAI, completion({"content": "Hello, I nee"}, reason))
     assert (reply.text, asked, reply.stats.conditions) == ("Hello, I nee", 1, [Condition.cut])
@@ -245,6 +323,7 @@ def test_a_text_cut_at_its_limit_is_kept_and_counted(reason: str) -> None:
     [
         (completion({"content": "Hel"}, "content_filter"), "Hel"),
         (completion({"content": "Hel"}, "SAFETY"), "Hel"),
+        (completion({"content": "Hel"}, "content_policy_violation"), "Hel"),
         (completion({"refusal": "I cannot."}), "I cannot."),
         (completion({"content": [{"type": "refusal", "refusal": "I cannot."}]}), "I cannot."),
     ],
@@ -252,6 +331,12 @@ def test_a_text_cut_at_its_limit_is_kept_and_counted(reason: str) -> None:
 def test_what_a_filter_left_is_kept_and_counted(answer: Answer, text: str) -> None:
     reply, _ = ask(OPENAI, answer)
     assert (reply.text, reply.stats.conditions) == (text, [Condition.filtered])
+
+
+@pytest.mark.parametrize("reason", [None, "", "eos", "stop_token", "tool_use", "function_call", "COMPLETE", "eot_id"])
+def test_other_words_for_a_whole_answer_are_calm(reason: str | None) -> None:
+    reply, asked = ask(OPENAI, completion({"content": "Hello"}, reason))
+    assert (reply.text, asked, reply.stats.conditions) == ("Hello", 1, [])
 
 
 def test_claude_s_reasons_have_the_same_names() -> None:

@@ -148,6 +148,26 @@ def converse(dialect: Dialect, answer: Answer, **settings: Any) -> tuple[list[in
     return asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("Range of input length should be [1, 4700]", TooLong(4700)),
+        ("Your request exceeded model token limit: 4700 (requested: 5100)", TooLong(4700, prompt_only=False)),
+        ("number of input tokens 5100 cannot exceed the total tokens limit 4700", TooLong(4700, prompt_only=False)),
+        ("Prompt length 5100 is greater than max_seq_len 4700", TooLong(4700, prompt_only=False)),
+        ("input token length 5100 exceeds session_len 4700", TooLong(4700)),
+        ("number of tokens in the prompt cannot exceed 4700; too many tokens", TooLong(4700)),
+        ("(5100) exceeded this model context window limit (4700).", TooLong(4700, prompt_only=False)),
+        ("Prompt exceeds KV cache size: 5100 > 4700", TooLong(4700, prompt_only=False)),
+        ("Please reduce the length of the messages or completion.", TooLong()),
+        ("Total tokens of image and text exceed max message tokens.", TooLong()),
+        ("Prompt 超长", TooLong()),
+    ],
+)
+def test_other_servers_words_are_known(text: str, known: TooLong) -> None:
+    assert too_long(text) == known
+
+
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
 @pytest.mark.parametrize("output", [None, 1000])
 def test_a_limit_is_learned_from_a_refusal_and_the_conversation_goes_on(words: Words, output: int | None) -> None:
@@ -206,6 +226,7 @@ def test_an_answer_longer_than_the_told_context_names_the_key() -> None:
         "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'",
         "Invalid 'messages[3].tool_calls[0].id': string too long. Expected a string with maximum length 40",
         "max_tokens must be at least 1, got None",
+        "Invalid input: the name of a tool exceeds 64 characters",
         "",
     ],
 )

@@ -51,14 +51,18 @@ def decode_json(body: bytes) -> Any:
 
 def read_completion(completion: Any) -> ProviderAnswer:
     """The answer in a chat completion that is decoded already; raises as `decode_completion` does."""
+    if isinstance(completion, list) and completion and isinstance(completion[0], dict) and completion[0].get("error"):
+        completion = completion[0]  # Google's way to tell of errors
     if not isinstance(completion, dict):
         raise Failure(FailureCause.unusable, f"the answer is not a chat completion: {short(brief(completion))}")
     usage = _usage(completion.get("usage"))
     choices = completion.get("choices")
     if completion.get("error"):
         check_whole((), completion["error"], usage)
+    if not choices and any(completion.get(key) for key in _ERROR_KEYS):
+        check_whole((), completion, usage)
     try:
-        choice = choices[0]  # type: ignore[index]
+        choice = _whole_choice(choices)
         more = choice.get("provider_specific_fields")  # where litellm puts what it does not know
         told = choice if not isinstance(more, dict) else {**more, **choice}
         reason, native = told.get("finish_reason"), told.get("native_finish_reason")
@@ -67,7 +71,7 @@ def read_completion(completion: Any) -> ProviderAnswer:
         text, thinking, refusal = _contents(message)
         return ProviderAnswer(
             text=text or refusal or text,
-            tool_calls=_tool_calls(message.get("tool_calls")),
+            tool_calls=_tool_calls(message.get("tool_calls") or _other_calls(message)),
             thinking=thinking,
             usage=usage,
             finish_reason=plain_reason(reason),
@@ -86,11 +90,43 @@ def read_completion(completion: Any) -> ProviderAnswer:
         ) from error
 
 
+_ERROR_KEYS = ("message", "detail", "msg", "errors", "base_resp")
+"""What stands in place of choices where a server tells of an error without the key `error`."""
+
+
+def _whole_choice(choices: Any) -> Any:
+    """The one choice that was asked for; some gateways list others first, or put its calls into another one."""
+    first = choices[0]
+    if len(choices) == 1:
+        return first
+    first = next((choice for choice in choices if choice.get("index") == 0), first)
+    if not first["message"].get("tool_calls") and plain_reason(first.get("finish_reason")) in _REASONS_OF_CALLS:
+        for other in choices:
+            calls = other["message"].get("tool_calls")
+            if calls:
+                return {**first, "message": {**first["message"], "tool_calls": calls}}
+    return first
+
+
+_REASONS_OF_CALLS = frozenset({"tool_calls", "tool_call", "tool_use", "function_call"})
+
+
+def _other_calls(message: Any) -> list[Any]:
+    """Calls outside `tool_calls`: OpenAI's first form, and blocks in the content such as Anthropic's."""
+    old = message.get("function_call")
+    if old:
+        return [{"function": old}]
+    content = message.get("content")
+    if not isinstance(content, list):
+        return []
+    return [part for part in content if isinstance(part, dict) and part.get("type") == "tool_use"]
+
+
 def _error_of(message: Any) -> Any:
     return message.get("error") if isinstance(message, dict) else None
 
 
-_THINKING_KEYS = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
+_THINKING_KEYS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thoughts", "thought")
 """Where servers put thinking that they have told from the text."""
 
 
@@ -100,13 +136,16 @@ def _contents(message: Any) -> tuple[str | None, str | None, str | None]:
     thinking: str | None = None
     for key in _THINKING_KEYS:
         found = message.get(key)
-        if isinstance(found, str) and found:
-            thinking = found
-            break
+        if found:
+            thinking = found if isinstance(found, str) else _plain_text(found)
+            if thinking:
+                break
     more = message.get("provider_specific_fields")
     refusal = message.get("refusal") or (more.get("refusal") if isinstance(more, dict) else None)
     if not isinstance(refusal, str):
         refusal = None
+    if isinstance(content, dict):
+        content = [content]
     if isinstance(content, list):
         content, parts_thought, parts_refused = _joined(content)
         thinking, refusal = thinking or parts_thought, refusal or parts_refused
@@ -132,14 +171,33 @@ def _joined(parts: list[Any]) -> tuple[str, str | None, str | None]:
     refusals: list[str] = []
     for part in parts:
         kind = "" if isinstance(part, str) else str(part.get("type"))
-        if kind in ("thinking", "reasoning", "redacted_thinking"):
-            inner = part.get("thinking") or part.get("reasoning") or part.get("text") or ""
-            thoughts.append(inner if isinstance(inner, str) else _joined(inner)[0])
+        if "thinking" in kind or "reasoning" in kind or (kind and part.get("thought") is True):
+            thoughts.append(_plain_text(part.get("thinking") or part.get("reasoning") or part.get("text")) or "")
         elif kind == "refusal":
             refusals.append(str(part.get("refusal") or ""))
-        else:
-            texts.append(part if isinstance(part, str) else part.get("text", ""))
+        elif kind != "tool_use":
+            texts.append(_plain_text(part) or "")
     return "".join(texts), "\n".join(thoughts) or None, "".join(refusals) or None
+
+
+def _plain_text(found: Any) -> str | None:
+    """The text in a string, a part or a list of parts."""
+    if isinstance(found, dict):
+        inner = next((found[key] for key in ("text", "content", "value", "summary") if found.get(key)), None)
+        found = inner if isinstance(inner, str) else inner and _plain_text_of_parts(inner)
+    elif isinstance(found, list):
+        found = _plain_text_of_parts(found)
+    return found if isinstance(found, str) and found else None
+
+
+def _plain_text_of_parts(parts: Any) -> str | None:
+    """Looks at two levels only: no server nests text deeper."""
+    if isinstance(parts, dict):
+        parts = [parts]
+    if not isinstance(parts, list):
+        raise TypeError("text")
+    texts = [part.get("text") or part.get("value") if isinstance(part, dict) else part for part in parts]
+    return "".join([text for text in texts if isinstance(text, str)]) or None
 
 
 def _tool_calls(calls: Any) -> tuple[ToolCallText, ...]:
@@ -152,10 +210,12 @@ def _tool_calls(calls: Any) -> tuple[ToolCallText, ...]:
     found: list[ToolCallText] = []
     taken: set[str] = set()
     for call in calls:
-        function = call["function"]
+        function = call.get("function") or call
         name, arguments = function["name"], function.get("arguments")
+        if arguments is None:
+            arguments = next((function[key] for key in ("parameters", "args", "input") if key in function), None)
         if not isinstance(arguments, str):
-            if not isinstance(arguments, dict) and arguments is not None:
+            if not isinstance(arguments, dict) and arguments is not None and arguments != []:
                 raise TypeError("arguments")
             arguments = orjson.dumps(arguments).decode()
         if not isinstance(name, str) or not isinstance(arguments, str):
@@ -172,10 +232,10 @@ def _usage(usage: Any) -> Usage:
     if not isinstance(usage, dict):
         return Usage()
     details = usage.get("prompt_tokens_details")
-    prompt = count(usage.get("prompt_tokens"))
+    prompt = count(usage.get("prompt_tokens")) or count(usage.get("input_tokens"))
     return Usage(
         input_tokens=prompt,
-        output_tokens=count(usage.get("completion_tokens")),
+        output_tokens=count(usage.get("completion_tokens")) or count(usage.get("output_tokens")),
         cached_tokens=min(prompt, count(details.get("cached_tokens")) if isinstance(details, dict) else 0),
     )
 

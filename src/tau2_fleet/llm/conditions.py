@@ -21,7 +21,8 @@ class Condition(StrEnum):
     arguments_empty = "arguments_empty"
     """A tool call whose arguments are nothing, blanks or null: called with `{}`."""
     arguments_double = "arguments_double"
-    """Arguments that are a JSON string with a JSON object in it: taken apart once."""
+    """Arguments in a wrapping: a JSON string with a JSON object in it, or special tokens after the object: taken apart
+    once."""
     tool_name_marked = "tool_name_marked"
     """Special tokens, a channel, `functions.` or blanks around the name of an offered tool: taken off."""
     markup_left = "markup_left"

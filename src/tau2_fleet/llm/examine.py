@@ -38,6 +38,17 @@ _FILTERED = frozenset(
     {"content_filter", "content_filtered", "refusal", "guardrail_intervened", "safety", "recitation", "blocklist"}
     | {"prohibited_content", "spii", "sensitive", "error_toxic", "moderation", "image_safety", "language"}
 )
+_CYCLE = frozenset({"repetition", "repetition_detected", "repetitive_patterns", "looping_content"})
+_WORDS = (
+    (_FILTERED, "filter filtered policy violation moderation guardrail blocked unsafe safety"),
+    (_BROKEN, "error fail failed failure exception crash crashed oom malformed"),
+    (_ABORTED, "abort aborted cancel cancelled canceled interrupted disconnect disconnected timeout time deadline"),
+    (_ABORTED, "shutdown dead killed terminated evicted preempted incomplete unavailable expired overload overloaded"),
+    (None, "stop eos eot eom end done complete completed finished"),
+    (_CUT, "length truncated token tokens context limit max maximum"),
+    (_FILTERED, "risk sensitive harm harmful prohibited"),
+)
+"""Words that tell what a finish reason means that no set above has; the first line that holds one decides."""
 _DOUBTFUL_LENGTH = 200
 """Characters beyond which one cycle is no accident."""
 _LONGEST_CYCLE = 200
@@ -78,10 +89,11 @@ def check_whole(reasons: Sequence[Any], error: Any, usage: Usage) -> None:
         if reason is None or (isinstance(reason, str) and reason in _CALM):
             continue
         plain = plain_reason(reason)
-        if plain in _ABORTED:
+        kind = _kind_of_reason(plain)
+        if kind is _ABORTED:
             told = f"the server broke the answer off (finish_reason {short(str(plain))})"
             raise _spoilt(Failure(FailureCause.server, told, usage=usage), Condition.aborted)
-        if plain in _BROKEN:
+        if kind is _BROKEN:
             told = f"the answer ended in an error of the server (finish_reason {short(str(plain))})"
             raise _spoilt(Failure(FailureCause.server, told, usage=usage), Condition.error_inside)
 
@@ -98,6 +110,17 @@ def _error_inside(error: Any, usage: Usage) -> Failure:
 def _spoilt(failure: Failure, condition: Condition) -> Failure:
     failure.condition = condition
     return failure
+
+
+def _kind_of_reason(plain: str | None) -> frozenset[str] | None:
+    """Which of the sets above a finish reason belongs to; None: nothing is wrong."""
+    if plain is None or plain in _CALM:
+        return None
+    kind = next((kind for kind in (_ABORTED, _BROKEN, _CUT, _FILTERED, _CYCLE) if plain in kind), None)
+    if kind is None:
+        words = set(plain.split("_"))
+        kind = next((kind for kind, telling in _WORDS if words.intersection(telling.split())), None)
+    return kind
 
 
 def plain_reason(reason: Any) -> str | None:
@@ -130,11 +153,13 @@ def examine(answer: ProviderAnswer, tools: ToolSet | None) -> Examined:
         _look_for_markup(seen, tools, usable)
     for reason in (answer.finish_reason, answer.native_reason):
         if reason is not None and reason not in _CALM:
-            plain = plain_reason(reason)
-            if plain in _CUT:
+            kind = _kind_of_reason(plain_reason(reason))
+            if kind is _CUT:
                 seen.note(Condition.cut)
-            elif plain in _FILTERED:
+            elif kind is _FILTERED:
                 seen.note(Condition.filtered)
+            elif kind is _CYCLE:
+                seen.note(Condition.degenerate)
     if answer.refused:
         seen.note(Condition.filtered)
     if is_degenerate(answer.text) or (not usable and is_degenerate(thought)):
@@ -177,14 +202,22 @@ def _is_plain_object(arguments: str) -> bool:
         return False
 
 
+def _bare(arguments: str) -> str:
+    """Arguments without a byte order mark before them and special tokens that a parser left behind them."""
+    text = arguments.strip(" \n\t\r\ufeff\u200b")
+    while text.endswith(">") and (left := _LEFT.search(text, max(0, len(text) - _LONGEST_LEFT))) is not None:
+        text = text[: left.start()].rstrip()
+    return text if text != arguments.strip() else arguments
+
+
 def _mended(arguments: str, seen: Examined) -> str:
-    inner: Any = arguments
+    inner: Any = _bare(arguments)
     for _ in range(2):
-        if inner is None or not inner.strip() or inner.strip() in ("null", "None"):
+        if inner is None or not inner.strip() or inner.strip() in ("null", "None", "[]"):
             seen.note(Condition.arguments_empty)
             return "{}"
         if arguments_of(inner) is not None:
-            if inner is not arguments:
+            if inner != arguments:
                 seen.note(Condition.arguments_double)
             return str(inner)
         try:
@@ -199,6 +232,8 @@ def _mended(arguments: str, seen: Examined) -> str:
     return arguments
 
 
+_LEFT = re.compile(r"(?:<[|｜][^<>|｜]{1,40}[|｜]>|</?tool_calls?>|</s>)\Z")
+_LONGEST_LEFT = 60
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 _MARKS = frozenset(
     re.findall(
@@ -216,6 +251,9 @@ _GLUED = re.compile(r"(?:commentary|analysis|final|json|assistant|code)+\Z")
 def clean_name(name: str, offered: frozenset[str]) -> str | None:
     """The offered tool in a name that something stands around; None: there is none, or more than one."""
     words = _WORD.findall(name)
+    half = len(name) // 2
+    if name[:half] in offered and name == 2 * name[:half]:  # the pieces of a stream put together twice
+        return name[:half]
     # special tokens that were taken off leave their words glued to the name
     for parts in (words, [_GLUED.sub("", word) for word in words]):
         found = {part for part in parts if part in offered}

@@ -39,14 +39,15 @@ _FORMS = (
     _Form("deepseek_v3", r"<\|tool_calls_(?:begin|end)\|>|<\|tool_sep\|>"),
     _Form("glm45", r"<arg_key>|<arg_value>|<tool_call>\s*[\w.-]+\s*(?:\n|<arg_key>|</tool_call>)"),
     _Form("qwen3_coder", r"<function=[\w.-]+>?\s*<parameter=|<parameter=[\w.-]+>|<tool_call>\s*<function="),
-    _Form("hermes", r"</?tool_calls?>|</?tool_use>|<tools>\s*[\[{]|</?function_call>"),
+    _Form("hermes", r"</?tool_calls?>|</?tool_use>|<tools>\s*[\[{]|</?function_call>|</?TOOL_CALLS?>"),
+    _Form("hermes", r"&lt;/?tool_calls?&gt;"),
     _Form("qwen3_coder", r"<function=[\w.-]*>?|</function>"),
     _Form("minimax_m2", r"</?minimax:tool_call>|</?minimax:"),
     _Form("seed_oss", r"</?seed:tool_call>"),
     _Form("longcat", r"</?longcat_tool_call>"),
     _Form("step3", r"<steptml:"),
     _Form("olmo3", r"<function_calls>\s*\w+\("),
-    _Form("minimax_m2", r"</?(?:\w+:)?(?:function_calls|tool_code)>|<(?:\w+:)?invoke\s+name\s*="),
+    _Form("minimax_m2", r"</?(?:\w+:)?(?:function_calls|tool_code)>|<\w+:function_call\b|<(?:\w+:)?invoke\s+name\s*="),
     _Form("mistral", r"\[TOOL_CALLS?\]|\[ARGS\]|\[CALL_ID\]|\[/?AVAILABLE_TOOLS\]"),
     _Form("llama3_json", r"<\|python_tag\|>"),
     _Form("llama4_pythonic", r"<\|python_(?:start|end)\|>"),
@@ -65,10 +66,12 @@ _FORMS = (
 )
 _MARKS = re.compile("|".join(form.marks for form in _FORMS))
 """Without groups: the search then runs from one sign to the next."""
+_SIGNS = re.compile(r"[<\[`]|>>>|&lt;")
 _IN_WORDS = (
     ("functions.", _Form("openai", r"to=functions\.\w")),
     ("commentary", _Form("openai", r"assistant\s?commentary\s*(?:to=|json\s*\{)|commentary to=\w")),
     ("functools", _Form("phi4_mini_json", r"functools\s*\[")),
+    ("✿", _Form("qwen-agent", r"✿FUNCTION✿")),
     ("role_sep", _Form("gigachat3", r"function call<\|role_sep\|>")),
 )
 """Forms that begin with a word, behind the word without which there is none of them."""
@@ -99,7 +102,7 @@ def form_of(piece: str) -> str:
 
 def _marked(text: str) -> Markup | None:
     """A call that tags or words of some model's format give away."""
-    found = _MARKS.search(text) if "<" in text or "[" in text or "`" in text or ">>>" in text else None
+    found = _MARKS.search(text) if _SIGNS.search(text) else None
     if found is not None:
         form = next(form for form in _FORMS if re.compile(form.marks).match(text, found.start()))
         return Markup(" ".join(found.group().split()), form.name)
@@ -112,7 +115,16 @@ def _marked(text: str) -> Markup | None:
 def _may_hold_a_call(text: str) -> bool:
     """A few scans before any search: every reply comes here."""
     return (
-        "<" in text or "{" in text or "(" in text or "[" in text or "to=" in text or ">>>" in text or "Action" in text
+        "<" in text
+        or "{" in text
+        or "(" in text
+        or "[" in text
+        or "to=" in text
+        or ">>>" in text
+        or "Action" in text
+        or "&lt;" in text
+        or "✿" in text
+        or ":\n" in text
     )
 
 
@@ -140,8 +152,12 @@ def _patterns(names: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
         ("llama3_json", rf"\{{\s*{quote}{name}{quote}\s*:\s*[\[{{]"),
         ("pythonic", rf"(?:^|[\[`,]|tool_code\n)\s*(?:print\(\s*|await\s+)?{name}\(\s*(?:\w+\s*=|\{{|\))"),
         ("", rf"^\s*(?:\*\*)?Action:(?:\*\*)?\s*`?{name}\b"),
+        ("pythonic", rf"(?<![\w.]){name}\(\s*(?:\w+\s*=\s*)?(?:{quote}|[\[{{\d])"),
+        ("", rf"^\s*(?:{keys}):\s*[\"'`]?{name}[\"'`]?\s*\n\s*(?:arguments|parameters|args|input)\b"),
+        ("llama3_json", rf"\{{\s*(?:{keys})\s*:\s*{quote}{name}{quote}"),
+        ("", rf"{name}`?[^\n]{{0,40}}\n+```(?:json)?\s*\{{"),
         ("functionary", rf"^\W*(?:assistant)?\s*{name}`?\s*(?:\n|json|:)?\s*\{{\s*(?:\}}|{quote})"),
         ("qwen3_coder", rf"<(?:\w+:)?(?:{name})>\s*(?:<|\{{)|<(?:{name})\s+\w+=|<(?:{name})\s*/>"),
-        ("", rf"\[{label}\s*{name}\b|\[{name}\]\s*\(?\s*[\{{(]"),
+        ("", rf"<tool_name>\s*{name}\b|\[(?:[A-Z][a-z]+ )?{label}\s*{name}\b|\[{name}\]\s*\(?\s*[\{{(]"),
     )
     return tuple((form, re.compile(pattern, re.MULTILINE)) for form, pattern in forms)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 
-_NAMES = r"(?:[\w.-]{1,20}[:_])?think(?:ing)?|thoughts?|reasoning|scratchpad"
+_NAMES = (
+    r"(?:[\w.-]{1,20}[:_])?think(?:ing)?|(?:inner_)?thoughts?|reasoning|scratchpad|reflection|analysis|cot"
+    r"|chain_of_thought|(?:inner|internal)_(?:monologue|thinking)|thinking_process|thought_process"
+)
 _OPEN = (
     rf"<\s?(?:{_NAMES})(?:\s[^<>]{{0,60}})?>|&lt;(?:{_NAMES})&gt;|(?-i:\[THINK(?:ING)?\])|◁think▷|<unused94>(?:thought)?"
-    r"|<[|｜](?:begin_of_thought|start_of_thought|start_thinking|begin_think|think|thinking|content_thinking)[|｜]>"
+    r"|<[|｜](?:begin_of_thought|start_of_thought|start_thinking|begin_think|think|thinking|content_thinking|thought|think_start|thinking_start|inner_prefix)[|｜]>"
     r"|<\|channel>\s*(?:thought|analysis)|<\|open\|>think<\|sep\|>|<\|plamo:begin_think:plamo\|>"
 )
 _CLOSE = (
     rf"<\s?/\s?(?:{_NAMES})\s?>|&lt;/(?:{_NAMES})&gt;|\[/THINK(?:ING)?\]|◁/think▷|<unused95>"
-    r"|<[|｜](?:end_of_thought|end_thinking|end_think|/think|/thinking)[|｜]>"
+    r"|<[|｜](?:end_of_thought|end_thinking|end_think|/think|/thinking|/thought|think_end|thinking_end|inner_suffix)[|｜]>"
     r"|<channel\|>|<\|close\|>think<\|sep\|>|<\|plamo:end_think:plamo\|>"
 )
 _OPENING = re.compile(_OPEN, re.IGNORECASE)

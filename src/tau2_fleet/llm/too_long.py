@@ -19,6 +19,11 @@ _CLEARLY = re.compile(
     r"|(?:maximum|max) number of (?:input |prompt )?tokens"
     r"|\btokens? exceeds? the (?:configured |model'?s? )?(?:limit|max)"
     r"|model only supports up to \d+|current length is \d+ while limit is|request_too_large"
+    r"|\bmax_seq_len\b|\bsession_len\b|model token limit|max message tokens|KV cache size|range of input length"
+    r"|number of (?:input |prompt )?tokens \d+ cannot exceed"
+    r"|reduce (?:the length of )?(?:the|your) (?:messages|prompt|input)"
+    r"|(?:prompt|input) (?:token )?length \(?\d+\)? is (?:greater|longer|larger) than|longer than the specified maximum"
+    r"|(?:输入|上下文).{0,6}(?:长度|超)|(?:prompt|提示词|输入)\s?超"
     r"|longer than the (?:maximum|model)|exceeds? (?:the )?(?:model'?s )?(?:available |maximum |max )?context",
     re.IGNORECASE,
 )
@@ -38,6 +43,9 @@ _PROMPT_LIMITS = tuple(
         rf"configured limit of {_NUMBER}",
         rf"\"?n_ctx\"?'? ?[:=] ?{_NUMBER}",
         rf"while limit is {_NUMBER}",
+        rf"input length should be \[\d+, ?{_NUMBER}\]",
+        rf"prompt cannot exceed {_NUMBER}",
+        rf"session_len {_NUMBER}",
         rf"context (?:length|window|size) of (?:only )?{_NUMBER}",
     )
 )
@@ -54,6 +62,13 @@ _TOTAL_LIMITS = tuple(
         rf"exceed context limit: [\d,_]+ \+ [\d,_]+ > {_NUMBER}",
         rf"with {_NUMBER} maximum context length",
         rf"maximum allowed length \({_NUMBER}",
+        rf"max_seq_len {_NUMBER}",
+        rf"max(?:imum)? sequence length(?: of| is)? {_NUMBER}",
+        rf"model token limit: {_NUMBER}",
+        rf"total tokens limit {_NUMBER}",
+        rf"context window limit \({_NUMBER}",
+        rf"KV cache size: [\d,_]+ > {_NUMBER}",
+        rf"too large for model\. Max size: {_NUMBER} tokens",
         rf"{_NUMBER} (?:tokens )?(?:maximum|max) context",
     )
 )
