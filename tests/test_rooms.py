@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTED_ELSEWHERE = {"report": "tests/run/test_report.py"}
-"""Rooms whose tests stand with those of the whole run."""
 
 
 def test_every_room_has_its_tests() -> None:
     rooms = {path.parent.name for path in (ROOT / "src" / "tau2_fleet").glob("*/__init__.py")}
     assert len(rooms) > 15
     for room in rooms:
-        other = TESTED_ELSEWHERE.get(room)
-        assert list((ROOT / "tests" / room).glob("**/test_*.py")) or (other and (ROOT / other).is_file()), room
+        assert list((ROOT / "tests" / room).glob("**/test_*.py")), room

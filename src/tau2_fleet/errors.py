@@ -11,18 +11,21 @@ from pathlib import Path
 class ExitStatus(IntEnum):
     """What a command tells the shell; the numbers mean the same for every command."""
 
-    FINISHED = 0
-    """Done: of a run, every scheduled simulation finished."""
-    FAILED = 1
-    """Wrong use or wrong configuration, or it could not start, or could not write."""
-    REFUSED = 2
-    """These inputs may not be put together."""
-    NEGATIVE = 3
-    """Finished, and the answer is no: an incomplete run, an end by a limit, a stop or an outage, a failed gate."""
-    PARTIAL = 4
-    """In part or undecided: some files could not be scored, or an interval straddles its margin."""
-    INTERRUPTED = 130
-    """Ended by SIGINT, SIGTERM or SIGHUP."""
+    FINISHED = 0, "done; of a run: every simulation finished"
+    FAILED = 1, "wrong use or configuration, could not start, could not write"
+    REFUSED = 2, "refused: these inputs may not be put together"
+    NEGATIVE = 3, "finished, and the answer is no: an incomplete run, an early end, a failed gate"
+    PARTIAL = 4, "in part or undecided: some files could not be scored"
+    INTERRUPTED = 130, "ended by SIGINT, SIGTERM or SIGHUP"
+
+    meaning: str
+    """In half a line, for people."""
+
+    def __new__(cls, number: int, meaning: str = "") -> ExitStatus:
+        status = int.__new__(cls, number)
+        status._value_ = number
+        status.meaning = meaning
+        return status
 
     @classmethod
     def worst(cls, statuses: Iterable[int]) -> ExitStatus:

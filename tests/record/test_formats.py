@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tau2_fleet.errors import ExitStatus
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "formats.md").read_text()
 NAMED = set(re.findall(r"`([^`\n]+)`", TEXT))
@@ -46,6 +48,11 @@ def test_every_field_of_record_events_and_summary_is_described(run_dir: Path) ->
     assert fields - NAMED == set()
     with (run_dir / "simulations.csv").open() as file:
         assert "cause" in next(csv.reader(file))
+
+
+def test_the_exit_statuses_are_those_of_every_command() -> None:
+    assert re.findall(r"^\| (\d+) \| (.+) \|$", TEXT, re.M) == [(str(int(one)), one.meaning) for one in ExitStatus]
+    assert [*map(int, ExitStatus)] == [0, 1, 2, 3, 4, 130]
 
 
 def test_nothing_refers_to_documents_outside_the_repository() -> None:

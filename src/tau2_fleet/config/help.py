@@ -15,7 +15,7 @@ from tau2_fleet.config import table
 from tau2_fleet.config.names import did_you_mean, nearest
 from tau2_fleet.config.schema import Section
 from tau2_fleet.config.sources import Sources, sources
-from tau2_fleet.errors import UserError
+from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.key import Resume
 from tau2_fleet.paths import CONF_DIR
 
@@ -43,7 +43,7 @@ TOGETHER_API_KEY, WANDB_API_KEY.
   --info defaults                 print which files it is composed of
   --hydra-help                    Hydra's other flags
 
-Exit status: 0 all simulations finished, 1 configuration or start-up error, 3 infrastructure errors, 130 interrupted.
+== Exit status ==
 """
 
 _MEANINGS = {
@@ -78,7 +78,8 @@ def text(arguments: Sequence[str] = ()) -> str:
     for section in Section:
         parts.append(section.value)
         parts += _section(section, seen)
-    return "\n".join([*parts, _END])
+    statuses = [f"  {status.value:<5} {status.meaning}" for status in ExitStatus]
+    return "\n".join([*parts, _END.rstrip(), *statuses, ""])
 
 
 def _heading(title: str, more: str) -> str:

@@ -1,18 +1,21 @@
-"""Reads `simulations.jsonl` line by line: the one place that decides what a line holds.
+"""Reads `simulations.jsonl` line by line, and the small JSON files of a run: the one place that decides what they hold.
 
 The store, the tools of `analysis/` and whoever else wants records of a run come here.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.line import DamagedRecord, Record, read_line
 
 RECORD_FILE = "simulations.jsonl"
+SUMMARY_FILE = "summary.json"
 PROMPT_FILE = "prompts.jsonl"
 _NAMED = 3
 
@@ -79,3 +82,12 @@ def _stored(number: int, offset: int, line: bytes) -> StoredLine | None:
         return StoredLine(number, offset, len(line), read_line(line), ended=ended)
     except DamagedRecord as error:
         return StoredLine(number, offset, len(line), None, str(error)) if ended else None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file that a run may have left; empty where there is none that can be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tau2_fleet.display.console import complain, out
-from tau2_fleet.errors import UserError
+from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.report.page import FOLDER_BEYOND, make_report
 
 REPORT_FILE = "report.html"
@@ -22,14 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = make_report(directories, output, options.folder_beyond)
     except UserError as error:
         complain(str(error))
-        return 1
+        return ExitStatus.FAILED
     size = (
         sum(path.stat().st_size for path in page.parent.rglob("*"))
         if page.name == "index.html"
         else page.stat().st_size
     )
     out.print(f"{page} ({size / 1e6:.1f} MB)", markup=False, soft_wrap=True)
-    return 0
+    return ExitStatus.FINISHED
 
 
 def _parser() -> argparse.ArgumentParser:

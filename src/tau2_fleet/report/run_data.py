@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tau2_fleet.record.reading import SUMMARY_FILE, read_object
 
 Json = dict[str, Any]
 
@@ -50,8 +51,4 @@ class RunData:
 
 def read_run(directory: Path, name: str) -> RunData:
     """The run in a directory; without a readable summary it counts as one that goes on."""
-    try:
-        summary = json.loads((directory / "summary.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        summary = {}
-    return RunData(directory, name, summary if isinstance(summary, dict) else {})
+    return RunData(directory, name, read_object(directory / SUMMARY_FILE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ from tau2_fleet.config import departures, result_digest
 from tau2_fleet.config.validation import AGENT_PROMPT_FILE, USER_PROMPT_FILE
 from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.llm.settings import ModelSettings
+from tau2_fleet.record.reading import SUMMARY_FILE, read_object
 from tau2_fleet.record.results import ResultsInfo, RoleInfo, write_results
 from tau2_fleet.record.store import Store
-from tau2_fleet.run.outcome import SUMMARY_FILE, Outcome, write_summary
+from tau2_fleet.run.outcome import Outcome, write_summary
 from tau2_fleet.run.plan import RunPlan
 from tau2_fleet.run.versions import git_commit, versions
 from tau2_fleet.simulation.roles import Roles
@@ -61,7 +61,7 @@ class RunFiles:
             "reference": {"name": reference, "departures": departed},
             "result_digest": result_digest(plan.config),
             "models": {role: _described(settings) for role, settings in self.models.by_name().items()},
-            "fleet": fleet.added_to(_saved_summary(self.run_dir).get("fleet")),
+            "fleet": fleet.added_to(read_object(self.run_dir / SUMMARY_FILE).get("fleet")),
             "lost_by_cause": {
                 str(share.cause): {"simulations": share.simulations, "reward": share.lost, "share": share.share}
                 for share in causes.shares()
@@ -114,15 +114,6 @@ class RunFiles:
         return ({"scaffold": dict(scaffold.options)} if scaffold.options else {}) | (
             {"prompt_file": f"sha256:{digest}"} if digest else {}
         )
-
-
-def _saved_summary(run_dir: Path) -> dict[str, Any]:
-    """The summary of the attempts before; empty when there is none that can be read."""
-    try:
-        found = json.loads((run_dir / SUMMARY_FILE).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _about(name: str, scaffold: Scaffold[Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from tau2_fleet.config.command_line import read_dotenv
 from tau2_fleet.config.quoting import quoted
 from tau2_fleet.errors import ExitStatus, writing
 from tau2_fleet.paths import IMPORT_ROOT
+from tau2_fleet.record.reading import read_object
 from tau2_fleet.run.directory import COMPOSITION_DIR, swept_keys
 from tau2_fleet.run.job import do_job, overrides_of_job, run_dir_of_job, sweep_dir_of_job
 from tau2_fleet.run.lost_jobs import JobsLostError, is_queued, losses_watched, slurm_job
@@ -94,7 +95,7 @@ def read_note(sweep_dir: Path, number: int, run_dir: Path, overrides: list[str],
         run_dir: where the job was to write, as `overrides` what it was asked: for jobs that left no note at all.
         interrupted: the launcher was left before its jobs were over.
     """
-    note = _saved_note(sweep_dir, number)
+    note = read_object(note_path(sweep_dir, number))
     try:
         run_dir, overrides = Path(note["directory"]), [str(override) for override in note["overrides"]]
         return JobEnd(run_dir, overrides, int(note["exit_status"]), note["error"], note["results"])
@@ -105,14 +106,6 @@ def read_note(sweep_dir: Path, number: int, run_dir: Path, overrides: list[str],
         return JobEnd(run_dir, overrides, ExitStatus.INTERRUPTED, f"the sweep was interrupted{going_on}")
     told = "its process ended without a word (killed?)" if note else "it is not known to have begun"
     return JobEnd(run_dir, overrides, ExitStatus.FAILED, f"{told}; see what the launcher wrote")
-
-
-def _saved_note(sweep_dir: Path, number: int) -> dict[str, Any]:
-    try:
-        found = json.loads(note_path(sweep_dir, number).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def forget_note(sweep_dir: Path, number: int) -> None:
@@ -138,7 +131,7 @@ def is_alive(sweep_dir: Path, number: int) -> bool:
 
 def may_end(sweep_dir: Path, number: int) -> bool:
     """Whether a job may still leave word of its end: not begun yet, alive, or waiting to be run again."""
-    note = _saved_note(sweep_dir, number)
+    note = read_object(note_path(sweep_dir, number))
     if not note or is_alive(sweep_dir, number):
         return True
     slurm_id = note.get("slurm_job")

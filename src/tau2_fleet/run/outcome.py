@@ -24,8 +24,6 @@ from tau2_fleet.record.atomic import write_json
 from tau2_fleet.record.store import Entry, Store
 from tau2_fleet.run import reply_report
 
-SUMMARY_FILE = "summary.json"
-
 
 @dataclass(frozen=True, slots=True)
 class Inventory:

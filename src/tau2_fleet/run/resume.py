@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
@@ -22,6 +21,7 @@ from tau2_fleet.config.schema import Config
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.lifetime import model_ends
 from tau2_fleet.record.atomic import write_json, write_text
+from tau2_fleet.record.reading import SUMMARY_FILE, read_object
 from tau2_fleet.run.directory import COMPOSITION_DIR, TASK_IDS_FILE, load_saved, saved_overrides
 
 if TYPE_CHECKING:
@@ -121,17 +121,8 @@ def save_digests(plan: RunPlan, run_dir: Path) -> None:
 
 def _saved_digests(run_dir: Path) -> dict[str, dict[str, str]]:
     """What `save_digests` kept; of runs of earlier releases what their summary says; empty where nothing is known."""
-    saved = _read_object(run_dir / _DIGESTS_FILE) or _read_object(run_dir / "summary.json").get("digests")
+    saved = read_object(run_dir / _DIGESTS_FILE) or read_object(run_dir / SUMMARY_FILE).get("digests")
     return {part: files for part, files in saved.items() if isinstance(files, dict)} if isinstance(saved, dict) else {}
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty where there is none."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def save_sweep(arguments: Sequence[str], job_overrides: Sequence[str], sweep_dir: Path) -> None:

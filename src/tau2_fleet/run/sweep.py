@@ -16,11 +16,10 @@ from rich.table import Table
 from tau2_fleet.display.console import neutralise
 from tau2_fleet.errors import ExitStatus
 from tau2_fleet.record.atomic import write_json
+from tau2_fleet.record.reading import SUMMARY_FILE
 
 if TYPE_CHECKING:
     from tau2_fleet.fleet.lease import FleetLease
-
-_SUMMARY_FILE = "summary.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def write_sweep(directory: Path, ends: Sequence[JobEnd]) -> None:
         }
         for end in ends
     ]
-    write_json(directory / _SUMMARY_FILE, {"jobs": jobs})
+    write_json(directory / SUMMARY_FILE, {"jobs": jobs})
 
 
 def show_sweep(directory: Path, ends: Sequence[JobEnd], console: Console) -> None:

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from tau2_fleet.fleet.reaper.processes import Group, ProcessId, end, group_of, identify, is_alive, is_stopped
+from tau2_fleet.paths import IMPORT_ROOT
 
 GRACE_S = 3.0
 """Between SIGTERM and SIGKILL when the runner is gone; all is over within ten seconds of its end."""
 
-_IMPORT_ROOT = Path(__file__).resolve().parents[3]
 _READY_S = 30.0
 _LOOK_S = 0.5
 
@@ -94,7 +94,7 @@ class Reaper:
         assert runner is not None
         first = subprocess.Popen(
             [sys.executable, "-E", "-S", "-m", __name__, str(runner.pid), str(runner.started), str(self._log)],
-            cwd=_IMPORT_ROOT,
+            cwd=IMPORT_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
