@@ -27,6 +27,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     text = io.StringIO()
     console = Console(file=text, width=400, highlight=False)
     monkeypatch.setattr(rescore, "out", console)
+    monkeypatch.setattr(rescore, "wide", console)
     monkeypatch.setattr("tau2_fleet.display.console.err", console)
     return text
 

@@ -13,6 +13,9 @@ from tau2_fleet.simulation.simulate import SimulationJob
 if TYPE_CHECKING:
     from tau2.data_model.tasks import Task
 
+_TALK = 4.0
+"""Actions that take as long as a conversation's greeting, questions and farewell."""
+
 
 def trial_seeds(seed: int, num_trials: int) -> list[int]:
     """One seed per trial, the same for all tasks, drawn as the benchmark draws them.
@@ -80,3 +83,9 @@ def _interleave(queues: Sequence[Sequence[SimulationKey]]) -> Iterator[Simulatio
     ]
     placed.sort(key=lambda entry: entry[:2])
     return (key for _, _, key in placed)
+
+
+def expected_length(task: Task) -> float:
+    """How long a conversation about a task is beside others: its gold actions and what is said around them."""
+    criteria = task.evaluation_criteria
+    return _TALK + len((criteria and criteria.actions) or ())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.batch.runner import Limits, RunEnd, Runner
+from tau2_fleet.batch.schedule import expected_length
 from tau2_fleet.config import Config, flat
 from tau2_fleet.display.console import err, neutralise, tell, wide
 from tau2_fleet.display.progress import Progress
@@ -42,6 +43,7 @@ from tau2_fleet.run.plan import RunPlan, plan_run, write_played_tasks
 from tau2_fleet.run.reply_servers import reply_servers
 from tau2_fleet.run.report_runs import report_runs
 from tau2_fleet.run.resume import check_same_data, save_digests
+from tau2_fleet.run.running_simulations import RunningSimulations
 from tau2_fleet.simulation.domain_context import DomainContext
 from tau2_fleet.simulation.model_clients import make_clients
 from tau2_fleet.simulation.simulate import Simulation, SimulationJob
@@ -55,13 +57,11 @@ from tau2_fleet.tracking.start import TrackedRun
 from tau2_fleet.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from tau2.data_model.tasks import Task
+    pass
 
 log = logging.getLogger(__name__)
 
 PRICES = DATA_DIR / "prices"
-_TALK = 4.0
-"""Actions that take as long as a conversation's greeting, questions and farewell."""
 
 
 def prepare(config: Config, run_dir: Path) -> RunPlan:
@@ -202,7 +202,7 @@ class Experiment:
     def _progress(self) -> Progress:
         stored = [entry for key, entry in self.store.entries.items() if self.schedule.includes(key)]
         lengths: dict[tuple[str, str, int], float] = {
-            job.key: _expected_length(self.schedule.tasks[job.key[:2]]) for job in self.schedule.jobs
+            job.key: expected_length(self.schedule.tasks[job.key[:2]]) for job in self.schedule.jobs
         }
         return Progress(self.schedule.totals, stored, level=self.config.log_level.number, lengths=lengths)
 
@@ -291,7 +291,7 @@ class Experiment:
             max_concurrency=self.config.max_concurrency,
             limits=self.limits,
         )
-        interrupts.put_in_charge(_Simulations(runner, progress))
+        interrupts.put_in_charge(RunningSimulations(runner, progress))
         async with collected_in_turn():
             await runner.run()
         await clients.close()
@@ -313,30 +313,3 @@ class Experiment:
             reason, detail = RunEnd.TIMEOUT, f"{self.limits.out_of_time}, before the first simulation"
         experts_on = bool(self.config.experts.members())
         return judge_outcome(self.schedule, self.store, reason, detail, experts_on=experts_on)
-
-
-def _expected_length(task: Task) -> float:
-    """How long a conversation about a task is beside others: its gold actions and what is said around them."""
-    criteria = task.evaluation_criteria
-    return _TALK + len((criteria and criteria.actions) or ())
-
-
-class _Simulations:
-    """The simulations of a run, as signals stop them."""
-
-    def __init__(self, runner: Runner, progress: Progress) -> None:
-        self._runner = runner
-        self._progress = progress
-
-    @property
-    def over(self) -> bool:
-        return self._runner.over
-
-    def stop(self) -> None:
-        grace_s = self._runner.limits.grace_s
-        self._progress.counters.stopping = True
-        err.print(f"[yellow]stopping[/]: simulations in flight have {grace_s:g} s; Ctrl-C again ends at once")
-        self._runner.stop(RunEnd.INTERRUPTED)
-
-    def abort(self) -> None:
-        self._runner.abort()
