@@ -166,8 +166,9 @@ def _best_part(seconds: Sequence[float], parts: int = 4) -> float:
 
 def pool(url: str):  # type: ignore[no-untyped-def]
     """Settings of the agent as a run has them, a router with one server, and the tools."""
+    from tau2_fleet.llm.endpoints import Endpoint
     from tau2_fleet.llm.settings import ModelSettings, Provider
-    from tau2_fleet.llm.types import Endpoint, ToolSet
+    from tau2_fleet.llm.types import ToolSet
 
     class OneServer:
         endpoint = Endpoint("agent/0", url, "bench")

@@ -24,10 +24,11 @@ from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.routing_policy import routing_policy
 from tau2_fleet.fleet.sampler import parse_metrics
 from tau2_fleet.fleet.settings import Device, ServerSettings
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.factory import build
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.settings import ModelSettings, PoolSettings, Provider
-from tau2_fleet.llm.types import ChatMessage, ChatRequest, Endpoint
+from tau2_fleet.llm.types import ChatMessage, ChatRequest
 from tests.vllm.local import AGENT_HABITS, CPU_ENVIRONMENT, SERVE_FLAGS, checkpoint, executable
 
 CONVERSATIONS, TURNS = 12, 8

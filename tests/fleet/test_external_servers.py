@@ -28,7 +28,7 @@ from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pool_check import preflight
 from tau2_fleet.fleet.pools import LocalModel, local_models, pool_specs
 from tau2_fleet.fleet.settings import ServerSettings
-from tau2_fleet.llm.types import Endpoint
+from tau2_fleet.llm.endpoints import Endpoint
 
 OLD_FILE = """{
     "/ckpt/model": [{"ip_addr": "127.0.0.1", "port": "1900"}, {"ip_addr": "10.0.0.7", "port": 1901}],

@@ -21,7 +21,8 @@ from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.lease import FleetLease
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.replica import Phase
-from tau2_fleet.llm.types import Endpoint, FatalModelError
+from tau2_fleet.llm.endpoints import Endpoint
+from tau2_fleet.llm.types import FatalModelError
 from tau2_fleet.telemetry.events import ReplicaSample, ReplicaState
 from tests.fleet.support import QUICK, children_of, fake_pool, fake_settings, gone, heard, until
 

@@ -16,7 +16,8 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.routing_policy import routing_policy
 from tau2_fleet.fleet.server_kind import server_kind
-from tau2_fleet.llm.types import Endpoint, FatalModelError
+from tau2_fleet.llm.endpoints import Endpoint
+from tau2_fleet.llm.types import FatalModelError
 from tests.examples import write_examples
 from tests.fleet.support import environment_for_runs
 

@@ -12,7 +12,8 @@ from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pool_check import preflight
 from tau2_fleet.fleet.probe import http_session
-from tau2_fleet.llm.types import Endpoint, ToolCallText
+from tau2_fleet.llm.endpoints import Endpoint
+from tau2_fleet.llm.types import ToolCallText
 from tests.llm.dialects import VLLM
 from tests.llm.serving import Answer, Seen, serving, status_answer
 from tests.llm.test_thinking_history import DEMANDS, demanding

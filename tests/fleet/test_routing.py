@@ -13,7 +13,8 @@ import pytest
 from tau2_fleet.extensions import names
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.routing_policy import routing_policy
-from tau2_fleet.llm.types import Endpoint, FatalModelError
+from tau2_fleet.llm.endpoints import Endpoint
+from tau2_fleet.llm.types import FatalModelError
 
 POLICIES = names("tau2_fleet.fleet.routing")
 

@@ -22,7 +22,8 @@ from tau2_fleet.fleet.replica import Phase
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.routing_policy import routing_policy
 from tau2_fleet.fleet.stall import StallWatch
-from tau2_fleet.llm.types import Endpoint, FatalModelError
+from tau2_fleet.llm.endpoints import Endpoint
+from tau2_fleet.llm.types import FatalModelError
 from tests.fleet.support import QUICK, fake_pool, fake_settings, until
 
 WATCH = replace(QUICK, health_s=0.1, external_patience_s=0.5)

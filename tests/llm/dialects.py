@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.factory import build
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.model import Model
 from tau2_fleet.llm.settings import Api, ModelSettings, PriceSettings, Provider
-from tau2_fleet.llm.types import Endpoint, ToolCallText
+from tau2_fleet.llm.types import ToolCallText
 from tests.llm.serving import Answer, Hand, OneByOne, Server, json_answer
 
 _ARGUMENTS = ("call_timeout_s", "limiters", "outage_s", "retry", "router")

@@ -12,7 +12,8 @@ import orjson
 from aiohttp import web
 
 from tau2_fleet.llm.clock import Clock
-from tau2_fleet.llm.types import CallStats, Endpoint
+from tau2_fleet.llm.endpoints import Endpoint
+from tau2_fleet.llm.types import CallStats
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tau2_fleet.llm.context import Context
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.served_limit import served_limit
@@ -26,7 +27,6 @@ from tau2_fleet.llm.types import (
     ChatMessage,
     ChatRequest,
     ContextOverflowError,
-    Endpoint,
     FatalModelError,
     ToolCallText,
     ToolSet,

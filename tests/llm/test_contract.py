@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.factory import Limiters
 from tau2_fleet.llm.failures import Failure
 from tau2_fleet.llm.http import HttpPool
@@ -22,7 +23,6 @@ from tau2_fleet.llm.types import (
     ChatRequest,
     ContextOverflowError,
     DeadlineError,
-    Endpoint,
     FatalModelError,
     ModelError,
     Reply,

@@ -9,10 +9,11 @@ import pytest
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.claude_history import OPENING
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.factory import build
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.settings import ModelSettings, Provider
-from tau2_fleet.llm.types import ChatMessage, ChatRequest, Endpoint, ModelError, ToolCallText, ToolSet
+from tau2_fleet.llm.types import ChatMessage, ChatRequest, ModelError, ToolCallText, ToolSet
 from tests.llm.dialects import ALL, CLAUDE, LITELLM, OPENAI, VLLM, ClaudeDialect, Dialect
 from tests.llm.serving import OneByOne, Seen, serving
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import asyncio
 
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.factory import build
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.settings import ModelSettings, PoolSettings, Provider
-from tau2_fleet.llm.types import Endpoint
 
 
 class Pool:

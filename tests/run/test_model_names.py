@@ -14,8 +14,8 @@ import pytest
 from aiohttp import web
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.settings import ModelSettings, PoolSettings, Provider
-from tau2_fleet.llm.types import Endpoint
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.record.store import Store
 from tau2_fleet.run.model_names import named_by_record, named_by_servers

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.factory import build
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.model import Model
@@ -18,7 +19,6 @@ from tau2_fleet.llm.types import (
     ChatMessage,
     ChatRequest,
     ContextOverflowError,
-    Endpoint,
     FatalModelError,
     Reply,
     ToolCallText,

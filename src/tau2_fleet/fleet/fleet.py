@@ -30,7 +30,7 @@ from tau2_fleet.fleet.sampler import sample_forever, sample_replicas
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.fleet.supervisor import Supervisor
 from tau2_fleet.fleet.watch import WatchSettings
-from tau2_fleet.llm.types import Endpoint
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.telemetry.secrets import protect
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ import orjson
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.probe import ProbeError, key_header, read_text
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.markup import find_markup
 from tau2_fleet.llm.thinking import cut
 from tau2_fleet.llm.thinking_history import wants_thinking
 from tau2_fleet.llm.thought import thought_in
 from tau2_fleet.llm.too_long import too_long
-from tau2_fleet.llm.types import Endpoint
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from tau2_fleet.fleet.launch import ServerProcess
 from tau2_fleet.fleet.plan import Placement
 from tau2_fleet.fleet.probe import ServedModel, listed
 from tau2_fleet.fleet.watch import WatchSettings
-from tau2_fleet.llm.types import Endpoint
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.telemetry.events import ReplicaState, emit
 
 

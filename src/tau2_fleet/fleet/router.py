@@ -9,11 +9,12 @@ import asyncio
 from collections.abc import Callable
 
 from tau2_fleet.fleet.routing_policy import ReadyReplicas, ReplicaLoad, RoutingPolicy
-from tau2_fleet.llm.types import Endpoint, FatalModelError
+from tau2_fleet.llm.endpoints import Endpoint
+from tau2_fleet.llm.types import FatalModelError
 
 
 class PoolRouter:
-    """`tau2_fleet.llm.types.Router` over the ready replicas of one pool; belongs to one event loop."""
+    """`tau2_fleet.llm.endpoints.Router` over the ready replicas of one pool; belongs to one event loop."""
 
     def __init__(self, pool: str, policy: RoutingPolicy, on_failure: Callable[[Endpoint], None] | None = None) -> None:
         """`on_failure` hears of every endpoint that did not answer a request."""

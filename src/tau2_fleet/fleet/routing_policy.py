@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from tau2_fleet.extensions import Choice, make
-from tau2_fleet.llm.types import Endpoint
+from tau2_fleet.llm.endpoints import Endpoint
 
 _FOLDER = "tau2_fleet.fleet.routing"
 

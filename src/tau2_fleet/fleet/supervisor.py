@@ -22,7 +22,7 @@ from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.stall import StallWatch
 from tau2_fleet.fleet.start_error import StartError, pool_failure, running_end, start_error
 from tau2_fleet.fleet.watch import WatchSettings
-from tau2_fleet.llm.types import Endpoint
+from tau2_fleet.llm.endpoints import Endpoint
 
 log = logging.getLogger(__name__)
 

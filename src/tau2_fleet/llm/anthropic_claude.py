@@ -13,6 +13,7 @@ import orjson
 from tau2_fleet.llm.bounded import read_bounded
 from tau2_fleet.llm.claude_history import claude_history, claude_tools, marked_for_cache
 from tau2_fleet.llm.completion import LONG_ANSWER, MOST_CALLS, count, decode_json, is_missing, model_id
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.examine import check_whole, plain_reason
 from tau2_fleet.llm.failures import Failure, FailureCause, brief, failure_of_response, short
 from tau2_fleet.llm.keys import find_key
@@ -20,7 +21,7 @@ from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.llm.thinking_history import turn_begins
 from tau2_fleet.llm.thought import Thought
-from tau2_fleet.llm.types import CallStats, ChatRequest, Endpoint, ToolCallText, ToolSet, Usage
+from tau2_fleet.llm.types import CallStats, ChatRequest, ToolCallText, ToolSet, Usage
 
 _OUTPUT_TOKENS = 8192
 """`max_tokens`, which this API must be told, where the settings say nothing."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.context import Context
+from tau2_fleet.llm.endpoints import Router
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.keys import key_name
 from tau2_fleet.llm.limiter import Limiter
@@ -15,7 +16,6 @@ from tau2_fleet.llm.prices import PriceTable, own_price
 from tau2_fleet.llm.provider import Backend
 from tau2_fleet.llm.retry import RetryPolicy
 from tau2_fleet.llm.settings import Api, ModelSettings, Provider
-from tau2_fleet.llm.types import Router
 
 
 @dataclass(slots=True)

@@ -12,8 +12,9 @@ from typing import Any
 import orjson
 
 from tau2_fleet.llm.conditions import Condition
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.too_long import TooLong, too_long
-from tau2_fleet.llm.types import Endpoint, Usage
+from tau2_fleet.llm.types import Usage
 from tau2_fleet.telemetry.secrets import redact
 
 

@@ -13,11 +13,12 @@ import orjson
 from tau2_fleet.llm.call_ids import form_for
 from tau2_fleet.llm.claude_history import OPENING
 from tau2_fleet.llm.completion import read_completion
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.failures import Failure, FailureCause, failure_of_response, short
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.settings import ModelSettings
-from tau2_fleet.llm.types import CallStats, ChatMessage, ChatRequest, Endpoint
+from tau2_fleet.llm.types import CallStats, ChatMessage, ChatRequest
 
 # Both are read while litellm is imported: no price table from the network, no .env of parent folders.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.context import Context
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.examine import estimated_usage, examine
 from tau2_fleet.llm.failures import RETRIED, WAITED_OUT, Failure, FailureCause, brief, short
 from tau2_fleet.llm.http import current_call
@@ -26,7 +27,6 @@ from tau2_fleet.llm.types import (
     ChatRequest,
     ContextOverflowError,
     DeadlineError,
-    Endpoint,
     FatalModelError,
     ModelError,
     Reply,

@@ -19,13 +19,14 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.llm.call_ids import form_for
 from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.completion import LONG_ANSWER, count, decode_completion, decode_json
+from tau2_fleet.llm.endpoints import Endpoint, Router
 from tau2_fleet.llm.failures import Failure, FailureCause, failure_of_response, short
 from tau2_fleet.llm.http import HttpPool, current_call
 from tau2_fleet.llm.keys import authorization, find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.served_limit import served_limit
 from tau2_fleet.llm.settings import ModelSettings
-from tau2_fleet.llm.types import CallStats, ChatRequest, Endpoint, Router
+from tau2_fleet.llm.types import CallStats, ChatRequest
 
 log = logging.getLogger(__name__)
 

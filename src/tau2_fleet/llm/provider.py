@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.thought import Thought
-from tau2_fleet.llm.types import CallStats, ChatRequest, Endpoint, ToolCallText, Usage
+from tau2_fleet.llm.types import CallStats, ChatRequest, ToolCallText, Usage
 
 
 @dataclass(frozen=True, slots=True)

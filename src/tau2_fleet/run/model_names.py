@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.settings import ModelSettings
-from tau2_fleet.llm.types import Endpoint
 from tau2_fleet.record.store import Store
 from tau2_fleet.simulation.roles import Roles
 

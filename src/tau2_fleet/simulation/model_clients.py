@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 
 from tau2_fleet.agents.expert_handoff import ExpertCard
+from tau2_fleet.llm.endpoints import Router
 from tau2_fleet.llm.factory import Limiters, build
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.prices import PriceTable
 from tau2_fleet.llm.settings import ModelSettings
-from tau2_fleet.llm.types import ChatModel, Router
+from tau2_fleet.llm.types import ChatModel
 from tau2_fleet.simulation.roles import Roles
 from tau2_fleet.simulation.settings import AgentMode, ExpertsSettings, JudgeSettings
 
