@@ -22,7 +22,7 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help install smoke test test-browser test-vllm install-vllm install-launchers bench bench-quick bench-guard lint mutants format lock clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s%s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  PYTHON=python3.12 chooses the interpreter of new environments; ARGS='...' is handed on,"
 	@echo "  for example: make test ARGS='tests/fleet -x', make smoke ARGS='num_trials=4'"
@@ -82,7 +82,7 @@ format: $(INSTALLED) ## Put imports in order and format the code
 # uv keeps the versions that a lock already has; make lock ARGS=--upgrade takes the newest.
 COMPILE := $(abspath $(VENV))/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command 'make lock'
-lock: $(INSTALLED) ## Resolve both lock files again
+lock: $(INSTALLED) ## Resolve the three lock files again
 	@$(COMPILE) pyproject.toml --extra dev $(ARGS) --output-file requirements.lock
 	@$(COMPILE) pyproject.toml --extra dev --extra launchers $(ARGS) --output-file requirements-launchers.lock
 	@cd $(SHIM) && $(COMPILE) pyproject.toml $(ARGS) --output-file ../../../requirements-vllm.lock

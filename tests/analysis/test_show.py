@@ -14,6 +14,7 @@ import pytest
 from tau2_fleet.analysis.explain import ComparedCall, GoldCheck, gold_checks_of_task, reasons
 from tau2_fleet.analysis.show import main
 from tau2_fleet.benchmark.domains import load_domain
+from tau2_fleet.display.formats import TableFormat
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.line import encode_line
 from tau2_fleet.record.overview import overviews
@@ -189,12 +190,23 @@ def test_mistakes_are_said_in_a_line(run_dir: Path, tmp_path: Path, capsys: pyte
         ([tmp_path / "none"], "is no run directory: it has no simulations.jsonl"),
         ([tmp_path], f"holds 1 runs; choose one: {run_dir}"),
         ([run_dir, "--task", "banking/9"], "no simulation of banking/9; there are airline/0, airline/1"),
+        ([run_dir, "--trial", "7"], "no simulation of trial 7; the last is trial 0"),
     ):
         assert main([str(argument) for argument in arguments]) == 1
         captured = capsys.readouterr()
         assert captured.out == ""
         assert said in captured.err
         assert len(captured.err.splitlines()) == 1
+
+
+def test_a_format_that_there_is_not_names_those_that_there_are(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(run_dir), "--format", "pdf"])
+    error = capsys.readouterr().err
+    assert "pdf" in error
+    assert all(form.value in error.splitlines()[-1] for form in TableFormat)
 
 
 def test_of_many_runs_below_a_folder_the_newest_are_named(tmp_path: Path) -> None:

@@ -200,6 +200,8 @@ def words_for_people(message: str, words: list[str]) -> None:
         ("seed=1,2", ["seed=1,2: several values", "--multirun"]),
         ("domain=mock,retail", ["--multirun", "'domain=[mock,retail]'"]),
         ("wandb.notes=a,b", ["--multirun", "'wandb.notes=\"a,b\"'"]),
+        ("task_ids=[retail/5", ["task_ids=[retail/5", "not understood", "'task_ids=[\"retail/5\"]'"]),
+        ("hydra/launcher=joblib", ["hydra/launcher=joblib", "make install-launchers"]),
         ("task_ids=[a|b[c]:d]", ["task_ids=[a|b[c]:d]", "not understood", "'task_ids=[\"a|b[c]:d\"]'"]),
         ("seed=a=b", ["seed=a=b: seed takes a whole number"]),
         ("=3", ["=3: what stands before = is no name of a key"]),

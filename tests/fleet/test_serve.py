@@ -53,6 +53,7 @@ def test_a_served_fleet_is_used_by_a_run_and_ends_with_ctrl_c(tmp_path: Path, nu
         assert line, process.stderr.read() if process.stderr else ""
         printed += line
     assert f"http://127.0.0.1:{port} " in printed
+    assert "run experiment=smoke \\\n" in printed, "a run with these servers needs what is not about servers"
     config_file, key_file = re.findall(r"server\.model_config=(\S+) server\.api_key_file=(\S+)", printed)[0]
     assert stat.S_IMODE(os.stat(key_file).st_mode) == 0o600
     assert Path(key_file).read_text().strip() not in printed
@@ -69,7 +70,9 @@ def test_a_served_fleet_is_used_by_a_run_and_ends_with_ctrl_c(tmp_path: Path, nu
 
     asyncio.run(use())
     os.killpg(process.pid, number)
-    assert process.wait(20) == 0
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert errors.splitlines()[-1] == "stopping the servers"
     assert is_free("127.0.0.1", port)
 
 

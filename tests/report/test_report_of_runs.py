@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from tau2_fleet.analysis.cause_shares import CauseShare
+from tau2_fleet.analysis.causes import Cause
+from tau2_fleet.report.charts import causes
+from tau2_fleet.report.command import main
 from tau2_fleet.tracking.wandb_tables import run_files
 from tests.run.runs import run
+
+_SIGN = 7.5
+"""Units of the chart: about what a sign of its text takes in a wide sans-serif face, on average."""
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +54,16 @@ def test_a_sweep_leaves_one_page_for_all_its_jobs(tmp_path: Path) -> None:
     assert [path.relative_to(sweep) for path in sweep.rglob("report.html")] == [Path("report.html")]
     page = (sweep / "report.html").read_text()
     assert page.count("pass^1 is ") == 2
+    anchors = re.findall(r' id="([^"]*)"', page)
+    assert len(anchors) == len(set(anchors))
+    assert {"run-1", "run-2", "departures", "departures-2"} <= set(anchors) & set(re.findall(r'href="#([^"?]+)"', page))
+    assert main([str(sweep), "-o", str(tmp_path / "again.html")]) == 0
+    assert (tmp_path / "again.html").read_text().count("pass^1 is ") == 2
+
+
+@pytest.mark.parametrize(("share", "simulations"), [(1.0, 1), (1.0, 99999), (0.5, 12)])
+def test_the_figures_beside_a_bar_are_not_cut_off(share: float, simulations: int) -> None:
+    drawn = causes([CauseShare(Cause.ACTION, simulations, 1.0, share, "retail/1/0", ())])
+    width, start = re.findall(r'viewBox="0 0 (\d+) ', drawn)[0], re.findall(r'class="value" x="([\d.]+)"', drawn)[0]
+    text = re.findall(r'class="value"[^>]*>([^<]+)', drawn)[0]
+    assert float(start) + _SIGN * len(text) <= float(width)

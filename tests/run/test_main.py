@@ -169,7 +169,7 @@ def test_a_sweep_goes_on_after_a_failed_job_and_ends_with_its_worst_status(tmp_p
         "2_seed=3",
         "3_seed=5",
     ]
-    assert f"sweep: {sweep}" in out
+    assert f"sweep: {sweep.relative_to(tmp_path)}" in out
     assert ended(tmp_path) == [
         ("0_seed=0", "seed=0", 0, None),
         ("1_seed=1", "seed=1", 1, "no server came up"),

@@ -96,5 +96,5 @@ def test_the_end_of_a_run_says_why_it_ended_and_how_to_go_on(tmp_path: Path) -> 
     assert "resume=" not in complete
     assert "stopped" not in complete
     failed = shown(outcome(tmp_path / "third", FAILED), tmp_path)
-    assert "1 infrastructure errors, counted as failures (reward without them 1.000)" in failed
+    assert "1 infrastructure error, counted as a failure (reward without them 1.000)" in failed
     assert "--failed" in failed

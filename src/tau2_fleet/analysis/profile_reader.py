@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,18 +81,18 @@ class Profile:
         return sorted(self.slowest, reverse=True)
 
 
-def run_directories(directories: list[Path]) -> list[Path]:
-    """The runs meant: a run directory itself, or all that a sweep's directory holds.
+def run_directories(directories: Sequence[Path], file: str = PROFILE_FILE) -> list[Path]:
+    """The runs meant: a run directory itself, or all that a sweep's directory holds; `file` is what makes one a run's.
 
     Raises:
-        UserError: a directory holds no profile.
+        UserError: a directory holds no such file.
     """
     runs: list[Path] = []
     for directory in directories:
-        found = [directory] if (directory / PROFILE_FILE).is_file() else []
-        found = found or sorted(path.parent for path in directory.glob(f"*/{PROFILE_FILE}"))
+        found = [directory] if (directory / file).is_file() else []
+        found = found or sorted(path.parent for path in directory.glob(f"*/{file}"))
         if not found:
-            raise UserError(f"{directory} is no run directory: it has no {PROFILE_FILE}")
+            raise UserError(f"{directory} is no run directory: it has no {file}")
         runs.extend(found)
     return list(dict.fromkeys(runs))
 

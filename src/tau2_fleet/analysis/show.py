@@ -55,14 +55,17 @@ def _show(options: argparse.Namespace) -> None:
         return
     if not chosen:
         asked = choose(everything, options.task, options.trial, failed=False)
+        if options.trial is not None and not asked and everything:
+            last = max(one.trial for one in everything)
+            raise UserError(f"no simulation of trial {options.trial}; the last is trial {last}")
         out.print(f"{_counted(asked)} reward 1" if options.failed else "no simulation yet")
         return
     in_full = options.task is not None or options.prompts
     if options.failed and not in_full and len(chosen) > _TOLD_ONE_BY_ONE:
-        _show_causes(directory, chosen, len(everything), options.format)
+        _show_causes(directory, chosen, len(everything), TableFormat(options.format))
         return
-    if options.format is not TableFormat.TEXT:
-        out.print(table_text(COLUMNS_OF_OVERVIEW, overview_cells(chosen), options.format), markup=False)
+    if (form := TableFormat(options.format)) is not TableFormat.TEXT:
+        out.print(table_text(COLUMNS_OF_OVERVIEW, overview_cells(chosen), form), markup=False)
         return
     if not in_full and not options.failed:
         out.out(overview_table(chosen, colours=out.color_system is not None), highlight=False)
@@ -148,9 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ids", action="store_true", help="only the tasks, one domain/id a line, for task_ids_file")
     parser.add_argument(
         "--format",
-        type=TableFormat,
-        choices=list(TableFormat),
-        default=TableFormat.TEXT,
+        choices=[form.value for form in TableFormat],
+        default=TableFormat.TEXT.value,
         help="of tables: text, md, latex or csv (default: text)",
     )
     parser.add_argument("--prompts", action="store_true", help="also the system prompts as they were sent")

@@ -94,6 +94,11 @@ def _unknown_choice(config: str, sources: Sources) -> str:
     if gone := gone_choice(group, choice):
         return gone
     there = sources.choices(group)
+    if group in ("hydra/launcher", "hydra/sweeper"):
+        return (
+            f"{group}={choice}: this environment has no such part of Hydra. `make install-launchers` makes one, "
+            ".venv-launchers, with SLURM, Ray, joblib and optuna."
+        )
     if not there:
         return f"{config}: there is no such file in conf/.{did_you_mean(nearest_keys(group or config, sources))}"
     line = f"{group}={choice}: there is no such choice.{did_you_mean(nearest(choice, there))}"

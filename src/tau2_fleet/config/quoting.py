@@ -20,9 +20,10 @@ def typed_setting(key: str, value: str, *, is_list: bool = False) -> str:
 
     Args:
         key, value: as they came.
-        is_list: the value is a list in brackets: its members are quoted, not the whole.
+        is_list: the value is a list in brackets, the closing one perhaps forgotten: its members are quoted, not the
+            whole.
     """
-    members = re.fullmatch(r"\[(.*)\]", value, re.S) if is_list else None
+    members = re.fullmatch(r"\[(.*?)\]?", value, re.S) if is_list else None
     if members is None:
         return shell_word(f"{key}={_spelt(value)}")
     plain = (part.strip().strip("'\"") for part in members[1].split(","))

@@ -14,6 +14,8 @@ _WIDTH = 460
 _LEFT = 178
 _ROW = 26
 _BINS = 24
+_BESIDE_BAR = 100
+"""Room for a bar's figures, up to `100% (99999)`."""
 
 
 def domains(metrics: dict[str, Metrics]) -> str:
@@ -38,7 +40,7 @@ def causes(shares: list[CauseShare]) -> str:
     parts = []
     for index, share in enumerate(shares):
         y = 6 + _ROW * index
-        length = (_WIDTH - _LEFT - 60) * share.share
+        length = (_WIDTH - _LEFT - _BESIDE_BAR) * share.share
         parts.append(_label(share.cause.words, y + _ROW // 2))
         parts.append(
             f'<rect class="bar cause-{share.cause}" x="{_LEFT}" y="{y + 4}" width="{length:.1f}" height="18"/>'

@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from tau2_fleet.analysis.profile_reader import run_directories
 from tau2_fleet.display.console import complain, out
 from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.record.reading import RECORD_FILE
 from tau2_fleet.report.page import FOLDER_BEYOND, make_report
 
 REPORT_FILE = "report.html"
@@ -19,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directories: list[Path] = options.directories
     output: Path = options.output or directories[0] / REPORT_FILE
     try:
-        page = make_report(directories, output, options.folder_beyond)
+        page = make_report(run_directories(directories, RECORD_FILE), output, options.folder_beyond)
     except UserError as error:
         complain(str(error))
         return ExitStatus.FAILED
@@ -38,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write one HTML file that shows whole runs: score, causes of lost reward, every conversation.",
     )
     parser.add_argument(
-        "directories", type=Path, nargs="+", metavar="DIR", help="run directories; several side by side"
+        "directories", type=Path, nargs="+", metavar="DIR", help="run directories, or a sweep's; several side by side"
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help=f"where to write (default: {REPORT_FILE} in the first DIR)"

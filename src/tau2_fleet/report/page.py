@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tau2_fleet.analysis.cause_shares import CauseShare
+from tau2_fleet.analysis.causes import SPOILED
 from tau2_fleet.analysis.rows import Row, row_of
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.record.atomic import replaced
@@ -38,6 +39,9 @@ _SHOWN_IN_ROW = (
     "input_tokens", "output_tokens", "cost_usd", "replies", "tool_errors", "expert_calls", "domain",
 )  # fmt: skip
 
+_SIDE_BY_SIDE = ("simulations", "infrastructure", "reward", "pass^1", "cost", "mean time")
+"""What the table of several runs says of each."""
+
 
 @dataclass(slots=True)
 class RunPart:
@@ -50,6 +54,7 @@ class RunPart:
         """What the template shows of it."""
         metrics = self.figures.metrics()
         shares = self.figures.causes.shares()
+        table = sentences.metrics_table(metrics)
         return {
             "name": self.run.name,
             "directory": self.run.directory.name,
@@ -57,11 +62,15 @@ class RunPart:
             "inventory": sentences.inventory(self.run, self.figures),
             "losses": sentences.losses(shares),
             "methods": sentences.methods(self.run, self.figures),
-            "table": sentences.metrics_table(metrics),
+            "table": table,
+            "overall": {name: table[-1].get(name, "") if table else "" for name in _SIDE_BY_SIDE},
             "shares": [self._share(share) for share in shares],
             "departures": [(key, *map(_shown, values)) for key, values in self.run.departures.items()],
             "reference": self.run.reference,
-            "conditions": self.figures.conditions.most_common(),
+            "conditions": [
+                (name, count, name.partition(".")[2] in SPOILED)
+                for name, count in self.figures.conditions.most_common()
+            ],
             "infrastructure": self.figures.infrastructure.most_common(10),
             "domains_chart": charts.domains(metrics) if metrics else "",
             "causes_chart": charts.causes(shares) if shares else "",

@@ -24,11 +24,11 @@ def headline(run: RunData, figures: Figures) -> list[Part]:
     overall = figures.metrics().get("overall")
     if overall is None:
         return [Part("No simulation is over yet.")]
-    trials = round(overall.simulations / overall.tasks, 1)
+    trials = counted(round(overall.simulations / overall.tasks, 1), "trial", "g")
     domains = _listed(sorted(figures.results))
     text = (
-        f"pass^1 is {_estimate(overall.pass_hat.get(1) or overall.average_reward)} on {overall.tasks} tasks × "
-        f"{trials:g} trial{'' if trials == 1 else 's'} of {domains} ({run.benchmark})"
+        f"pass^1 is {_estimate(overall.pass_hat.get(1) or overall.average_reward)} on "
+        f"{counted(overall.tasks, 'task')} × {trials} of {domains} ({run.benchmark})"
     )
     if run.summary.get("chosen_tasks"):
         text += ", chosen by a file, so that the number says nothing of the whole set"
@@ -39,7 +39,7 @@ def headline(run: RunData, figures: Figures) -> list[Part]:
         return [Part(f"{text}; its settings are those of the recipe {run.reference}, with no departure.")]
     return [
         Part(f"{text}; comparable with the recipe {run.reference} except for "),
-        Part(f"{count} setting{'' if count == 1 else 's'}", "#departures"),
+        Part(counted(count, "setting"), "#departures"),
         Part("."),
     ]
 
@@ -54,20 +54,21 @@ def inventory(run: RunData, figures: Figures) -> list[Part]:
     )
     parts = [Part(f"{ran}; ")]
     if failures:
-        parts.append(Part(f"{failures} infrastructure failure{'' if failures == 1 else 's'}", "#?cause=infrastructure"))
-        parts.append(Part(" count as failures; "))
+        parts.append(Part(counted(failures, "infrastructure failure"), "#?cause=infrastructure"))
+        parts.append(Part(f" {'counts as a failure' if failures == 1 else 'count as failures'}; "))
     else:
         parts.append(Part("none failed for a reason outside the conversation; "))
     if figures.spoiled_replies:
-        suspect = f"{figures.spoiled_replies} replies were altered or are suspect"
+        words = "reply was altered or is" if figures.spoiled_replies == 1 else "replies were altered or are"
+        suspect = f"{figures.spoiled_replies} {words} suspect"
         zeros = f", touching {figures.spoiled_zeros} of the simulations with reward 0; "
         parts += [Part(suspect, "#replies"), Part(zeros)]
     else:
         parts.append(Part("no reply was altered or suspect; "))
     cost = 0.0 if overall is None else overall.cost_usd
     minutes = float(run.summary.get("duration_s") or 0.0) / 60
-    time = f" and {minutes:.0f} minutes" if minutes >= 1 else f" and {minutes * 60:.0f} seconds" if minutes else ""
-    parts.append(Part(f"it took ${cost:,.2f}{time}."))
+    time = counted(minutes, "minute") if minutes >= 1 else counted(minutes * 60, "second")
+    parts.append(Part(f"it took ${cost:,.2f}{f' and {time}' if minutes else ''}."))
     return parts
 
 
@@ -95,13 +96,19 @@ def methods(run: RunData, figures: Figures) -> str:
     trials = overall.simulations / overall.tasks
     commit, digest = str(versions.get("git_commit", "unknown"))[:12], str(summary.get("result_digest", ""))[:12]
     return (
-        f"We ran {overall.tasks} tasks of τ²-bench ({_listed(sorted(figures.results))}; {run.benchmark}), "
-        f"{trials:g} times each, with tau2-fleet (commit {commit}, result digest {digest}). "
+        f"We ran {counted(overall.tasks, 'task')} of τ²-bench ({_listed(sorted(figures.results))}; {run.benchmark}), "
+        f"{counted(trials, 'time', 'g')} each, with tau2-fleet (commit {commit}, result digest {digest}). "
         f"Models: {models}. The estimand is pass^1, the expected success of one attempt at a task like these; its 95% "
         "interval is that of the mean over tasks, with the trials of a task as one cluster (Miller 2024, "
         "arXiv:2411.00640). Simulations that ended for an infrastructure reason "
         f"({overall.infrastructure_errors}) count as failures."
     )
+
+
+def counted(number: float, thing: str, form: str = ".0f") -> str:
+    """`1 task`, `2 tasks`; `form` is the number's."""
+    told = format(number, form)
+    return f"{told} {thing}{'' if told == '1' else 's'}"
 
 
 def _estimate(estimate: Estimate) -> str:

@@ -140,7 +140,9 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
     if overall.infrastructure_errors:
         excluded = outcome.metrics["overall"].average_reward_excluding_infrastructure
         without = "" if excluded is None else f" (reward without them {excluded.value:.3f})"
-        console.print(f"{overall.infrastructure_errors} infrastructure errors, counted as failures{without}")
+        count = overall.infrastructure_errors
+        words = "error, counted as a failure" if count == 1 else "errors, counted as failures"
+        console.print(f"{count} infrastructure {words}{without}")
     if overall.not_run:
         console.print(f"{overall.not_run} not run")
     reply_report.tell(outcome.replies, console, experts_on=outcome.experts_on)

@@ -31,8 +31,9 @@ _RUN_DIR = "hydra.run.dir="
 _HELP = """tau2-fleet serve key=value ...
 
 Starts the servers that `tau2-fleet run` with the same arguments would start, prints their endpoints and keeps
-them running until Ctrl-C. Their directory (hydra.run.dir=...) gets model_config_local.json and the key; for a run:
-  tau2-fleet run server=external server.model_config=DIR/model_config_local.json server.api_key_file=DIR/api_key"""
+them running until Ctrl-C. Their directory (hydra.run.dir=...) gets model_config_local.json and the key. A run
+with the same arguments uses them, if these are added:
+  server=external server.model_config=DIR/model_config_local.json server.api_key_file=DIR/api_key"""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,14 +80,16 @@ def _serve(arguments: Sequence[str]) -> None:
             logs_of_run(directory, config.log_level.number),
             FleetLease() as lease,
         ):
-            asyncio.run(_Service(plan, directory, lease).run())
+            asyncio.run(_Service(plan, directory, lease, _for_a_run(arguments)).run())
 
 
 class _Service:
     """One fleet from its start to the signal that ends it."""
 
-    def __init__(self, plan: RunPlan, directory: Path, lease: FleetLease) -> None:
+    def __init__(self, plan: RunPlan, directory: Path, lease: FleetLease, given: Sequence[str]) -> None:
+        """`given`: settings of this command line that a run with these servers needs too."""
         self._plan = plan
+        self._given = given
         self._directory = directory
         self._lease = lease
 
@@ -100,6 +103,7 @@ class _Service:
         raise_open_files(self._plan.config.max_concurrency)
         interrupts = Interrupts()
         silence = subscribe(_show_state)
+        fleet: Fleet | None = None
         try:
             with interrupts.listening():
                 try:
@@ -112,6 +116,8 @@ class _Service:
                     if not interrupts.absorb(error):
                         raise
                 err.print("stopping the servers")
+                if fleet is not None:
+                    await fleet.detach()
         finally:
             silence()
 
@@ -132,6 +138,7 @@ class _Service:
 
     def _announce(self, fleet: Fleet, specs: Sequence[PoolSpec]) -> None:
         """Write the two files and print how to use them."""
+        from tau2_fleet.config.quoting import shell_word
         from tau2_fleet.display.console import out
         from tau2_fleet.fleet.external_servers import MODEL_CONFIG_FILE, write_model_config
         from tau2_fleet.fleet.kinds.simulated import Simulated
@@ -149,7 +156,7 @@ class _Service:
             out.print(f"pool {spec.name} ({spec.kind.name}): {spec.model}", markup=False)
             for status in own:
                 out.print(f"  {status.url}  {status.phase}", markup=False)
-        lines = [typed("run")]
+        lines = [" ".join([typed("run"), *map(shell_word, self._given)])]
         for spec in specs:
             if spec.name == AGENT_POOL:
                 words = [_setting("server.model_config", config_file), _setting("server.api_key_file", key_file)]
@@ -167,6 +174,16 @@ class _Service:
                 markup=False,
                 soft_wrap=True,
             )
+
+
+def _for_a_run(arguments: Sequence[str]) -> list[str]:
+    """The settings that are not about the servers themselves, which a run names by their addresses."""
+    names = [(argument, argument.lstrip("+~").partition("=")[0]) for argument in arguments]
+    return [
+        argument
+        for argument, name in names
+        if not re.match(r"(server|hydra)([./]|$)", name) and name != "agent.model" and ".pool." not in name
+    ]
 
 
 def _setting(key: str, value: str | Path) -> str:

@@ -87,6 +87,8 @@ def write_sweep(directory: Path, ends: Sequence[JobEnd]) -> None:
 
 def show_sweep(directory: Path, ends: Sequence[JobEnd], console: Console) -> None:
     """One row a job, and a line for each error."""
+    from tau2_fleet.run.outcome import short_path
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("job", no_wrap=True)
     for heading in ("exit", "done", "errors", "reward", "95% interval", "pass^1", "cost"):
@@ -99,7 +101,7 @@ def show_sweep(directory: Path, ends: Sequence[JobEnd], console: Console) -> Non
     for end in ends:
         if end.error is not None:
             console.print(neutralise(f"{end.run_dir.name}: {end.error}"), markup=False)
-    console.print(f"sweep: {directory}", markup=False)
+    console.print(f"sweep: {short_path(directory)}", markup=False, soft_wrap=True)
 
 
 def _figures(results: Mapping[str, Any] | None) -> list[str]:
