@@ -28,10 +28,13 @@ def made(tmp_path: Path) -> MadeRun:
     return write_run(tmp_path / "run", {"retail": 12, "airline": 8})
 
 
+def _rows(run_dir: Path, name: str, output: Path | None = None) -> list[dict[str, str]]:
+    with ((output or run_dir / "analysis") / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
 def _csv(run_dir: Path, name: str) -> dict[str, dict[str, str]]:
-    with (run_dir / "analysis" / f"{name}.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return {row[next(iter(row))]: row for row in rows}
+    return {row[next(iter(row))]: row for row in _rows(run_dir, name)}
 
 
 def _durations(made: MadeRun, kind: str) -> list[float]:
@@ -142,9 +145,31 @@ def test_replicas_runs_and_sweeps_are_told_apart(tmp_path: Path) -> None:
     assert run_directories([sweep]) == [sweep / "0", sweep / "1"]
     assert run_directories([sweep / "1", sweep]) == [sweep / "1", sweep / "0"]
     assert main([str(sweep)]) == 0
-    assert {name: int(row["count"]) for name, row in _csv(sweep, "by_run").items()} == {"0": 3, "1": 4}
-    assert set(_csv(sweep, "by_replica")) == {"agent/0", "agent/1"}
-    assert (sweep / "analysis" / "timeline_01.png").exists()
+    counts = {(row["run"], row["name"]): int(row["count"]) for row in _rows(sweep, "by_type")}
+    assert (counts["0", "simulation"], counts["1", "simulation"]) == (3, 4)
+    assert {row["run"] for row in _rows(sweep, "by_replica")} == {"0", "1"}
+    assert (sweep / "analysis" / "1" / "timeline.png").exists()
+
+
+def test_a_later_analysis_leaves_nothing_of_an_earlier_one_behind(tmp_path: Path) -> None:
+    first, second = (write_run(tmp_path / name, {"retail": 2}).directory for name in ("first", "second"))
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "mine.csv").write_text("kept")
+    assert main([str(first), str(second), "--output", str(output)]) == 0
+    assert (output / "second" / "time_split.png").exists()
+    assert main([str(first), "--output", str(output), "--no-plots"]) == 0
+    assert not list(output.rglob("*.png"))
+    assert (output / "mine.csv").read_text() == "kept"
+    assert "run" not in _rows(tmp_path, "by_type", output)[0]
+
+
+@pytest.mark.parametrize(("form", "begins"), [("md", "| name |"), ("latex", r"\begin{tabular}"), ("csv", "name,")])
+def test_tables_come_in_the_formats_of_other_programs(
+    made: MadeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, begins: str
+) -> None:
+    assert main([str(made.directory), "--no-plots", "--format", form, "--output", str(tmp_path / "out")]) == 0
+    assert any(line.startswith(begins) for line in capsys.readouterr().out.splitlines())
 
 
 def test_a_resumed_run_counts_neither_the_pause_nor_what_the_kill_left_half_done(tmp_path: Path) -> None:

@@ -59,7 +59,6 @@ class Profile:
     by_model: dict[str, Series] = field(default_factory=dict)
     by_function: dict[str, Series] = field(default_factory=dict)
     by_replica: dict[str, Series] = field(default_factory=dict)
-    by_run: dict[str, Series] = field(default_factory=dict)
     tasks: dict[str, TaskFigures] = field(default_factory=dict)
     split_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     """Domain to part to summed milliseconds, of simulations that ended."""
@@ -220,9 +219,8 @@ class _Reader:
         del self._open[domain, event["task_id"], event["trial"]]
         figures = profile.tasks.setdefault(f"{domain}/{event['task_id']}", TaskFigures())
         figures.reward += event["reward"]
-        for series in (figures.series, self._series(profile.by_run, self._run)):
-            series.durations_ms.append(duration)
-            series.add_calls(ended.calls)
+        figures.series.durations_ms.append(duration)
+        figures.series.add_calls(ended.calls)
         split = profile.split_ms.setdefault(domain, dict.fromkeys(PARTS, 0.0))
         for part, spent in ended.parts_ms.items():
             split[part] += spent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -57,7 +57,6 @@ def all_figures(profile: Profile) -> list[FigureTable]:
             ("by_model", "by type and model", profile.by_model),
             ("by_replica", "by replica", profile.by_replica),
             ("by_function", "by tool", profile.by_function),
-            ("by_run", "simulations by run", profile.by_run if len(profile.by_run) > 1 else {}),
         )
     ]
     tables.append(_conditions(profile))
@@ -65,6 +64,23 @@ def all_figures(profile: Profile) -> list[FigureTable]:
     tables.append(_slowest(profile))
     tables.append(_split(profile))
     return [table for table in tables if table.rows]
+
+
+def side_by_side(by_run: Mapping[str, list[FigureTable]]) -> list[FigureTable]:
+    """The tables of several runs as one of each kind, a row saying first whose it is; nothing is averaged over runs."""
+    merged: dict[str, FigureTable] = {}
+    for run, tables in by_run.items():
+        for table in tables:
+            rows: list[tuple[Cell, ...]] = [(run, *one) for one in table.rows]
+            before = merged.get(table.name)
+            merged[table.name] = FigureTable(
+                name=table.name,
+                title=table.title,
+                columns=("run", *table.columns),
+                rows=rows if before is None else before.rows + rows,
+                hidden=table.hidden if before is None else before.hidden & table.hidden,
+            )
+    return list(merged.values())
 
 
 def _conditions(profile: Profile) -> FigureTable:
@@ -118,6 +134,12 @@ def write_csv(directory: Path, tables: Iterable[FigureTable]) -> list[Path]:
                 write(row)
         paths.append(path)
     return paths
+
+
+def cells_of(figures: FigureTable) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells as the terminal shows them, every row, for other programs."""
+    headings, cells = _for_people(figures)
+    return headings, [[cell.plain for cell in one] for one in cells]
 
 
 def draw(figures: FigureTable) -> Table:

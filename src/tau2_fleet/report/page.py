@@ -17,6 +17,7 @@ from typing import Any
 
 from tau2_fleet.analysis.cause_shares import CauseShare
 from tau2_fleet.analysis.causes import SPOILED
+from tau2_fleet.analysis.names import distinct_names
 from tau2_fleet.analysis.rows import Row, row_of
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.record.atomic import replaced
@@ -128,7 +129,7 @@ def make_report(directories: Sequence[Path], output: Path, folder_beyond: int = 
     Raises:
         UserError: a directory holds no record, or the report cannot be written.
     """
-    names = _names(directories)
+    names = distinct_names(directories)
     runs = [RunPart(read_run(directory, name)) for directory, name in zip(directories, names, strict=True)]
     listed = [overviews(directory) for directory in directories]
     total = sum(map(len, listed))
@@ -273,15 +274,6 @@ def _encode(value: Any) -> bytes:
     from tau2_fleet.record.line import encode_line
 
     return redactor.redact_bytes(encode_line(value).rstrip(b"\n"))
-
-
-def _names(directories: Sequence[Path]) -> list[str]:
-    """A short name for each run, different ones: the last part of its path, with a number where that is taken."""
-    names: list[str] = []
-    for directory in directories:
-        name = directory.resolve().name
-        names.append(name if name not in names else f"{name}-{len(names) + 1}")
-    return names
 
 
 def _natural(text: str) -> tuple[int, int, str]:
