@@ -83,6 +83,7 @@ RULES = {
     "gpt-4.1-mini": Rules(sampling=True),
     "gpt-4o-mini": Rules(sampling=True),
     "gpt-6.1-sol": Rules(LOW_TO_MAX, chat_with_tools=False),
+    "gpt-6.1-sol-responses": Rules(LOW_TO_MAX, chat_with_tools=False),
     "gpt-6.1-terra": Rules(("none", *LOW_TO_MAX), chat_with_tools=False),
     "gpt-6-luna": Rules(("none", *LOW_TO_MAX), chat_with_tools=False),
     "claude-sonnet": Rules(LOW_TO_MAX),
@@ -90,6 +91,7 @@ RULES = {
     "claude-haiku": Rules(LOW_TO_MAX),
     # Google has deprecated sampling parameters and takes the 1 that litellm adds.
     "gemini-flash": Rules(("low", "medium", "high"), sampling=True),
+    "gemini-flash-thinking": Rules(("low", "medium", "high"), sampling=True),
     "qwen3-32b-nebius": Rules(sampling=True),
     "qwen3-32b-together": Rules(sampling=True),
 }

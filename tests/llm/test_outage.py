@@ -58,8 +58,17 @@ async def replies(model: Model, requests: Sequence[ChatRequest], at_once: int = 
 @every_provider
 @pytest.mark.parametrize(
     "refusal",
-    [status_answer(404, "no such model"), status_answer(401, "who?"), page, status_answer(402), raw_answer(b"", 301)],
-    ids=["404", "401", "403-page", "402", "301"],
+    [
+        status_answer(404, "no such model"),
+        status_answer(401, "who?"),
+        page,
+        status_answer(402),
+        raw_answer(b"", 301),
+        raw_answer(b"<html><title>Bad Request</title></html>", 400),
+        raw_answer(b"<!DOCTYPE html>", 451),
+        status_answer(407),
+    ],
+    ids=["404", "401", "403-page", "402", "301", "400-page", "451-page", "407"],
 )
 def test_sixteen_refusals_in_the_middle_are_waited_out(dialect: Dialect, refusal: Answer) -> None:
     async def run() -> list[Exception | None]:

@@ -26,7 +26,7 @@ class FailureCause(StrEnum):
     busy = "busy"
     """HTTP 429: retried, and fewer requests at once."""
     server = "server"
-    """HTTP 408, 409, 425 and 5xx."""
+    """HTTP 408, 409, 425 and the like, and 5xx."""
     unusable = "unusable"
     """An answer with status 200 that is not a chat completion."""
     refused = "refused"
@@ -36,7 +36,7 @@ class FailureCause(StrEnum):
     key = "key"
     """HTTP 401: every request with this key fails."""
     forbidden = "forbidden"
-    """HTTP 403: the key may not use this model, or something in front of the server lets nobody in."""
+    """HTTP 403, or a page of any status: the key may not use this model, or something in front lets nobody in."""
     model = "model"
     """HTTP 404 and the like: every request for this model fails."""
     credit = "credit"
@@ -89,6 +89,11 @@ class Failure(Exception):
 
 _CREDIT = re.compile(r"insufficient_quota|credit balance is too low|exceeded your current quota", re.IGNORECASE)
 _NEVER_TOO_LONG = frozenset({401, 402, 403, 404, 408, 409, 425, 429, 502, 503, 504})
+_PASSING = frozenset({408, 409, 421, 423, 425, 444, 460, 499})
+"""Statuses of a request that was too early, late or given up on the way, nginx's and load balancers' own too."""
+_MODEL = frozenset({404, 405, 410})
+_PAGE = "an HTML page"
+"""Model servers refuse in JSON: a page comes from something in front of them, and says nothing of the request."""
 _LONGEST_TOLD = 1 << 20
 """Bytes of an error's body that are looked at."""
 _MOST_SAID = 4000
@@ -139,13 +144,14 @@ def _failure(status: int, headers: Mapping[str, str], message: str, code: str) -
         long = TooLong()
     if long is not None:
         return Failure(FailureCause.overflow, said, status=status, too_long=long)
-    if status in (408, 409, 425) or status >= 500:
+    if status in _PASSING or status >= 500:
         return Failure(FailureCause.server, said, status=status, retry_after_s=wait_s, retry_at=until)
     if status == 401:
         return Failure(FailureCause.key, f"HTTP {status}", status=status)
-    if status == 403:
+    from_gateway = (message.startswith(_PAGE) or _is_page(message)) and status not in _MODEL
+    if status in (403, 407) or (from_gateway and status >= 400):
         return Failure(FailureCause.forbidden, said, status=status)
-    if status in (404, 405, 410):
+    if status in _MODEL:
         return Failure(FailureCause.model, said, status=status)
     if 300 <= status < 400:
         return Failure(
@@ -180,6 +186,11 @@ def _number(text: str | None) -> float | None:
     return number if 0 <= number < float("inf") else None
 
 
+def _is_page(text: str) -> bool:
+    beginning = text[:1000].lower()
+    return "<html" in beginning or "<!doctype" in beginning
+
+
 def _told(body: bytes) -> tuple[str, str]:
     """What an error body says, and its code and type."""
     try:
@@ -187,9 +198,9 @@ def _told(body: bytes) -> tuple[str, str]:
     except ValueError:
         pass
     text = body[:_LONGEST_TOLD].decode("utf-8", "replace")
-    if "<html" in text[:1000].lower() or "<!doctype" in text[:1000].lower():
+    if _is_page(text):
         title = re.search(r"<title[^>]*>([^<]{1,200})", text, re.IGNORECASE)
-        return f"an HTML page{f' ({title[1].strip()})' if title else ''}", ""
+        return f"{_PAGE}{f' ({title[1].strip()})' if title else ''}", ""
     return text[:_MOST_SAID], ""
 
 
