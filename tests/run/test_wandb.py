@@ -112,10 +112,10 @@ def test_the_configuration_is_the_one_that_was_composed(attempt: Attempt) -> Non
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The composed values by dotted key; a price that was not set is none as a whole."""
+    """The composed values by dotted key; a price that was not set is none as a whole, a part with a target is one."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
-        if not isinstance(value, dict) or not value:
+        if not isinstance(value, dict) or not value or "_target_" in value:
             found[f"{prefix}{name}"] = value
         elif "???" in value.values():
             found[f"{prefix}{name}"] = None
