@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.plan import Placement, PoolSpec
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.routing_policy import routing_policy
-from tau2_fleet.fleet.server_kind import server_kind
+from tau2_fleet.fleet.server_kind import LaunchedKind, server_kind
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.types import FatalModelError
 from tests.examples import write_examples
@@ -121,3 +122,13 @@ def test_kinds_are_equal_where_their_options_are(parts: Path) -> None:
     one, same, other = (server_kind({"_target_": "program.Program", "line": line}) for line in ("a", "a", "b"))
     assert one == same != other
     assert (repr(one) == repr(same), repr(one) == repr(other)) == (True, False)
+
+
+def test_a_kind_that_can_start_nothing_is_said_to_be_one() -> None:
+    class Idle(LaunchedKind):
+        name = "idle"
+
+    kind = Idle()
+    placement = Placement(PoolSpec(name="agent", kind=kind, model="m"), 0, 0, ())
+    with pytest.raises(UserError, match="Idle has neither `command` nor `prepare`"):
+        kind.command(placement, "127.0.0.1", 1900)

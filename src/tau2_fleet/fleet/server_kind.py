@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from tau2_fleet.errors import UserError
 from tau2_fleet.extensions import Choice, make
 
 if TYPE_CHECKING:
@@ -162,8 +163,12 @@ class LaunchedKind:
         return start
 
     def command(self, placement: Placement, host: str, port: int) -> list[str]:
-        """The command line of one server."""
-        raise NotImplementedError(f"{type(self).__name__} says neither `command` nor `prepare`")
+        """The command line of one server; a kind that starts its servers otherwise has a `prepare` of its own.
+
+        Raises:
+            UserError: the kind has neither.
+        """
+        raise UserError(f"server.kind: {type(self).__name__} has neither `command` nor `prepare`, so nothing can start")
 
     def environment(self, placement: Placement) -> dict[str, str]:
         """What one server needs in its environment beside the allow-listed part of the user's own."""
