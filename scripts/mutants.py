@@ -1,7 +1,9 @@
 """`make mutants`: changes a random sample of lines, one at a time, and reports which changes no test notices.
 
-For each room some lines are drawn from a seed. Each is changed in a copy of the checkout, and the tests of its room run
-there until one fails. The report lists the survivors: either a test is missing, or the line says nothing.
+First all tests run once, noting which of them reach which line (`scripts.reach`). Then some lines of each room are
+drawn from a seed. Each is changed in a copy of the checkout, and the tests that reach it run there, the quickest first,
+then those of its room, until one fails. The report lists the survivors: either a test is missing, or the line says
+nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +22,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.reach import NOTES, Reach, measure
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("src", "tau2_fleet")
 REPORT = ROOT / "benchmarks" / "mutants.md"
+_LEFT_OUT = ("vllm", "browser", "cluster")
+"""Tests that need an environment of their own."""
+_AT_ONCE = 40
+"""Test functions that are tried in one process; the quickest are the first."""
 _COPIED = ("benchmarks", "conf", "data", "docs", "scripts", "src", "tests")
 _OPPOSITES: dict[type[ast.AST], type[ast.AST]] = {
     ast.Eq: ast.NotEq,
@@ -128,15 +136,23 @@ def sample(room: str, count: int, seed: int) -> list[Mutant]:
     return [chance.choice(found[place]) for place in sorted(places)]
 
 
-def is_caught(mutant: Mutant, copy: Path, tests: Sequence[str], limit_s: float) -> bool:
-    """Whether a test fails, or hangs, with the change; the copy is as before afterwards."""
+def is_caught(mutant: Mutant, copy: Path, tests: Sequence[Sequence[str]], limit_s: float) -> bool:
+    """Whether a test of one of these groups fails, or hangs, with the change; the copy is as before afterwards."""
     file = copy / mutant.path
     source = file.read_text(encoding="utf-8")
     file.write_text(mutant.applied(source), encoding="utf-8")
     try:
-        return not passes(copy, tests, limit_s)
+        return not all(passes(copy, group, limit_s) for group in tests)
     finally:
         file.write_text(source, encoding="utf-8")
+
+
+def groups(mutant: Mutant, room: str, reach: Reach) -> list[list[str]]:
+    """What to run for a change: tests that reach its line, then all of its room, which may reach it in a process."""
+    reaching = reach.tests(mutant.path, mutant.line)
+    own = [test for test in reaching if test.startswith(f"tests/{room}/")]
+    ordered = [*own, *(test for test in reaching if test not in set(own))]
+    return [ordered[at : at + _AT_ONCE] for at in range(0, len(ordered), _AT_ONCE)] + [[f"tests/{room}"]]
 
 
 def passes(copy: Path, tests: Sequence[str], limit_s: float) -> bool:
@@ -163,23 +179,31 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=5, help="changed lines a room")
     parser.add_argument("--limit-s", type=float, default=600, help="a longer run of a room's tests counts as a failure")
     parser.add_argument("rooms", nargs="*", help="default: all with tests of their own")
+    parser.add_argument("--notes", type=Path, help="keep the notes of the first run here, and use those that are there")
     options = parser.parse_args()
-    tested = [path.name for path in sorted((ROOT / "tests").iterdir()) if (ROOT / PACKAGE / path.name).is_dir()]
-    rooms = options.rooms or [name for name in tested if name != "__pycache__"]
+    rooms = options.rooms or [
+        path.name
+        for path in sorted((ROOT / "tests").iterdir())
+        if (ROOT / PACKAGE / path.name / "__init__.py").exists()
+    ]
     begun, results = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        copy = Path(folder)
+        copy, notes = Path(folder, "copy"), options.notes or Path(folder, "notes")
+        if not (notes / NOTES).exists():
+            measure(ROOT, notes, [f"--ignore=tests/{name}" for name in _LEFT_OUT])
+        reach = Reach(notes, ROOT)
         for name in _COPIED:
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("pyproject.toml", "README.md", "requirements.lock", "Makefile"):
-            shutil.copy2(ROOT / name, copy / name)
+        for path in ROOT.glob("*.*"):
+            if path.is_file():
+                shutil.copy2(path, copy)
+        shutil.copy2(ROOT / "Makefile", copy)
         for room in rooms:
-            tests = [f"tests/{room}"]
-            if not passes(copy, tests, options.limit_s):
+            if not passes(copy, [f"tests/{room}"], options.limit_s):
                 print(f"{room}: its tests fail without any change; left out", flush=True)
                 continue
             for mutant in sample(room, options.each, options.seed):
-                caught = is_caught(mutant, copy, tests, options.limit_s)
+                caught = is_caught(mutant, copy, groups(mutant, room, reach), options.limit_s)
                 print(f"{room}: {mutant.path}:{mutant.line} {'caught' if caught else 'SURVIVED'}", flush=True)
                 results.append((room, mutant, caught))
     REPORT.write_text(report(results, options.seed, time.monotonic() - begun), encoding="utf-8")
@@ -194,7 +218,7 @@ def report(results: Sequence[tuple[str, Mutant, bool]], seed: int, took_s: float
     lines = [
         "# Mutants",
         "",
-        "Lines changed at random, one at a time: did the tests of their room notice? Written by `make mutants`.",
+        "Lines changed at random, one at a time: did a test notice? Written by `make mutants`.",
         f"Seed {seed}, {len(results)} changes, {caught} caught, {took_s / 60:.0f} minutes. Aim: nine in ten.",
         "",
         "| room | changed | caught |",
