@@ -109,11 +109,16 @@ vllm:prompt_tokens_total{engine="0",model_name="m"} 100.0
 vllm:prompt_tokens_cached_total{engine="0",model_name="m"} 60.0
 vllm:generation_tokens_total{engine="0",model_name="m"} 50.0
 vllm:generation_tokens_created{engine="0",model_name="m"} 1.7e+09
+vllm:num_preemptions_total{engine="0",model_name="m"} 5.0
+vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_gpu_blocks="1000",num_cpu_blocks="7"} 1.0
+vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="1",num_gpu_blocks="1000"} 1.0
+vllm:cache_config_info{block_size="16",engine="2",num_gpu_blocks="None"} 1.0
 """
     found = parse_metrics(new)
     assert found.kv_use == pytest.approx(0.3)
     assert (found.running, found.waiting, found.prefix_queries, found.prefix_hits) == (7.0, 1.0, 1.5e6, 1.2e6)
     assert (found.prompt_tokens, found.generation_tokens) == (100.0, 50.0)
+    assert (found.preemptions, found.kv_tokens) == (5.0, 32_000.0)
     old = 'vllm:gpu_cache_usage_perc{model_name="m"} 0.5\nvllm:gpu_prefix_cache_queries_total{model_name="m"} 8.0\n'
     assert parse_metrics(old) == ReplicaMetrics(kv_use=0.5, prefix_queries=8.0)
     assert parse_metrics("") == ReplicaMetrics()

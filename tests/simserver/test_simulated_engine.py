@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +17,8 @@ import pytest
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.settings import EngineSettings, SimulatedSettings
-from tau2_fleet.simserver.engine import Engine, Generation, GenerationPhase
+from tau2_fleet.simserver.engine import Engine
+from tau2_fleet.simserver.engine_model import EngineModel, Generation, GenerationPhase
 from tau2_fleet.simserver.options import parse_options
 from tau2_fleet.simserver.prefix_cache import PrefixCache
 from tau2_fleet.simserver.prometheus import ServerMetrics
@@ -80,56 +83,147 @@ def run_virtually(coroutine: Coroutine[Any, Any, T]) -> T:
         return runner.run(coroutine)
 
 
-def engine_time_s(options: EngineSettings, jobs: list[tuple[int, int, int]]) -> list[float]:
-    """Seconds at which jobs (prompt, cached, output tokens) that come together are done."""
+def prompt(tokens: int, name: int = 0) -> list[tuple[int, int]]:
+    return [(hash((name, tokens)), tokens)]
 
-    async def run() -> list[float]:
-        loop = asyncio.get_running_loop()
-        engine = Engine(options, ServerMetrics())
-        started = loop.time()
-        ends = [0.0] * len(jobs)
-        all_done = asyncio.Event()
 
-        def done(number: int) -> None:
-            ends[number] = loop.time() - started
-            if all(ends):
-                all_done.set()
+def played(model: EngineModel, arrivals: list[tuple[float, Generation]]) -> list[float]:
+    """Seconds at which these requests are done."""
+    ends: dict[Generation, float] = {}
+    coming = sorted(arrivals, key=lambda pair: pair[0])
+    while coming or model.next_event_s is not None:
+        event_s = model.next_event_s
+        if event_s is None or (coming and coming[0][0] < event_s):
+            now_s, request = coming.pop(0)
+            ends |= dict.fromkeys(model.advance(now_s), now_s)
+            model.submit(request, now_s)
+        else:
+            ends |= dict.fromkeys(model.advance(event_s), event_s)
+    return [ends[request] for _, request in arrivals]
 
-        for number, job in enumerate(jobs):
-            engine.submit(Generation(*job, lambda number=number: done(number)))  # type: ignore[misc]
-        await asyncio.wait_for(all_done.wait(), 100)
-        return ends
 
-    return run_virtually(run())
+def engine_time_s(options: EngineSettings, jobs: list[tuple[int, int]]) -> list[float]:
+    """Seconds after which jobs (prompt, output tokens) that come together are done."""
+    arrivals = [(0.0, Generation(prompt(job[0], number), job[1])) for number, job in enumerate(jobs)]
+    return played(EngineModel(options), arrivals)
 
 
 def test_a_request_alone_takes_its_prefill_and_its_decoding() -> None:
     options = EngineSettings(on=True, prefill_tokens_per_s=10_000, decode_tokens_per_s=500)
-    assert engine_time_s(options, [(2_000, 0, 100)])[0] == pytest.approx(0.4, abs=0.001)
-    assert engine_time_s(options, [(2_000, 1_900, 100)])[0] == pytest.approx(0.21, abs=0.001)
+    assert engine_time_s(options, [(2_000, 100)])[0] == pytest.approx(0.4)
+    assert engine_time_s(EngineSettings(on=True, speed=10), [(2_000, 100)])[0] == pytest.approx(
+        engine_time_s(EngineSettings(on=True), [(2_000, 100)])[0] / 10
+    )
+
+
+def test_what_is_in_memory_is_not_read_again_but_for_the_last_token() -> None:
+    options = EngineSettings(on=True, prefill_tokens_per_s=10_000, decode_tokens_per_s=1e6)
+    model = EngineModel(options)
+    shared, own = (1, 1_600), (2, 400)
+    first, again, other = Generation([shared, own], 1), Generation([shared, own], 1), Generation([shared, (3, 160)], 1)
+    assert played(model, [(0.0, first)])[0] == pytest.approx(0.2, abs=0.001)
+    assert played(model, [(1.0, again)])[0] == pytest.approx(1.0001, abs=0.0001)
+    assert played(model, [(2.0, other)])[0] == pytest.approx(2.016, abs=0.0001)
+    assert [one.cached_tokens for one in (first, again, other)] == [0, 1_999, 1_600]
+    assert (model.counts.prefix_queries, model.counts.prefix_hits) == (5_760, 3_599)
 
 
 def test_a_larger_batch_slows_each_request_but_not_the_whole() -> None:
     options = EngineSettings(on=True, prefill_tokens_per_s=1e9, decode_tokens_per_s=500, decode_slowdown=0.1)
-    ends = engine_time_s(options, [(10, 0, 100)] * 11)
-    assert ends == pytest.approx([0.4] * 11, abs=0.001)
-    assert engine_time_s(options, [(10, 0, 50), (10, 0, 100)]) == pytest.approx([0.11, 0.21], abs=0.001)
+    assert engine_time_s(options, [(10, 100)] * 11) == pytest.approx([0.4] * 11, abs=0.003)
+    assert engine_time_s(options, [(10, 50), (10, 100)]) == pytest.approx([0.11, 0.21], abs=0.003)
+
+
+def test_long_contexts_slow_the_step_and_prompts_that_are_read_hold_up_who_writes() -> None:
+    options = EngineSettings(on=True, prefill_tokens_per_s=1e9, decode_tokens_per_s=1000, decode_slowdown=0)
+    options.context_slowdown = 0.5
+    # A context of 2,000 to 2,100 tokens makes a step of 1 ms take 2 ms.
+    assert engine_time_s(options, [(2_000, 100)])[0] == pytest.approx(0.1 * (1 + 0.5 * 2.05), rel=0.01)
+    options = EngineSettings(on=True, prefill_tokens_per_s=10_000, decode_tokens_per_s=1000, decode_slowdown=0)
+    writer, reader = Generation(prompt(10), 100), Generation(prompt(5_000, 1), 1)
+    ends = played(EngineModel(options), [(0.0, writer), (0.0205, reader)])
+    assert ends == pytest.approx([0.6, 0.522], abs=0.002)
+    options.batched_tokens = 501
+    late = played(EngineModel(options), [(0.0, Generation(prompt(10), 100)), (0.0205, Generation(prompt(5_000, 1), 1))])
+    assert late[1] == pytest.approx(0.531, abs=0.002)
 
 
 def test_beyond_its_batch_and_its_room_requests_wait_in_order() -> None:
-    for limit in ({"max_batch": 2}, {"kv_tokens": 230}):
-        options = EngineSettings(
-            on=True, prefill_tokens_per_s=1e9, decode_tokens_per_s=1000, decode_slowdown=0, **limit
-        )
-        ends = engine_time_s(options, [(10, 0, 100)] * 5)
-        assert ends == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.3], abs=0.001)
+    limits: tuple[tuple[dict[str, Any], int, int], ...] = (({"max_batch": 2}, 10, 100), ({"kv_tokens": 480}, 192, 16))
+    for limit, size, output in limits:
+        options = EngineSettings(on=True, prefill_tokens_per_s=1e9, decode_tokens_per_s=1000, decode_slowdown=0)
+        ends = engine_time_s(replace(options, **limit), [(size, output)] * 5)
+        assert [round(1000 * end / output) for end in ends] == [1, 1, 2, 2, 3]
+
+
+def test_who_came_last_is_sent_back_for_want_of_memory_and_computes_again() -> None:
+    options = EngineSettings(on=True, prefill_tokens_per_s=1e9, decode_tokens_per_s=1000, decode_slowdown=0)
+    options.kv_tokens = 320
+    model = EngineModel(options)
+    requests = [Generation(prompt(16, number), 200) for number in range(3)]
+    ends = played(model, [(0.0, request) for request in requests])
+    assert model.counts.preemptions == sum(request.preemptions for request in requests) > 0
+    assert requests[0].preemptions == 0
+    assert ends == sorted(ends)
+    # What was written is not written again, only read: two of 200 tokens after the first, side by side in part.
+    assert 0.3 < ends[-1] < 0.45
+    assert (model.running, model.waiting, model.kv_use) == (0, 0, 0.0)
+
+
+def test_the_least_recently_used_prefixes_leave_first_and_shared_ones_are_held_once() -> None:
+    model = EngineModel(EngineSettings(on=True, kv_tokens=1_600))
+    shared = (1, 800)
+    together = [Generation([shared, (10 + number, 160)], 10) for number in range(4)]
+    for request in together:
+        model.submit(request, 0.0)
+    model.advance(0.1)
+    assert model.running == 4
+    assert 0.90 <= model.kv_use <= 0.94  # 50 blocks of the shared part, once, and 10 or 11 for each
+    played(model, [])
+    for number in range(10):
+        request = Generation([shared, (100 + number, 160)], 1)
+        played(model, [(10.0 + number, request)])
+        assert request.cached_tokens == 800
+    early, late = Generation([shared, (10, 160)], 1), Generation([shared, (109, 160)], 1)
+    played(model, [(30.0, late), (40.0, early)])
+    assert (late.cached_tokens, early.cached_tokens) == (959, 800)
+
+
+class StepByStep(EngineModel):
+    """The same without closed forms."""
+
+    def _plan(self) -> None:
+        super()._plan()
+        if self._under_way:
+            self._under_way = 1
+            read = sum(tokens for _, tokens in self._read_now)
+            self._ends_s = self._now_s + self._duration_s(1, len(self._read_now), read)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_steps_taken_together_end_as_steps_taken_one_by_one(seed: int) -> None:
+    draw = random.Random(seed)
+    options = EngineSettings(on=True, kv_tokens=draw.choice((800, 3_000)), max_batch=6, batched_tokens=256)
+    options.context_slowdown = 0.1
+    arrivals = [(draw.uniform(0, 3), [(0, 100), (n, draw.randint(1, 300))], draw.randint(1, 250)) for n in range(1, 30)]
+    runs = []
+    for kind in (EngineModel, StepByStep):
+        model = kind(options)
+        ends = played(model, [(when, Generation(parts, output)) for when, parts, output in arrivals])
+        assert model.kv_use == 0.0
+        runs.append((ends, model.counts.preemptions, model.counts.prefix_hits))
+    assert runs[0][0] == pytest.approx(runs[1][0], rel=1e-6)
+    assert runs[0][1:] == runs[1][1:]
 
 
 def test_a_request_whose_client_leaves_makes_room_for_the_next_at_every_stage() -> None:
     async def run() -> None:
         metrics = ServerMetrics()
         engine = Engine(
-            EngineSettings(on=True, prefill_tokens_per_s=1000, decode_tokens_per_s=100, max_batch=2), metrics
+            EngineSettings(
+                on=True, prefill_tokens_per_s=1000, decode_tokens_per_s=100, max_batch=2, batched_tokens=128
+            ),
+            metrics,
         )
         finished: list[str] = []
         reached = asyncio.Event()
@@ -138,17 +232,17 @@ def test_a_request_whose_client_leaves_makes_room_for_the_next_at_every_stage() 
             finished.append(name)
             reached.set()
 
-        def job(name: str, prompt: int, output: int) -> Generation:
-            return Generation(prompt, 0, output, lambda: done(name))
+        def job(name: str, tokens: int, output: int) -> Generation:
+            return Generation(prompt(tokens, hash(name)), output, lambda: done(name))
 
         decoding, prefilling, waiting = job("a", 1, 1000), job("b", 1000, 1000), job("c", 1, 1000)
-        for one in (job("first", 1, 1), decoding, prefilling, waiting, job("d", 1, 5)):
+        for one in (job("first", 1, 2), decoding, prefilling, waiting, job("d", 1, 5)):
             engine.submit(one)
         await asyncio.wait_for(reached.wait(), 5)
         reached.clear()
-        assert [one.stage for one in (decoding, prefilling, waiting)] == [
-            GenerationPhase.decoding,
-            GenerationPhase.prefilling,
+        assert [one.phase for one in (decoding, prefilling, waiting)] == [
+            GenerationPhase.writing,
+            GenerationPhase.reading,
             GenerationPhase.waiting,
         ]
         assert (metrics.running, metrics.waiting) == (2, 2)
@@ -161,24 +255,25 @@ def test_a_request_whose_client_leaves_makes_room_for_the_next_at_every_stage() 
     run_virtually(run())
 
 
-def test_cached_tokens_of_usage_and_of_the_metrics_agree(tmp_path: Path) -> None:
-    with running(tmp_path, prefix_cache_tokens=100_000) as server:
+@pytest.mark.parametrize("options", [{"prefix_cache_tokens": 100_000}, {"engine": {"on": True, "speed": 100}}])
+def test_cached_tokens_of_usage_and_of_the_metrics_agree(tmp_path: Path, options: dict[str, Any]) -> None:
+    with running(tmp_path, **options) as server:
         history: list[dict[str, Any]] = [SYSTEM]
-        prompt = cached = 0
+        asked = cached = 0
         for number in range(4):
             history.append(message(number))
             usage = server.json("POST", "/v1/chat/completions", {"model": MODEL, "messages": history})["usage"]
-            prompt += usage["prompt_tokens"]
+            asked += usage["prompt_tokens"]
             cached += usage["prompt_tokens_details"]["cached_tokens"]
         metrics = server.metrics()
-        assert metrics["vllm:prefix_cache_queries_total"] == metrics["vllm:prompt_tokens_total"] == prompt
+        assert metrics["vllm:prefix_cache_queries_total"] == metrics["vllm:prompt_tokens_total"] == asked
         assert metrics["vllm:prefix_cache_hits_total"] == metrics["vllm:prompt_tokens_cached_total"] == cached
-        assert 0.5 < cached / prompt < 1
+        assert 0.5 < cached / asked < 1
 
 
 def test_a_server_with_an_engine_answers_in_its_time_and_shows_what_waits(tmp_path: Path) -> None:
     engine = {"on": True, "prefill_tokens_per_s": 1e9, "decode_tokens_per_s": 100, "max_batch": 2, "output_tokens": 40}
-    with running(tmp_path, engine=engine, prefix_cache_tokens=10_000) as server:
+    with running(tmp_path, engine=engine) as server:
 
         def ask(number: int) -> tuple[int, float]:
             started = time.monotonic()
@@ -210,7 +305,7 @@ def test_options_reach_into_their_parts_and_are_checked_there() -> None:
     assert isinstance(options, SimulatedSettings)
     assert (options.latency, options.engine.max_batch, options.faults.rate) == (None, 3, 0.1)
     for text, words in (
-        ('{"engine": {"speed": 1}}', "engine has an unknown key 'speed'"),
+        ('{"engine": {"pace": 1}}', "engine has an unknown key 'pace'"),
         ('{"faults": {"rate": "much"}}', "faults rate has the wrong type"),
         (
             '{"faults": {"kinds": ["earthquake"]}}',

@@ -27,8 +27,11 @@ _NAMES = {
     "prefix_hits": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
     "prompt_tokens": ("vllm:prompt_tokens_total",),
     "generation_tokens": ("vllm:generation_tokens_total",),
+    "preemptions": ("vllm:num_preemptions_total",),
 }
 """Newest name first; 0.9 and 0.10 had `gpu_` in some."""
+_CACHE = re.compile(r"^vllm:cache_config_info\{([^}]*)\}", re.MULTILINE)
+_LABEL = re.compile(r'(block_size|num_gpu_blocks)="([0-9]+)"')
 _SHARES = {"kv_use"}
 """Averaged over a server's engines; the others are summed."""
 
@@ -46,6 +49,9 @@ class ReplicaMetrics:
     prefix_hits: float = 0.0
     prompt_tokens: float = 0.0
     generation_tokens: float = 0.0
+    preemptions: float = 0.0
+    kv_tokens: float = 0.0
+    """Room of the KV cache: blocks times tokens of a block, of all engines."""
 
 
 def parse_metrics(text: str) -> ReplicaMetrics:
@@ -59,6 +65,10 @@ def parse_metrics(text: str) -> ReplicaMetrics:
         series = next((values[name] for name in names if name in values), [])
         if series:
             found[field_name] = sum(series) / (len(series) if field_name in _SHARES else 1)
+    for labels in _CACHE.findall(text):
+        about = {name: float(number) for name, number in _LABEL.findall(labels)}
+        if len(about) == 2:
+            found["kv_tokens"] = found.get("kv_tokens", 0.0) + about["block_size"] * about["num_gpu_blocks"]
     return ReplicaMetrics(**found)
 
 
@@ -104,5 +114,7 @@ async def _sample(http: aiohttp.ClientSession, replica: Replica) -> None:
             prefix_hits=found.prefix_hits,
             prompt_tokens=found.prompt_tokens,
             generation_tokens=found.generation_tokens,
+            preemptions=found.preemptions,
+            kv_tokens=found.kv_tokens,
         )
     )

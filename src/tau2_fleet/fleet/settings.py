@@ -101,7 +101,7 @@ class FaultSettings:
 
 @dataclass
 class EngineSettings:
-    """Latency that depends on tokens and on how many requests run at once: speeds and room of the engine."""
+    """Latency that depends on tokens, on how many requests run at once and on what fits into memory."""
 
     on: bool = key(False, help="whether latency comes from this model of an engine")
     prefill_tokens_per_s: float = key(20_000.0, help="speed of reading prompts", range=POSITIVE)
@@ -109,15 +109,21 @@ class EngineSettings:
     decode_slowdown: float = key(
         0.02, help="how much each further request in the batch slows every one of them", range=FROM_ZERO
     )
-    max_batch: int = key(256, help="requests that run at once; the others wait", range=COUNT)
-    kv_tokens: int = key(
-        400_000, help="room, in tokens, for the prompts and answers of the running requests", range=COUNT
+    context_slowdown: float = key(
+        0.0, help="the same for every 1,000 tokens of context that the batch holds", range=FROM_ZERO
     )
+    max_batch: int = key(256, help="requests that run at once; the others wait", range=COUNT)
+    batched_tokens: int = key(8192, help="tokens of a step: one for each that writes, the rest of prompts", range=COUNT)
+    kv_tokens: int = key(
+        400_000, help="memory, in tokens, of running requests and of remembered prefixes together", range=COUNT
+    )
+    block_tokens: int = key(16, help="tokens of a block of that memory", range=COUNT)
     output_tokens: int = key(
         0,
         help="mean length of the answers (exponentially distributed), thinking included; 0: as long as their text is",
         range=FROM_ZERO,
     )
+    speed: float = key(1.0, help="how many times faster than that the clock of the engine goes", range=POSITIVE)
 
 
 @dataclass
@@ -133,7 +139,7 @@ class SimulatedSettings:
     )
     max_model_len: int = key(131072, help="context in tokens; a request beyond it is refused as vLLM does", range=COUNT)
     prefix_cache_tokens: int = key(
-        0, help="tokens of past prompts that the server remembers as its prefix cache; 0: none", range=FROM_ZERO
+        0, help="without the engine: tokens of past prompts that the server remembers; 0: none", range=FROM_ZERO
     )
     seed: int = key(0, help="of every draw: latencies, experts, faults")
     engine: EngineSettings = key(factory=EngineSettings, help="latency from tokens and load")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import log as log_of
@@ -14,8 +15,9 @@ import orjson
 
 from tau2_fleet.fleet.settings import FaultKind, SimulatedSettings
 from tau2_fleet.simserver.chance import chance
-from tau2_fleet.simserver.chat import ChatBody, answer_of, completion, parse_chat
-from tau2_fleet.simserver.engine import Engine, Generation
+from tau2_fleet.simserver.chat import ChatAnswer, ChatBody, answer_of, completion, parse_chat
+from tau2_fleet.simserver.engine import Engine
+from tau2_fleet.simserver.engine_model import Generation
 from tau2_fleet.simserver.faults import (
     Fault,
     Faults,
@@ -31,7 +33,7 @@ from tau2_fleet.simserver.gold_policy import next_turn
 from tau2_fleet.simserver.http_server import Exchange
 from tau2_fleet.simserver.latency import LatencyProfile
 from tau2_fleet.simserver.policy_words import Session, Situation, Turn, parse_session
-from tau2_fleet.simserver.prefix_cache import PrefixCache
+from tau2_fleet.simserver.prefix_cache import PrefixCache, parts_of
 from tau2_fleet.simserver.prometheus import ServerMetrics
 from tau2_fleet.simserver.scripts import Scripts
 from tau2_fleet.simserver.spoilt_replies import (
@@ -55,9 +57,12 @@ class _Pending:
     """A request whose answer is made and waits for its time; the messages are not kept."""
 
     exchange: Exchange
-    payload: bytes
+    payload: Callable[[int], bytes]
+    """The answer's body, once it is known how many tokens of the prompt were cached."""
     prompt_tokens: int
     cached_tokens: int
+    prompt: Sequence[tuple[int, int]]
+    """The prompt in parts, for the engine."""
     output_tokens: int
     finished: str
     parsed: str | None
@@ -86,7 +91,8 @@ class Completions:
         self._latency = latency
         self._metrics = metrics
         self._faults = Faults(options.faults, options.seed, replica)
-        self._cache = PrefixCache(options.prefix_cache_tokens) if options.prefix_cache_tokens > 0 else None
+        remembers = options.prefix_cache_tokens > 0 and not options.engine.on
+        self._cache = PrefixCache(options.prefix_cache_tokens) if remembers else None
         self._engine = Engine(options.engine, metrics) if options.engine.on else None
         self._served = 0
 
@@ -146,25 +152,37 @@ class Completions:
             _log_spoilt(FaultKind.repeated, session)
         answer = answer_of(turn, body)
         answer.completion_tokens = self._thought_tokens(session, body, answer.completion_tokens)
-        cached = self._cache.look_up(body.messages, list(body.tools.values())) if self._cache is not None else 0
+        tools = list(body.tools.values())
         self._served += 1
         identity = f"chatcmpl-{os.getpid()}-{self._served}"
-        payload = completion(answer, identity, self._model, body.prompt_tokens, cached)
-        if fault is not None and fault.kind is FaultKind.wrong_types:
-            payload = wrong_types(payload, fault)
-        if fault is not None and fault.kind in SPOILING:
-            payload = self._spoilt(payload, session, fault)
         return _Pending(
             exchange=exchange,
-            payload=payload,
+            payload=partial(self._payload, answer, identity, body.prompt_tokens, session, fault),
             prompt_tokens=body.prompt_tokens,
-            cached_tokens=cached,
+            cached_tokens=0 if self._cache is None else self._cache.look_up(body.messages, tools),
+            prompt=() if self._engine is None else parts_of(body.messages, tools),
             output_tokens=answer.completion_tokens,
             finished="length" if answer.finish_reason == "length" else "stop",
             parsed=_PARSER_MODES.get(body.tool_choice, "named") if answer.calls else None,
             started=started,
             fault=fault,
         )
+
+    def _payload(
+        self,
+        answer: ChatAnswer,
+        identity: str,
+        prompt_tokens: int,
+        session: Session | None,
+        fault: Fault | None,
+        cached_tokens: int,
+    ) -> bytes:
+        payload = completion(answer, identity, self._model, prompt_tokens, cached_tokens)
+        if fault is not None and fault.kind is FaultKind.wrong_types:
+            payload = wrong_types(payload, fault)
+        if fault is not None and fault.kind in SPOILING:
+            payload = self._spoilt(payload, session, fault)
+        return payload
 
     @staticmethod
     def _spoilt(payload: bytes, session: Session | None, fault: Fault) -> bytes:
@@ -197,7 +215,7 @@ class Completions:
     def _submit(self, pending: _Pending) -> None:
         if self._engine is not None and pending.exchange.open:
             finish = partial(self._finish, pending)
-            pending.job = Generation(pending.prompt_tokens, pending.cached_tokens, pending.output_tokens, finish)
+            pending.job = Generation(pending.prompt, pending.output_tokens, finish)
             self._engine.submit(pending.job)
 
     def _role(self, session: Session | None) -> str:
@@ -227,6 +245,8 @@ class Completions:
         if not exchange.open:
             return
         now = time.monotonic()
+        if pending.job is not None:
+            pending.cached_tokens = pending.job.cached_tokens
         metrics.prompt_tokens += pending.prompt_tokens
         metrics.cached_tokens += pending.cached_tokens
         metrics.generation_tokens += pending.output_tokens
@@ -238,10 +258,11 @@ class Completions:
             metrics.parsed[pending.parsed] += 1
         metrics.first_token_s.add((pending.job.first_token_at if pending.job is not None else now) - pending.started)
         metrics.request_s.add(now - pending.started)
+        payload = pending.payload(pending.cached_tokens)
         if pending.fault is not None and pending.fault.kind is FaultKind.cut_off:
-            exchange.respond_cut(200, pending.payload, pending.fault.one_of(len(pending.payload)))
+            exchange.respond_cut(200, payload, pending.fault.one_of(len(payload)))
         else:
-            exchange.respond(200, pending.payload)
+            exchange.respond(200, payload)
 
     def _ended(self, pending: _Pending, answered: bool) -> None:
         if self._engine is None:

@@ -41,6 +41,11 @@ class ServerMetrics:
     generation_tokens: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
+    preemptions: int = 0
+    """Running requests sent back to the queue for want of memory."""
+    kv_blocks: int = 0
+    """Blocks of the engine's memory; 0: there is no engine."""
+    block_tokens: int = 0
     finished: Counter[str] = field(default_factory=Counter)
     """Requests by the engine's reason: stop (also after tool calls), length, abort (the client left)."""
     parsed: Counter[str] = field(default_factory=Counter)
@@ -61,6 +66,10 @@ class ServerMetrics:
         add("gauge", "vllm:num_requests_running", {"": self.running})
         add("gauge", "vllm:num_requests_waiting", {"": self.waiting})
         add("gauge", "vllm:kv_cache_usage_perc", {"": self.kv_use})
+        if self.kv_blocks:
+            about = f',block_size="{self.block_tokens}",num_gpu_blocks="{self.kv_blocks}"'
+            add("gauge", "vllm:cache_config_info", {about: 1.0})
+        add("counter", "vllm:num_preemptions_total", {"": self.preemptions})
         add("counter", "vllm:prefix_cache_queries_total", {"": self.prefix_queries})
         add("counter", "vllm:prefix_cache_hits_total", {"": self.prefix_hits})
         add("counter", "vllm:prompt_tokens_total", {"": self.prompt_tokens})

@@ -144,6 +144,10 @@ class ReplicaSample(Event):
     prefix_hits: float
     prompt_tokens: float
     generation_tokens: float
+    preemptions: float = 0.0
+    """Running requests sent back to the queue for want of memory, since the server's start."""
+    kv_tokens: float = 0.0
+    """Room of its KV cache; 0 when it does not say."""
 
 
 @dataclass(slots=True)
