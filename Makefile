@@ -19,7 +19,7 @@ SHIM := tests/vllm/shim
 export DIFFERENTIAL
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test test-browser test-vllm install-vllm install-launchers bench bench-quick bench-guard docs lint mutants format lock clean
+.PHONY: help install smoke test test-browser test-vllm install-vllm install-launchers bench bench-quick bench-guard docs pictures lint mutants format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s%s\n", $$1, $$2}' Makefile
@@ -70,6 +70,9 @@ mutants: $(INSTALLED) ## Change random lines and list those that no test notices
 docs: $(INSTALLED) ## The documentation as pages, in build/docs; fails at a link that leads nowhere
 	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --quiet --strict
 	@echo "docs: build/docs/index.html"
+
+pictures: $(INSTALLED) ## The pictures of README and docs, made anew from a run on simulated models (needs Chromium)
+	@PYTHONPATH=src $(RUN) scripts.pictures
 
 lint: $(INSTALLED) ## Style, format, types, and which room may import which
 	@$(RUN) ruff check
