@@ -69,11 +69,12 @@ def all_choices() -> Iterator[tuple[str, ...]]:
     """Overrides that have each choice of each group at least once."""
     needed = {
         "server=external": "server.endpoints=[http://127.0.0.1:1900]",
+        "hosts=ssh": "hosts.names=[gpu1]",
         "user_llm=vllm": "user_llm.model=org/user",
         "llm@user_llm=vllm": "user_llm.model=org/user",
         "judge=vllm": "judge.model=org/judge",
     }
-    first = ["domain", "agent", "server", "user_llm", "judge", "experts", "wandb"]
+    first = ["domain", "agent", "server", "hosts", "user_llm", "judge", "experts", "wandb"]
     for together in (first, ["agent/scaffold", "user_llm/scaffold"], ["llm"], ["experiment"]):
         columns = [SHIPPED.choices(group) for group in together]
         for row in zip_longest(*columns):

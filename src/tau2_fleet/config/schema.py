@@ -13,7 +13,7 @@ from enum import Enum, StrEnum
 from typing import Any, Optional
 
 from tau2_fleet.config.sources import SHIPPED
-from tau2_fleet.fleet.settings import ServerSettings
+from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 from tau2_fleet.key import COUNT, FROM_ZERO, POSITIVE, Range, Resume, key
 from tau2_fleet.llm.settings import PriceSettings
 from tau2_fleet.simulation.settings import AgentSettings, ExpertsSettings, JudgeSettings, UserSettings
@@ -91,6 +91,13 @@ class Config:
     )
     server: ServerSettings = key(
         factory=ServerSettings, help="the agent's servers", section=Section.servers, resume=Resume.may_differ
+    )
+    hosts: HostsSettings = key(
+        factory=HostsSettings,
+        help="the machines that servers run on",
+        section=Section.servers,
+        resume=Resume.may_differ,
+        added=True,
     )
     user_llm: UserSettings = key(factory=UserSettings, help="who plays the customer", section=Section.models)
     judge: JudgeSettings = key(

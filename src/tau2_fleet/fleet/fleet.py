@@ -15,8 +15,9 @@ import aiohttp
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.external_servers import MODEL_CONFIG_FILE, ExternalServers, write_model_config
 from tau2_fleet.fleet.fleet_report import FleetReport
+from tau2_fleet.fleet.host import Hosts, ServerProcess, make_hosts
 from tau2_fleet.fleet.kinds.simulated import Simulated
-from tau2_fleet.fleet.launch import ServerProcess, end_servers
+from tau2_fleet.fleet.launch import end_servers
 from tau2_fleet.fleet.launcher import Launcher
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pool_check import preflight
@@ -27,7 +28,7 @@ from tau2_fleet.fleet.replica import Phase, Replica, ReplicaStatus
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.routing_policy import routing_policy
 from tau2_fleet.fleet.sampler import sample_forever, sample_replicas
-from tau2_fleet.fleet.settings import ServerSettings
+from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 from tau2_fleet.fleet.supervisor import Supervisor
 from tau2_fleet.fleet.watch import WatchSettings
 from tau2_fleet.llm.endpoints import Endpoint
@@ -54,11 +55,13 @@ class Fleet:
         directory: Path,
         tasks_file: Path | None = None,
         watch: WatchSettings | None = None,
+        hosts: HostsSettings | None = None,
     ) -> None:
         """Logs go to `directory/servers`; `tasks_file` is what simulated servers play."""
         self.pools = tuple(pools)
         self.server = server
-        self.signature = fleet_signature(pools, server, tasks_file)
+        self._on = hosts or HostsSettings()
+        self.signature = fleet_signature(pools, server, tasks_file, self._on)
         self.logs = directory.absolute() / "servers"
         self._tasks_file = tasks_file.absolute() if tasks_file is not None else None
         self._watch = watch or WatchSettings()
@@ -67,6 +70,7 @@ class Fleet:
         protect(self._key, *(spec.api_key for spec in pools))
         self._replicas: tuple[Replica, ...] = ()
         self._launcher: Launcher | None = None
+        self._hosts: Hosts | None = None
         self._reaper: Reaper | None = None
         self._uses_gpus = False
         self._prepared = False
@@ -88,13 +92,15 @@ class Fleet:
         """
         try:
             if not self._prepared:
+                self._hosts = make_hosts(self._on)
                 found = await prepare(
-                    self.pools, self.server, self.logs, self._key, self._tasks_file, self._start_reaper
+                    self.pools, self.server, self._hosts, self.logs, self._key, self._tasks_file, self._start_reaper
                 )
                 self._replicas, self._launcher, self._uses_gpus = found.replicas, found.launcher, found.uses_gpus
                 self._prepared = True
                 if self._launcher is not None:
-                    write_model_config(self.logs / MODEL_CONFIG_FILE, self.served())
+                    self._launcher.moved = self._write_model_config
+                    self._write_model_config()
             await self.attach()
             assert self._supervisor is not None
             assert self._http is not None
@@ -127,7 +133,8 @@ class Fleet:
             self.server.stall_timeout_s,
         )
         self._supervisor.run()
-        self._tasks = [asyncio.create_task(sample_forever(self._http, lambda: self._replicas, self._uses_gpus))]
+        readings = self._hosts.readings if self._hosts is not None and self._uses_gpus else None
+        self._tasks = [asyncio.create_task(sample_forever(self._http, lambda: self._replicas, readings))]
         if launcher is not None:
             self._tasks.append(asyncio.create_task(launcher.keep_reaper()))
 
@@ -167,6 +174,8 @@ class Fleet:
     def _end_processes(self, running: Sequence[tuple[Replica, ServerProcess]]) -> None:
         end_servers([process for _, process in running], self._watch.grace_s)
         self._note_stopped(running)
+        if self._hosts is not None:
+            self._hosts.close()
         if self._reaper is not None:
             self._reaper.close()
             self._reaper = None
@@ -205,11 +214,14 @@ class Fleet:
         """
         found: dict[str, ExternalServers] = {}
         for spec in self.pools:
-            own = [replica for replica in self._replicas if replica.pool == spec.name and not replica.external]
+            own = [one for one in self._replicas if one.pool == spec.name and not one.external and one.base_url]
             if own:
                 model = own[0].expected_model or ""
                 found.setdefault(model, ExternalServers(model, tuple(replica.base_url for replica in own)))
         return list(found.values())
+
+    def _write_model_config(self) -> None:
+        write_model_config(self.logs / MODEL_CONFIG_FILE, self.served())
 
     @property
     def reaper_pid(self) -> int | None:
@@ -261,14 +273,16 @@ class Fleet:
             self._supervisor.hint(endpoint)
 
 
-def fleet_signature(pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> str:
+def fleet_signature(
+    pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None, hosts: HostsSettings
+) -> str:
     """Equal for two jobs that can share one running fleet."""
     settings = {key: value for key, value in asdict(server).items() if key not in _OF_ONE_JOB}
     played = b""
     if tasks_file is not None and any(spec.kind == Simulated() for spec in pools):
         played = hashlib.sha256(tasks_file.read_bytes()).digest()
     keys = [spec.api_key for spec in pools]
-    return hashlib.sha256(repr((sorted(settings.items()), list(pools), keys, played)).encode()).hexdigest()
+    return hashlib.sha256(repr((sorted(settings.items()), hosts, list(pools), keys, played)).encode()).hexdigest()
 
 
 async def _never(replica: Replica) -> None:

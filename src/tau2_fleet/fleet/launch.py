@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from tau2_fleet.fleet.host import ServerProcess
 from tau2_fleet.fleet.reaper.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify
 from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.paths import caches
@@ -64,8 +65,8 @@ class LaunchSpec:
         return " ".join([*words, shlex.join(self.command)])
 
 
-class ServerProcess:
-    """A server that was started here; belongs to the process, not to an event loop."""
+class LocalProcess:
+    """A server that was started on this machine."""
 
     def __init__(self, popen: subprocess.Popen[bytes], group: Group, reaper: Reaper, log: Path, log_start: int) -> None:
         self._popen = popen
@@ -113,8 +114,19 @@ class ServerProcess:
         self._popen.wait(5)
         self._reaper.drop(self.group)
 
+    def lost(self) -> str | None:
+        """This machine is not lost while anybody asks."""
+        return None
 
-def launch(spec: LaunchSpec, reaper: Reaper) -> ServerProcess:
+    def ask_to_end(self, grace_s: float) -> None:
+        """Nothing yet: `await_end` does all of it."""
+
+    def await_end(self, grace_s: float) -> None:
+        """Block until it has ended, a little over `grace_s` seconds at most."""
+        end_servers([self], grace_s)
+
+
+def launch(spec: LaunchSpec, reaper: Reaper) -> LocalProcess:
     """Start a server; it leads a session and process group of its own, known to the reaper before it runs.
 
     Raises:
@@ -150,17 +162,23 @@ def launch(spec: LaunchSpec, reaper: Reaper) -> ServerProcess:
         popen.stdin.close()
     except OSError:
         pass  # it has ended already; its status tells
-    return ServerProcess(popen, group, reaper, spec.log, log_start)
+    return LocalProcess(popen, group, reaper, spec.log, log_start)
 
 
 def end_servers(servers: Sequence[ServerProcess], grace_s: float) -> None:
-    """End servers with all that belongs to them; blocks, a little over `grace_s` seconds at most."""
-    end([server.group for server in servers], grace_s)
-    for server in servers:
+    """End servers with all that belongs to them, side by side; blocks, a little over `grace_s` seconds at most."""
+    here = [server for server in servers if isinstance(server, LocalProcess)]
+    elsewhere = [server for server in servers if not isinstance(server, LocalProcess)]
+    for server in elsewhere:
+        server.ask_to_end(grace_s)
+    end([server.group for server in here], grace_s)
+    for process in here:
         try:
-            server.forget()
+            process.forget()
         except subprocess.TimeoutExpired:
             continue  # in uninterruptible sleep; the reaper keeps it on its list
+    for server in elsewhere:
+        server.await_end(grace_s)
 
 
 def _environment(spec: LaunchSpec, mark: str, scratch: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Self
 
 from tau2_fleet.fleet.fleet import Fleet, fleet_signature
 from tau2_fleet.fleet.plan import PoolSpec
-from tau2_fleet.fleet.settings import ServerSettings
+from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 from tau2_fleet.fleet.watch import WatchSettings
 
 
@@ -28,6 +28,7 @@ class FleetLease:
         server: ServerSettings,
         directory: Path,
         tasks_file: Path | None = None,
+        hosts: HostsSettings | None = None,
     ) -> Fleet:
         """A started fleet for this job: the running one if it is the same, else a new one in its place.
 
@@ -36,14 +37,14 @@ class FleetLease:
         Raises:
             UserError: as `Fleet.start`.
         """
-        held = self._fleet
+        held, on = self._fleet, hosts or HostsSettings()
         if held is not None:
-            if held.usable and held.signature == fleet_signature(pools, server, tasks_file):
+            if held.usable and held.signature == fleet_signature(pools, server, tasks_file, on):
                 held.server = server
                 await held.start()
                 return held
             await held.stop()
-        self._fleet = Fleet(pools, server, directory, tasks_file, self._watch)
+        self._fleet = Fleet(pools, server, directory, tasks_file, self._watch, on)
         await self._fleet.start()
         return self._fleet
 

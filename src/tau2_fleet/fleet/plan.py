@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.host import Room
 from tau2_fleet.fleet.server_kind import ServerKind
 from tau2_fleet.fleet.settings import ServerSettings
 
@@ -75,7 +76,12 @@ class FleetPlan:
     warnings: tuple[str, ...] = ()
 
 
-def plan(specs: Sequence[PoolSpec], server: ServerSettings, devices: Sequence[str] | None) -> FleetPlan:
+def plan(
+    specs: Sequence[PoolSpec],
+    server: ServerSettings,
+    devices: Sequence[str] | None,
+    rooms: Sequence[Room] = (),
+) -> FleetPlan:
     """Lay pools on devices and ports.
 
     Args:
@@ -83,15 +89,18 @@ def plan(specs: Sequence[PoolSpec], server: ServerSettings, devices: Sequence[st
         server: for `start_port` (0: any free ports) and `strict`.
         devices: what servers may be given, each entry once (an entry that is repeated is shared by as many
             replicas); None: they run on the CPU.
+        rooms: the hosts that have these devices; none: this machine has them. A replica runs on one host, and those
+            elsewhere are given their devices when they start.
 
     Raises:
         UserError: the pools do not fit, or a number is impossible; names keys, what is needed and what there is.
     """
+    rooms = rooms or (Room("", None if devices is None else tuple(devices)),)
     launched = [spec for spec in specs if spec.kind.launched]
     for spec in launched:
         if spec.num < 1:
             raise UserError(f"{spec.num_key}={spec.num}: a pool needs at least one replica")
-    counts, warnings = _counts(launched, server, devices)
+    counts, warnings = _counts(launched, server, rooms)
     for spec, count in zip(launched, counts, strict=True):
         if spec.min_ready > count:
             raise UserError(f"server.min_ready={spec.min_ready} cannot be met: pool {spec.name} has {count} replica(s)")
@@ -102,33 +111,32 @@ def plan(specs: Sequence[PoolSpec], server: ServerSettings, devices: Sequence[st
             "and 65535 is the last"
         )
     placements: list[Placement] = []
-    left = list(devices or ())
+    left = [_Left.of(room) for room in rooms]
     for spec, count in zip(launched, counts, strict=True):
         for index in range(count):
             port = server.start_port + len(placements) if server.start_port else 0
-            own = () if devices is None else _take(left, spec.gpus_per_replica)
-            placements.append(Placement(spec, index, port, own))
+            own = _take(left, spec.gpus_per_replica)
+            placements.append(Placement(spec, index, port, () if rooms[0].host else own))
     return FleetPlan(tuple(placements), tuple(warnings))
 
 
-def _counts(
-    pools: Sequence[PoolSpec], server: ServerSettings, devices: Sequence[str] | None
-) -> tuple[list[int], list[str]]:
-    """Replicas of each pool that the devices hold."""
+def _counts(pools: Sequence[PoolSpec], server: ServerSettings, rooms: Sequence[Room]) -> tuple[list[int], list[str]]:
+    """Replicas of each pool that the rooms hold."""
     counts = [spec.num for spec in pools]
-    if devices is None:
+    if _fits(pools, counts, rooms):
         return counts, []
+    there = [device for room in rooms for device in room.devices or ()]
+    widest = max((len(set(room.devices or ())) for room in rooms), default=0)
     for spec in pools:
-        if spec.gpus_per_replica > len(set(devices)):
+        if any(room.devices is not None for room in rooms) and spec.gpus_per_replica > widest:
+            where = "on one host" if rooms[0].host else "there"
             raise UserError(
                 f"pool {spec.name}: a replica needs {spec.gpus_per_replica} GPU(s) (its tensor_parallel_size and "
-                f"extra_args), there {_are(len(set(devices)))}: {_no_gpu_hint(devices)}"
+                f"extra_args), {where} {_are(widest)}: {_no_gpu_hint(there)}"
             )
-    if _fits(pools, counts, devices):
-        return counts, []
     shrunk = list(counts)
     for position, spec in enumerate(pools):
-        while spec.may_shrink and shrunk[position] > 1 and not _fits(pools, shrunk, devices):
+        while spec.may_shrink and shrunk[position] > 1 and not _fits(pools, shrunk, rooms):
             shrunk[position] -= 1
     need = sum(spec.gpus_per_replica * count for spec, count in zip(pools, counts, strict=True))
     listing = ", ".join(
@@ -136,14 +144,18 @@ def _counts(
         for spec, count in zip(pools, counts, strict=True)
         if spec.gpus_per_replica
     )
-    if not _fits(pools, shrunk, devices) or server.strict:
-        why = " (server.strict=true)" if _fits(pools, shrunk, devices) else ""
+    available = f"there {_are(len(there))}" + (f" on {len(rooms)} host(s)" if rooms[0].host else "")
+    if not need:
+        most = sum(room.most or 0 for room in rooms)
+        available = f"{len(rooms)} host(s) take {most} replica(s) by hosts.per_host"
+    if not _fits(pools, shrunk, rooms) or server.strict:
+        why = " (server.strict=true)" if _fits(pools, shrunk, rooms) else ""
         raise UserError(
-            f"the fleet needs {need} GPUs ({listing}), there {_are(len(devices))}{why}: "
+            f"the fleet needs {need} GPUs ({listing}), {available}{why}: "
             "lower these keys, or put a pool elsewhere with its `endpoints`"
         )
     warnings = [
-        f"{spec.num_key}={spec.num} needs {need} GPUs in all ({listing}), there {_are(len(devices))}: "
+        f"{spec.num_key}={spec.num} needs {need} GPUs in all ({listing}), {available}: "
         f"{count} replica(s) of pool {spec.name} are launched"
         for spec, count in zip(pools, shrunk, strict=True)
         if count < spec.num
@@ -151,8 +163,20 @@ def _counts(
     return shrunk, warnings
 
 
-def _fits(pools: Sequence[PoolSpec], counts: Sequence[int], devices: Sequence[str]) -> bool:
-    left = list(devices)
+@dataclass(slots=True)
+class _Left:
+    """What is left of one host's room."""
+
+    devices: list[str] | None
+    places: int | None
+
+    @classmethod
+    def of(cls, room: Room) -> _Left:
+        return cls(None if room.devices is None else list(room.devices), room.most)
+
+
+def _fits(pools: Sequence[PoolSpec], counts: Sequence[int], rooms: Sequence[Room]) -> bool:
+    left = [_Left.of(room) for room in rooms]
     try:
         for spec, count in zip(pools, counts, strict=True):
             for _ in range(count):
@@ -162,17 +186,21 @@ def _fits(pools: Sequence[PoolSpec], counts: Sequence[int], devices: Sequence[st
     return True
 
 
-def _take(left: list[str], count: int) -> tuple[str, ...]:
-    """Remove `count` different devices from the list, the first ones that there are."""
-    chosen: list[str] = []
-    for device in left:
-        if len(chosen) < count and device not in chosen:
-            chosen.append(device)
-    if len(chosen) < count:
-        raise LookupError("not enough devices")
-    for device in chosen:
-        left.remove(device)
-    return tuple(chosen)
+def _take(left: Sequence[_Left], count: int) -> tuple[str, ...]:
+    """Remove `count` different devices of one host, the first ones that there are; none where it has no list."""
+    for host in left:
+        if host.places == 0:
+            continue
+        chosen = list(dict.fromkeys(host.devices or ()))[:count]
+        if len(chosen) < count and host.devices is not None:
+            continue
+        for device in chosen:
+            assert host.devices is not None
+            host.devices.remove(device)
+        if host.places is not None:
+            host.places -= 1
+        return tuple(chosen)
+    raise LookupError("not enough devices")
 
 
 def _are(count: int) -> str:

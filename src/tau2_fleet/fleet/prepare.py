@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tau2_fleet.fleet.external_servers import external_replicas
+from tau2_fleet.fleet.host import Hosts, Opening, devices_of
 from tau2_fleet.fleet.launch import LaunchSpec
-from tau2_fleet.fleet.launcher import Launcher, run_reaped
+from tau2_fleet.fleet.launcher import Launcher
 from tau2_fleet.fleet.plan import PoolSpec, plan
 from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.fleet.replica import Replica
@@ -35,6 +35,7 @@ class Prepared:
 async def prepare(
     pools: Sequence[PoolSpec],
     server: ServerSettings,
+    hosts: Hosts,
     logs: Path,
     key: str,
     tasks_file: Path | None,
@@ -55,19 +56,20 @@ async def prepare(
     reaper = start_reaper()
     for kind, own in by_kind.items():
         kind.check(own, server, tasks_file)
-    devices = await asyncio.to_thread(devices_for, by_kind, server)
-    found = plan(pools, server, devices)
+    rooms = await hosts.open(Opening(server, by_kind, logs, reaper))
+    devices = devices_of(rooms)
+    found = plan(pools, server, devices, rooms)
     for warning in found.warnings:
         log.warning("%s", warning)
 
     async def run_tool(command: list[str], log: Path, limit_s: float | None, needs_hub: bool) -> tuple[int, str]:
-        return await run_reaped(LaunchSpec(command, {}, log, IMPORT_ROOT, needs_hub=needs_hub), reaper, limit_s)
+        return await hosts.run(LaunchSpec(command, {}, log, IMPORT_ROOT, needs_hub=needs_hub), limit_s)
 
     starters = {
         kind: await kind.prepare(Preparation(server, own, devices, logs, tasks_file, run_tool))
         for kind, own in by_kind.items()
     }
-    launcher = Launcher(server, logs, reaper, key, starters)
+    launcher = Launcher(hosts, logs, reaper, key, starters)
     replicas = launcher.replicas(found.placements)
     await launcher.check_ports(replicas)
     return Prepared((*replicas, *external), launcher, uses_gpus=bool(devices))
@@ -77,11 +79,3 @@ def launched_kinds(pools: Sequence[PoolSpec]) -> dict[ServerKind, tuple[PoolSpec
     """The kinds whose servers are started here, with their pools."""
     kinds = dict.fromkeys(spec.kind for spec in pools if spec.kind.launched)
     return {kind: tuple(spec for spec in pools if spec.kind == kind) for kind in kinds}
-
-
-def devices_for(kinds: Iterable[ServerKind], server: ServerSettings) -> list[str] | None:
-    """The GPUs of the first kind that uses any; None when servers run on the CPU, empty when nobody asks for one."""
-    for kind in kinds:
-        if (found := kind.devices(server)) != []:
-            return found
-    return []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from tau2_fleet.fleet.launch import ServerProcess
+from tau2_fleet.fleet.host import ServerProcess, Site
 from tau2_fleet.fleet.plan import Placement
 from tau2_fleet.fleet.probe import ServedModel, listed
 from tau2_fleet.fleet.watch import WatchSettings
@@ -38,7 +38,7 @@ class Replica:
 
     placement: Placement
     base_url: str
-    """Without `/v1`; of a replica with port 0 known after its launch."""
+    """Without `/v1`; empty until its start has found it a place."""
     key: str | None = field(repr=False)
     log: Path | None
     """None: external."""
@@ -46,6 +46,8 @@ class Replica:
     """The model id it must show; external: the one to choose, null when there is only one."""
     phase: Phase = Phase.planned
     process: ServerProcess | None = None
+    site: Site | None = None
+    """Where it runs, ran last, or is to run; None: its start will find a place."""
     shown_command: str = ""
     port: int | None = None
     model: str | None = None
@@ -74,6 +76,11 @@ class Replica:
     @property
     def pool(self) -> str:
         return self.placement.pool.name
+
+    @property
+    def host(self) -> str:
+        """The machine that it runs on; empty: this one, or someone else's."""
+        return self.site.host if self.site is not None else ""
 
     @property
     def external(self) -> bool:
@@ -133,6 +140,8 @@ class ReplicaStatus:
     port: int | None
     restarts: int
     failure: str | None
+    host: str
+    """The machine that it runs on; empty: this one, or someone else's."""
 
     @classmethod
     def of(cls, replica: Replica) -> ReplicaStatus:
@@ -147,4 +156,5 @@ class ReplicaStatus:
             port=replica.port,
             restarts=replica.restarts,
             failure=replica.failure,
+            host=replica.host,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from tau2_fleet.fleet.gpus import readings
+from tau2_fleet.fleet.gpus import GpuReading
 from tau2_fleet.fleet.probe import ProbeError, metrics_text
 from tau2_fleet.fleet.replica import Replica
 from tau2_fleet.telemetry.events import GpuSample, ReplicaSample, emit
@@ -85,15 +85,19 @@ async def sample_replicas(http: aiohttp.ClientSession, replicas: Iterable[Replic
     await asyncio.gather(*(_sample(http, replica) for replica in replicas if replica.endpoint is not None))
 
 
-async def sample_forever(http: aiohttp.ClientSession, replicas: Callable[[], Iterable[Replica]], gpus: bool) -> None:
-    """Sample every `PERIOD_S` seconds until cancelled."""
+async def sample_forever(
+    http: aiohttp.ClientSession,
+    replicas: Callable[[], Iterable[Replica]],
+    readings: Callable[[], list[tuple[str, GpuReading]]] | None,
+) -> None:
+    """Sample every `PERIOD_S` seconds until cancelled; `readings`: each GPU's last, with its host."""
     loop = asyncio.get_running_loop()
     next_time = loop.time()
     while True:
         await sample_replicas(http, replicas())
-        if gpus:
-            for reading in await asyncio.to_thread(readings):
-                emit(GpuSample(reading.index, reading.utilisation, reading.memory_used, reading.memory_total))
+        if readings is not None:
+            for host, gpu in await asyncio.to_thread(readings):
+                emit(GpuSample(gpu.index, gpu.utilisation, gpu.memory_used, gpu.memory_total, host))
         next_time = max(next_time + PERIOD_S, loop.time())
         await asyncio.sleep(next_time - loop.time())
 

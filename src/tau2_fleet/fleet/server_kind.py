@@ -6,7 +6,7 @@ launching ask it and know nothing else of it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -36,8 +36,8 @@ class ServerCommand:
     """null: the runner's."""
 
 
-Starter = Callable[["Placement", int], ServerCommand]
-"""From a replica's place and its port to the command that serves there."""
+Starter = Callable[["Placement", str, int], ServerCommand]
+"""From a replica's place, the address to listen on and the port to the command that serves there."""
 RunTool = Callable[[list[str], Path, float | None, bool], Awaitable[tuple[int, str]]]
 """Runs a program to its end as servers are run: command, log, limit in seconds, whether it gets the hub's token; exit
 status and output. Raises TimeoutError beyond the limit."""
@@ -157,8 +157,8 @@ class LaunchedKind:
         return []
 
     async def prepare(self, preparation: Preparation) -> Starter:
-        def start(placement: Placement, port: int) -> ServerCommand:
-            return ServerCommand(self.command(placement, preparation.server.host, port), self.environment(placement))
+        def start(placement: Placement, host: str, port: int) -> ServerCommand:
+            return ServerCommand(self.command(placement, host, port), self.environment(placement))
 
         return start
 
@@ -182,3 +182,11 @@ def server_kind(choice: Choice) -> ServerKind:
         UserError: there is none like it, or it cannot be made.
     """
     return make(choice, "server.kind", _FOLDER, ServerKind)
+
+
+def devices_for(kinds: Iterable[ServerKind], server: ServerSettings) -> list[str] | None:
+    """The GPUs of the first kind that uses any; None when servers run on the CPU, empty when nobody asks for one."""
+    for kind in kinds:
+        if (found := kind.devices(server)) != []:
+            return found
+    return []

@@ -147,6 +147,13 @@ class SimulatedSettings:
 
 
 @dataclass
+class HostsSettings:
+    """On which machines the servers of a run are started."""
+
+    kind: Any = key("local", help="set by the group: local, slurm, ssh, or {_target_: my_module.MyHosts, ...}")
+
+
+@dataclass
 class ServerSettings:
     """The fleet of a run. Ports: replica i of the agent's pool listens on `start_port + i`."""
 

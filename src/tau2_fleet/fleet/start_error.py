@@ -22,6 +22,8 @@ def start_error(replica: Replica, status: int | None, waited: str = "") -> Start
     """The error for a process that ended with `status`, or (None) lived without becoming ready (`waited` says how)."""
     process = replica.process
     assert process is not None
+    if lost := process.lost():
+        return StartError(f"server {replica.name} was lost with its host {replica.host}: {lost}", final=False)
     found = diagnose(process.log_text(), status)
     took = time.monotonic() - process.launched
     what = waited if status is None else f"ended with status {status} after {took:.0f} s"
@@ -38,6 +40,8 @@ def running_end(replica: Replica, status: int) -> str:
     """What became of a server that had been ready: one line."""
     process = replica.process
     assert process is not None
+    if lost := process.lost():
+        return f"server {replica.name} was lost with its host {replica.host}: {lost}"
     cause = diagnose(process.log_text(), status).cause
     return f"server {replica.name} ended with status {status}" + (f": {cause}" if cause else "") + f" ({replica.log})"
 

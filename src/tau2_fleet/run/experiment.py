@@ -263,7 +263,7 @@ class Experiment:
         pools = self.plan.pools
         directory = self.context.servers_dir
         tasks_file = write_played_tasks(directory / "servers", pools, self.plan.selection.tasks)
-        return await self.context.lease.fleet(pools, self.config.server, directory, tasks_file)
+        return await self.context.lease.fleet(pools, self.config.server, directory, tasks_file, self.config.hosts)
 
     async def _run_simulations(self, fleet: Fleet, http: HttpPool, progress: Progress, interrupts: Interrupts) -> None:
         models = named_by_servers(self.plan.models, fleet.endpoints, self.store, force=self.config.resume_force)

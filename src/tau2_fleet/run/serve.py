@@ -107,8 +107,9 @@ class _Service:
         try:
             with interrupts.listening():
                 try:
+                    config = self._plan.config
                     fleet = await self._lease.fleet(
-                        specs, self._plan.config.server, self._directory, self._tasks_file(specs)
+                        specs, config.server, self._directory, self._tasks_file(specs), config.hosts
                     )
                     self._announce(fleet, specs)
                     await asyncio.Event().wait()

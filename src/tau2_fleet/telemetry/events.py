@@ -158,6 +158,8 @@ class GpuSample(Event):
     utilisation: float
     memory_used: int
     memory_total: int
+    host: str = ""
+    """The machine that it is in; empty: the runner's."""
 
 
 Listener = Callable[[Event], None]

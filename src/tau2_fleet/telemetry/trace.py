@@ -188,8 +188,9 @@ class TraceWriter:
 
     def _gpu_sample(self, event: GpuSample) -> None:
         process = self._process("GPUs")
-        self._counter(process, f"GPU {event.gpu} use", event.time, {"percent": round(event.utilisation * 100, 2)})
-        self._counter(process, f"GPU {event.gpu} memory", event.time, {"GiB": round(event.memory_used / 2**30, 3)})
+        name = f"{event.host} GPU {event.gpu}".strip()
+        self._counter(process, f"{name} use", event.time, {"percent": round(event.utilisation * 100, 2)})
+        self._counter(process, f"{name} memory", event.time, {"GiB": round(event.memory_used / 2**30, 3)})
 
     def _mark(self, event: RunMark) -> None:
         self._instant(self._process("run"), f"run {event.mark}", event.time, {})

@@ -19,7 +19,7 @@ class LiveMetrics:
     def __init__(self, counters: RunCounters) -> None:
         self._counters = counters
         self._durations: dict[str, deque[float]] = {}
-        self._gpus: dict[int, GpuSample] = {}
+        self._gpus: dict[tuple[str, int], GpuSample] = {}
         self._output_tokens = 0
         """Since the last snapshot; those of the counters begin with what earlier attempts left."""
         self._snapshot_at = time.monotonic()
@@ -34,7 +34,7 @@ class LiveMetrics:
         elif isinstance(event, StepComplete):
             self._took("step_complete", event.total_duration_ms)
         elif isinstance(event, GpuSample):
-            self._gpus[event.gpu] = event
+            self._gpus[event.host, event.gpu] = event
 
     def _took(self, kind: str, duration_ms: float) -> None:
         durations = self._durations.get(kind)
@@ -87,7 +87,8 @@ class LiveMetrics:
                 values[f"replica/{name}/running"] = replica.running
                 values[f"replica/{name}/waiting"] = replica.waiting
                 values[f"replica/{name}/kv_use"] = replica.kv_use
-        for number, gpu in list(self._gpus.items()):
-            values[f"gpu/{number}/use"] = gpu.utilisation
-            values[f"gpu/{number}/memory_gib"] = gpu.memory_used / 2**30
+        for (host, number), gpu in list(self._gpus.items()):
+            name = f"gpu/{host}/{number}" if host else f"gpu/{number}"
+            values[f"{name}/use"] = gpu.utilisation
+            values[f"{name}/memory_gib"] = gpu.memory_used / 2**30
         return values

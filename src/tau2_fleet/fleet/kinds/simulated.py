@@ -31,10 +31,10 @@ class Simulated(LaunchedKind):
     async def prepare(self, preparation: Preparation) -> Starter:
         server, tasks_file = preparation.server, preparation.tasks_file
         options = json.dumps(asdict(server.simulated))
-        return lambda placement, port: ServerCommand(
+        return lambda placement, host, port: ServerCommand(
             [
                 *(sys.executable, "-m", "tau2_fleet.simserver"),
-                *("--host", server.host),
+                *("--host", host),
                 *("--port", str(port)),
                 *("--model", served_name(placement.pool) or "simulated"),
                 *("--tasks", str(tasks_file)),

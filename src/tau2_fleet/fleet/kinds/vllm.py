@@ -81,9 +81,9 @@ class Vllm(LaunchedKind):
                 await _download(preparation, executable, spec)
         cpu = preparation.devices is None
 
-        def start(placement: Placement, port: int) -> ServerCommand:
+        def start(placement: Placement, host: str, port: int) -> ServerCommand:
             return ServerCommand(
-                vllm_command(executable, placement, server.host, port, flags, cpu),
+                vllm_command(executable, placement, host, port, flags, cpu),
                 vllm_environment(placement.devices, cpu, flags),
                 needs_hub=placement.pool.name in on_hub,
                 compiles=True,
