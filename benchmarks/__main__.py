@@ -34,6 +34,7 @@ NAMES = (
     "busy",
     "scale",
     "pages",
+    "exports",
     "vllm",
 )
 """Modules of this package with a function `rows(*, quick: bool) -> list[Row]`."""

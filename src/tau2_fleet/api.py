@@ -1,4 +1,5 @@
-"""The names for code of one's own: agents, users, domains, kinds of servers, routing rules, trackers.
+"""The names for code of one's own: agents, users, domains, kinds of servers, routing rules, trackers, export
+formats.
 
 `from tau2_fleet.api import ToolCallingAgent`. Each name is imported when it is asked for, so that a small part costs
 no more than what it uses. What is not here can change from one release to the next.
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from tau2_fleet.benchmark.package import ToolMessage as ToolMessage
     from tau2_fleet.benchmark.package import UserMessage as UserMessage
     from tau2_fleet.errors import UserError as UserError
+    from tau2_fleet.export.export_format import Export as Export
+    from tau2_fleet.export.export_format import ExportFormat as ExportFormat
+    from tau2_fleet.export.export_format import Refused as Refused
     from tau2_fleet.fleet.plan import Placement as Placement
     from tau2_fleet.fleet.plan import PoolSpec as PoolSpec
     from tau2_fleet.fleet.routing_policy import ReadyReplicas as ReadyReplicas
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from tau2_fleet.llm.types import ModelError as ModelError
     from tau2_fleet.llm.types import Reply as Reply
     from tau2_fleet.llm.types import ToolSet as ToolSet
+    from tau2_fleet.record.atomic import replaced as replaced
     from tau2_fleet.tracking.sink import RunStart as RunStart
     from tau2_fleet.tracking.sink import SinkStarted as SinkStarted
     from tau2_fleet.tracking.sink import TrackerSink as TrackerSink
@@ -56,6 +61,7 @@ _HOMES = {
     "agents.tool_calling": ("ToolCallingAgent",),
     "benchmark.package": ("AssistantMessage", "Message", "Task", "ToolCall", "ToolMessage", "UserMessage"),
     "errors": ("UserError",),
+    "export.export_format": ("Export", "ExportFormat", "Refused"),
     "fleet.plan": ("Placement", "PoolSpec"),
     "fleet.routing_policy": ("ReadyReplicas", "ReplicaLoad", "RoutingPolicy", "StatelessPolicy"),
     "fleet.server_kind": ("LaunchedKind", "Preparation", "ServerCommand", "ServerKind", "Starter"),
@@ -63,6 +69,7 @@ _HOMES = {
     "llm.message_views": ("heard", "own_turn", "tool_call"),
     "llm.session": ("ModelSession", "RoleError", "TurnCost"),
     "llm.types": ("ChatMessage", "ModelError", "Reply", "ToolSet"),
+    "record.atomic": ("replaced",),
     "tracking.sink": ("RunStart", "SinkStarted", "TrackerSink"),
     "users.simulated_user": ("SimulatedUser",),
     "users.user": ("User", "UserContext", "UserInput"),

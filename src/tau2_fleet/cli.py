@@ -32,6 +32,7 @@ COMMANDS = {
     "show": Command("tau2_fleet.analysis.show", "simulations of a run in the terminal, and why a reward is 0"),
     "analyze": Command("tau2_fleet.analysis.analyze", "where time and money went: tables, CSV files, plots"),
     "report": Command("tau2_fleet.report.command", "one HTML page of whole runs: score, causes, conversations"),
+    "export": Command("tau2_fleet.export.command", "tables, training sets, Inspect logs, leaderboard submissions"),
     "rescore": Command("tau2_fleet.analysis.rescore", "score results files or run directories again"),
 }
 

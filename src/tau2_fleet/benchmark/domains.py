@@ -140,6 +140,10 @@ class Domain:
         """The named task sets and how many tasks each has."""
         return {name: len(ids) for name, ids in self._splits.items()}
 
+    def split(self, task_set: str) -> list[str] | None:
+        """Ids of the tasks in a named set; None: there is none of this name."""
+        return self._splits.get(task_set)
+
     def tasks(self, task_set: str = BASE, ids: Sequence[str] | None = None, limit: int | None = None) -> list[Task]:
         """Tasks of a named set, or of a JSON file, in the order of their file.
 

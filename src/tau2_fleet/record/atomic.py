@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,33 @@ def replaced(path: Path, secrets: Redactor = record_redactor) -> Iterator[Binary
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_replaced(path: Path) -> Iterator[Path]:
+    """A folder to fill that takes `path`'s place only when the block ends well; what stood there goes then.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary, former = (path.with_name(f".{path.name}.{ending}") for ending in ("tmp", "old"))
+    with writing(path):
+        try:
+            for left in (temporary, former):
+                shutil.rmtree(left, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            if path.exists():
+                path.rename(former)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if former.exists():
+                    former.rename(path)
+                raise
+            shutil.rmtree(former, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -64,6 +64,8 @@ class Record:
     """Role to condition (`llm.conditions`) to how often it was found; nothing of a calm conversation."""
     prompts: dict[str, str] = field(default_factory=dict)
     """Role to the digest of its system prompt; the text stands in `prompts.jsonl`."""
+    tools: dict[str, str] | None = None
+    """Role to the digest of the tools it was offered; their schemas stand in `prompts.jsonl`. None: it is not known."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Counts worth seeing, such as the user's turns that sound like the agent's."""
     error: str | None = None
@@ -217,6 +219,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "db_diff": lambda value: value is None or _is_list_of_objects(value),
     **dict.fromkeys(("usage_by_role", "replies"), _is_object_of(_is_object_of(_is_count))),
     "prompts": _is_object_of(_is_text),
+    "tools": lambda value: value is None or _is_object_of(_is_text)(value),
     "error": lambda value: value is None or _is_text(value),
 }
 """What every field of a stored record must be."""

@@ -66,7 +66,7 @@ def stored_lines(path: Path) -> Iterator[StoredLine]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                stored = _stored(number, offset, line)
+                stored = stored_line(number, offset, line)
                 offset += len(line)
                 if stored is not None:
                     yield stored
@@ -74,7 +74,8 @@ def stored_lines(path: Path) -> Iterator[StoredLine]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _stored(number: int, offset: int, line: bytes) -> StoredLine | None:
+def stored_line(number: int, offset: int, line: bytes) -> StoredLine | None:
+    """What a line of a record file holds; None for an empty one, and for a torn last one."""
     ended = line.endswith(b"\n")
     if not line.strip():
         return None

@@ -70,6 +70,16 @@ class Sessions:
                 keep(digest, text)
         return digests
 
+    def offered_tools(self, keep: PromptSink) -> dict[str, str]:
+        """Role to the digest of its tools as they are now; their schemas, as JSON text, go to `keep`."""
+        digests = {}
+        for session in self._open:
+            if session.tools is not None:
+                text = session.tools.encoded.decode("utf-8", "replace")
+                digests[session.role] = digest = prompt_digest(text)
+                keep(digest, text)
+        return digests
+
     def close(self) -> None:
         """Let go of what the models hold of them."""
         for session in self._open:

@@ -190,6 +190,7 @@ class Simulation:
             cost_by_role=dict(calls.cost_by_role),
             replies=calls.replies,
             prompts=self.sessions.prompts(self.keep_prompt),
+            tools=self.sessions.offered_tools(self.keep_prompt),
             notes=notes,
             error=outcome.error,
         )

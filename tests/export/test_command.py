@@ -1,0 +1,117 @@
+"""What the command says and does where something is odd, and formats of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tau2_fleet.export import formats
+from tau2_fleet.export.command import main
+from tau2_fleet.export.export_format import ExportFormat
+from tau2_fleet.extensions import make, names
+from tests.examples import write_examples
+from tests.export.conftest import write_records
+from tests.run.runs import records
+
+
+def test_every_format_is_a_file_found_by_its_name() -> None:
+    assert {"csv", "parquet", "sft", "dpo"} <= set(names(formats.__name__))
+    for name in names(formats.__name__):
+        make(name, "--format", formats.__name__, ExportFormat)
+
+
+def test_a_format_of_ones_own_is_found_by_its_import_path(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_examples(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / "out.txt"
+    assert main([str(run_dir), "--format", "transcript.Transcript", "--role", "user", "-o", str(path)]) == 0
+    users = [
+        m["content"] for line in records(run_dir) for m in line["messages"] if m["role"] == "user" and m["content"]
+    ]
+    assert path.read_text().count("user: ") == len(users)
+    assert "assistant: " not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["nowhere", "--format", "csv"], 1, "nowhere is no run directory"),
+        (["RUN", "--format", "cvs"], 1, "--format=cvs: there is none of this name, only csv,"),
+        (["RUN", "--format", "no_module.X"], 1, "no_module.X cannot be had"),
+        (["RUN", "--format", "csv", "--domain", "bank"], 1, "no simulation is as asked for; domains: airline, retail"),
+        (["RUN", "--format", "sft", "--domain", "airline", "--task", "49"], 1, "no simulation is as asked for"),
+        (["RUN", "--format", "csv", "-o", "RUN"], 1, "is a folder, and this format is one file"),
+        (["RUN", "--format", "sft", "-o", "RUN/summary.json"], 1, "is a file, and this format is a folder"),
+        (["RUN", "--format", "sft", "-o", "RUN"], 1, "was not written by an export and is not replaced"),
+        (["RUN", "--format", "csv", "-o", "/proc/nothing/a.csv"], 1, "cannot write /proc/nothing/a.csv"),
+        (["RUN", "--format", "csv", "-o", "/dev/full/a.csv"], 1, "cannot write /dev/full/a.csv"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_line(
+    run_dir: Path, arguments: list[str], status: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [argument.replace("RUN", str(run_dir)) for argument in arguments]
+    assert main([*given, "--force"]) == status
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+
+
+def test_nothing_is_overwritten_unless_it_is_said(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for form in ("csv", "sft"):
+        path = tmp_path / form
+        assert main([str(run_dir), "--format", form, "-o", str(path)]) == 0
+        assert main([str(run_dir), "--format", form, "-o", str(path)]) == 1
+        assert f"{path} is there already; --force writes it again" in capsys.readouterr().err
+        assert main([str(run_dir), "--format", form, "-o", str(path), "--force"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["csv", "sft"]
+
+
+def test_an_export_that_fails_leaves_what_was_there(run_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sft"
+    assert main([str(run_dir), "--format", "sft", "-o", str(path)]) == 0
+    before = (path / "train.jsonl").read_bytes()
+    lines = [line for line in records(run_dir) if line["domain"] == "telecom"]
+    write_records(tmp_path / "other", [{**line, "domain": "elsewhere"} for line in lines])
+    assert main([str(tmp_path / "other"), "--format", "sft", "-o", str(path), "--force"]) == 1
+    assert (path / "train.jsonl").read_bytes() == before
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["other", "sft"]
+
+
+def test_damaged_lines_are_named_and_the_last_readable_line_counts(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = records(run_dir)[:2]
+    lines = [one, {**one, "reward": 0.0}, two, {**one, "reward": 7}, {**two, "reward": 0.0, "trial": -1}]
+    write_records(tmp_path / "run", lines)
+    with (tmp_path / "run" / "simulations.jsonl").open("a") as file:
+        file.write('nonsense\n{"id":"torn')
+    assert main([str(tmp_path / "run"), "--format", "csv", "-o", str(tmp_path / "a.csv")]) == 0
+    assert "3 damaged lines (line 5: trial is -1; line 6: not JSON; line 4: reward is 7), passed over" in (
+        capsys.readouterr().err
+    )
+    rows = [line.split(",")[:6] for line in (tmp_path / "a.csv").read_text().splitlines()[1:]]
+    assert [(row[0], row[5]) for row in rows] == [
+        (f"{one['domain']}/{one['task_id']}", "0.0"),
+        (f"{two['domain']}/{two['task_id']}", "1.0"),
+    ]
+
+
+def test_a_sweeps_directory_is_all_its_runs(run_dir: Path, tmp_path: Path) -> None:
+    for name in ("0", "1"):
+        write_records(tmp_path / "sweep" / name, records(run_dir)[:3])
+    assert main([str(tmp_path / "sweep"), "--format", "csv", "-o", str(tmp_path / "a.csv")]) == 0
+    assert [line.split(",")[0] for line in (tmp_path / "a.csv").read_text().splitlines()] == ["run", *"000111"]
+
+
+def test_help_has_the_options_of_the_format(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, told in ((["--help"], "import path of a class"), (["--format", "dpo", "--help"], "--pairs N")):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+        assert told in " ".join(capsys.readouterr().out.split())
