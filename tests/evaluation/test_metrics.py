@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from math import sqrt
 from typing import Any
 
 import pytest
 
-from tau2_fleet.evaluation.metrics import Estimate, Result, average_reward, clustered_mean, measure, pass_hat
+from tau2_fleet.evaluation.metrics import Result, average_reward, measure, pass_hat
+from tau2_fleet.evaluation.proportions import Estimate
 
 
 def results(trials: dict[str, list[float]], ending: str = "user_stop") -> list[Result]:
@@ -62,36 +62,62 @@ def test_pass_hat_goes_as_far_as_every_task_has_trials() -> None:
     assert pass_hat([]) == {}
 
 
-def test_with_one_trial_each_the_interval_is_the_ordinary_one_of_a_mean() -> None:
+def test_with_one_trial_each_the_interval_is_wilsons() -> None:
+    from scipy.stats import binomtest
+
     found = average_reward(results({str(number): [float(number < 30)] for number in range(40)}))
-    error = sqrt(0.75 * 0.25 * 40 / 39 / 40)
-    ends = (0.75 - 1.959964 * error, 0.75 + 1.959964 * error)
-    assert (found.value, found.low, found.high) == pytest.approx((0.75, *ends), abs=1e-6)
+    theirs = binomtest(30, 40).proportion_ci(method="wilson")
+    assert (found.value, found.low, found.high) == pytest.approx((0.75, theirs.low, theirs.high))
+    assert pass_hat(results({str(number): [float(number < 30)] for number in range(40)}))[1].low == found.low
 
 
 def test_trials_that_repeat_each_other_add_no_certainty() -> None:
     once = average_reward(results({str(number): [float(number % 2)] for number in range(20)}))
     four_times = average_reward(results({str(number): [float(number % 2)] * 4 for number in range(20)}))
-    assert (four_times.value, four_times.low, four_times.high) == pytest.approx((once.value, once.low, once.high))
+    assert once.low is not None
+    assert four_times.low is not None
+    assert once.low - 0.02 < four_times.low <= once.low
 
 
-def test_the_interval_covers_the_truth_about_nineteen_times_in_twenty() -> None:
+@pytest.mark.parametrize(("tasks", "trials", "shape"), [(60, 3, (2.0, 1.0)), (114, 1, (2.0, 0.2)), (20, 4, (0.5, 0.5))])
+def test_the_interval_covers_the_truth_about_nineteen_times_in_twenty(
+    tasks: int, trials: int, shape: tuple[float, float]
+) -> None:
     rng = random.Random(7)
+    truth = shape[0] / sum(shape)
     covered = 0
-    for _ in range(400):
-        chances = [rng.betavariate(2, 1) for _ in range(60)]
-        drawn = {str(task): [float(rng.random() < chance) for _ in range(3)] for task, chance in enumerate(chances)}
-        found = clustered_mean(drawn)
+    for _ in range(600):
+        chances = [rng.betavariate(*shape) for _ in range(tasks)]
+        drawn = {
+            str(task): [float(rng.random() < chance) for _ in range(trials)] for task, chance in enumerate(chances)
+        }
+        found = average_reward(results(drawn))
         assert found.low is not None
         assert found.high is not None
-        covered += found.low <= 2 / 3 <= found.high
-    assert 0.91 < covered / 400 < 0.98
+        covered += found.low <= truth <= found.high
+    assert 0.92 < covered / 600 < 0.975
 
 
-def test_intervals_stay_between_nothing_and_everything() -> None:
-    assert clustered_mean({"a": [1.0], "b": [1.0]}) == Estimate(1.0, 1.0, 1.0)
-    assert clustered_mean({"a": [1.0], "b": [0.0]}) == Estimate(0.5, 0.0, 1.0)
-    assert clustered_mean({"a": [1.0, 0.0]}) == Estimate(0.5)
+@pytest.mark.parametrize(("tasks", "trials"), [(2, 1), (9, 4), (50, 1), (114, 8), (114, 3)])
+@pytest.mark.parametrize("figure", [average_reward, lambda found: pass_hat(found)[1]])
+def test_a_perfect_run_is_sure_of_no_less_than_one_with_a_failure_and_never_of_everything(
+    tasks: int, trials: int, figure: Any
+) -> None:
+    perfect = {str(task): [1.0] * trials for task in range(tasks)}
+    whole, failed = figure(results(perfect)), figure(results(perfect | {"0": [0.0] + [1.0] * (trials - 1)}))
+    assert 1 > whole.low > failed.low > 0
+    assert whole.high == 1
+    assert failed.low < failed.value < failed.high <= 1
+    none = figure(results({task: [0.0] * trials for task in perfect}))
+    assert (none.low, none.high) == (0, pytest.approx(1 - whole.low))
+
+
+def test_one_task_has_no_interval_and_differing_trials_are_fine() -> None:
+    assert average_reward(results({"a": [1.0, 0.0]})) == Estimate(0.5)
+    assert pass_hat(results({"a": [1.0, 0.0]}))[1] == Estimate(0.5)
+    found = pass_hat(results({"a": [1.0, 0.0], "b": [1.0], "c": [0.0] * 5}))[1]
+    assert found.low is not None
+    assert 0 < found.low < found.value == 0.5
 
 
 def test_infrastructure_errors_count_as_failures_and_are_left_out_beside() -> None:

@@ -6,17 +6,15 @@ An infrastructure error counts as a failure in the headline figures; the same fi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import comb, sqrt
-from statistics import NormalDist, fmean
+from math import comb
+from statistics import fmean
 from typing import Any
 
+from tau2_fleet.evaluation.proportions import Estimate, mean_of_tasks, mean_of_trials
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.evaluation.termination import OURS
-
-CONFIDENCE = 0.95
-_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +37,6 @@ class Result:
     @property
     def infrastructure_error(self) -> bool:
         return self.termination_reason in OURS
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean with its 95% confidence interval; no interval where there is only one task."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +91,11 @@ def measure(results: Sequence[Result]) -> Metrics | None:
 
 
 def average_reward(results: Sequence[Result]) -> Estimate:
-    """Mean reward over simulations, its interval clustered by task."""
+    """Mean reward over simulations, its 95% interval clustered by task."""
     rewards: dict[str, list[float]] = {}
     for result in results:
         rewards.setdefault(result.task, []).append(result.reward)
-    return clustered_mean(rewards)
+    return mean_of_trials(list(rewards.values()))
 
 
 def pass_hat(results: Sequence[Result]) -> dict[int, Estimate]:
@@ -118,26 +107,16 @@ def pass_hat(results: Sequence[Result]) -> dict[int, Estimate]:
     successes: dict[str, list[bool]] = {}
     for result in results:
         successes.setdefault(result.task, []).append(result.success)
-    most = min((len(trials) for trials in successes.values()), default=0)
+    counts = [(sum(trials), len(trials)) for trials in successes.values()]
+    most = min((trials for _, trials in counts), default=0)
     return {
-        k: clustered_mean({task: [comb(sum(trials), k) / comb(len(trials), k)] for task, trials in successes.items()})
+        k: mean_of_tasks(
+            [pass_k(passed, trials, k) for passed, trials in counts], sum(trials for _, trials in counts) / k
+        )
         for k in range(1, most + 1)
     }
 
 
-def clustered_mean(values: Mapping[str, Iterable[float]]) -> Estimate:
-    """Mean of values in [0, 1] that come in clusters, with a normal 95% interval cut to [0, 1].
-
-    The standard error is cluster-robust, as for the trials of one task, which resemble each other: the root of the
-    summed squares of each cluster's summed deviations, over the number of values (Miller 2024, "Adding Error Bars
-    to Evals", arXiv:2411.00640), with the usual factor G / (G - 1) for G clusters; with one value in
-    each cluster it is the ordinary standard error of a mean.
-    """
-    clusters = [list(cluster) for cluster in values.values()]
-    count = sum(map(len, clusters))
-    mean = fmean(value for cluster in clusters for value in cluster)
-    if len(clusters) < 2:
-        return Estimate(mean)
-    squares = sum(sum(value - mean for value in cluster) ** 2 for cluster in clusters)
-    half_width = _Z * sqrt(squares * len(clusters) / (len(clusters) - 1)) / count
-    return Estimate(mean, max(0.0, mean - half_width), min(1.0, mean + half_width))
+def pass_k(passed: int, trials: int, k: int) -> float:
+    """The unbiased estimate of the chance that k trials of a task all succeed, C(passed, k) / C(trials, k)."""
+    return comb(passed, k) / comb(trials, k)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tau2_fleet.analysis.cause_shares import CauseShare
-from tau2_fleet.evaluation.metrics import Estimate, Metrics
+from tau2_fleet.evaluation.metrics import Metrics
+from tau2_fleet.evaluation.proportions import Estimate
 from tau2_fleet.report.figures import Figures
 from tau2_fleet.report.run_data import RunData
 
@@ -99,8 +100,8 @@ def methods(run: RunData, figures: Figures) -> str:
         f"We ran {counted(overall.tasks, 'task')} of τ²-bench ({_listed(sorted(figures.results))}; {run.benchmark}), "
         f"{counted(trials, 'time', 'g')} each, with tau2-fleet (commit {commit}, result digest {digest}). "
         f"Models: {models}. The estimand is pass^1, the expected success of one attempt at a task like these; its 95% "
-        "interval is that of the mean over tasks, with the trials of a task as one cluster (Miller 2024, "
-        "arXiv:2411.00640). Simulations that ended for an infrastructure reason "
+        "interval is Wilson's, for as many trials as those of a task are worth together (Korn and Graubard "
+        "1998). Simulations that ended for an infrastructure reason "
         f"({overall.infrastructure_errors}) count as failures."
     )
 

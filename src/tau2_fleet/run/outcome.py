@@ -15,7 +15,8 @@ from tau2_fleet.batch.runner import RunEnd
 from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.display.console import neutralise
 from tau2_fleet.errors import ExitStatus
-from tau2_fleet.evaluation.metrics import Estimate, Metrics, Result, measure
+from tau2_fleet.evaluation.metrics import Metrics, Result, measure
+from tau2_fleet.evaluation.proportions import Estimate
 from tau2_fleet.evaluation.replies import RunReplies, sum_up
 from tau2_fleet.evaluation.spending import Spending, as_tree, moved_models, returned_models, total
 from tau2_fleet.evaluation.success import is_success

@@ -1,0 +1,95 @@
+"""How many trials and tasks it takes to see a difference. Pure functions; `plan` asks.
+
+n = (z(α/2) + z(β))² (ω² + σ_A²/K_A + σ_B²/K_B) / δ² tasks show a difference δ with power 1 - β (Miller 2024, "Adding
+Error Bars to Evals", arXiv:2411.00640); with Student's t in place of the normal for what is estimated from few tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+LEVEL = 0.05
+POWER = 0.8
+MOST_TRIALS = 1000
+MOST_TASKS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What hides a difference."""
+
+    effects: float
+    """ω²: variance of the true difference over tasks."""
+    baseline: float
+    """σ_A²: variance of one trial of a task around the task's own rate, the mean over tasks."""
+    candidate: float
+
+    def power(self, difference: float, tasks: int, trials: int) -> float:
+        """The chance to find a difference (in shares) with so many trials of each task on either side."""
+        return power_of(difference, tasks, self.of_task(trials, trials), 0.0 if trials == 1 else 1 / trials)
+
+    def of_task(self, trials_baseline: int, trials_candidate: int) -> float:
+        """Variance of one task's observed difference."""
+        return self.effects + self.baseline / trials_baseline + self.candidate / trials_candidate
+
+
+def power_of(difference: float, tasks: int, variance: float, step: float = 0.0, level: float = LEVEL) -> float:
+    """The chance that a two-sided test over tasks finds a difference.
+
+    Args:
+        difference: the true one, in shares.
+        tasks: at least 2.
+        variance: of one task's observed difference.
+        step: what one trial moves a task's difference by, for a test that counts whole what is as large as observed:
+            the sum over tasks falls short by this much (the usual correction for continuity).
+    """
+    from scipy.special import nctdtr, stdtrit
+
+    if variance <= 0:
+        return 1.0
+    shift = max(0.0, abs(difference) - step / tasks) * sqrt(tasks / variance)
+    edge = float(stdtrit(tasks - 1, 1 - level / 2))
+    if shift > 30:  # beyond what the distribution is computed for; the answer is plain
+        return 1.0
+    return float(1 - nctdtr(tasks - 1, shift, edge) + nctdtr(tasks - 1, shift, -edge))
+
+
+def trials_needed(difference: float, tasks: int, noise: Noise, power: float = POWER) -> int | None:
+    """The trials of each task, on both sides alike, that reach a power; None: however many there are, none do."""
+    if tasks < 2 or power_of(difference, tasks, noise.effects) < power:
+        return None
+    low, high = 0, 1
+    while noise.power(difference, tasks, high) < power:
+        low, high = high, high * 2
+        if high > MOST_TRIALS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        if noise.power(difference, tasks, middle) < power:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def tasks_needed(difference: float, trials: int, noise: Noise, power: float = POWER) -> int:
+    """The tasks that reach a power with so many trials of each on either side."""
+    from scipy.special import ndtri
+
+    variance = noise.of_task(trials, trials)
+    found = max(2, ceil((float(ndtri(1 - LEVEL / 2)) + float(ndtri(power))) ** 2 * variance / difference**2))
+    while found < MOST_TASKS and noise.power(difference, found, trials) < power:
+        found += max(1, found // 1000)
+    return found
+
+
+def smallest_difference(tasks: int, trials: int, noise: Noise, power: float = POWER) -> float | None:
+    """The difference that so many tasks and trials show with a power, in shares; None where not even the largest is."""
+    low, high = 0.0, 1.0
+    if tasks < 2 or noise.power(high, tasks, trials) < power:
+        return None
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if noise.power(middle, tasks, trials) < power else (low, middle)
+    return high
