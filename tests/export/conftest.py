@@ -43,6 +43,7 @@ def spoil(line: Json) -> None:
     last = max(index for index, message in enumerate(line["messages"]) if message["role"] == "assistant")
     line["messages"][last]["content"] = f"No. {SECRET} \ud800=1".encode("utf-8", "replace").decode()
     line["messages"][last]["tool_calls"] = None
+    line["reward_info"]["reward"] = 0.0
     line |= {"reward": 0.0, "sub_rewards": {"DB": 0.0}, "db_diff": None, "seed": 2**63 + 1}
 
 
