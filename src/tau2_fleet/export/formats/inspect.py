@@ -7,11 +7,12 @@ import re
 import zipfile
 from collections import Counter
 from datetime import UTC, datetime
+from statistics import fmean
 from typing import Any, BinaryIO
 
 from tau2_fleet import __version__
 from tau2_fleet.errors import ExitStatus
-from tau2_fleet.evaluation.metrics import Estimate, Result, average_reward, clustered_mean, pass_hat
+from tau2_fleet.evaluation.metrics import Result, average_reward, pass_hat
 from tau2_fleet.export.export_format import Arguments, Export
 from tau2_fleet.export.inspect_samples import SCORE, sample_of, summary_of, usage_of, utc
 from tau2_fleet.export.runs import Json, Run
@@ -63,7 +64,7 @@ class _Log:
         self.created = started.split(".")[0].removesuffix("+00:00") + "+00:00"
         self.id = re.sub("[^A-Za-z0-9]", "", f"{run.summary.get('run_id') or run.name}{domain}")
         self._results: list[Result] = []
-        self._parts: dict[str, dict[str, list[float]]] = {}
+        self._parts: dict[str, list[float]] = {}
         self._usage: Counter[tuple[str, str, str]] = Counter()
         self._ended: str | None = None
 
@@ -95,7 +96,7 @@ class _Log:
         name = f"{self.domain}/{record['task_id']}"
         self._results.append(Result(name, record["reward"], record["termination_reason"]))
         for part, value in record["sub_rewards"].items():
-            self._parts.setdefault(part, {}).setdefault(name, []).append(value)
+            self._parts.setdefault(part, []).append(value)
         for model, used in sample["model_usage"].items():
             self._usage.update({("model", model, kind): tokens for kind, tokens in used.items()})
         for role, used in sample["role_usage"].items():
@@ -150,9 +151,9 @@ class _Log:
         return {"name": "plan", "steps": [step], "config": {}}
 
     def _figures(self) -> Json:
-        scores = [_score(SCORE, average_reward(self._results), self.samples, pass_hat(self._results))]
-        for part, by_task in self._parts.items():
-            scores.append(_score(part, clustered_mean(by_task), sum(map(len, by_task.values())), {}))
+        passed = {f"pass^{k}": estimate.value for k, estimate in pass_hat(self._results).items()}
+        scores = [_score(SCORE, self.samples, {"mean": average_reward(self._results).value, **passed})]
+        scores += [_score(part, len(values), {"mean": fmean(values)}) for part, values in self._parts.items()]
         return {"total_samples": self.samples, "completed_samples": self.samples, "scores": scores}
 
     def _stats(self) -> Json:
@@ -167,9 +168,7 @@ class _Log:
         }
 
 
-def _score(name: str, mean: Estimate, samples: int, passed: dict[int, Estimate]) -> Json:
-    """Mean, standard error by tasks (from the 95% interval), and pass^k."""
-    metrics = {"mean": mean.value} | {f"pass^{k}": estimate.value for k, estimate in passed.items()}
+def _score(name: str, samples: int, metrics: dict[str, float]) -> Json:
     return {
         "name": name,
         "scorer": name,
