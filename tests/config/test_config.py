@@ -74,7 +74,7 @@ def all_choices() -> Iterator[tuple[str, ...]]:
         "llm@user_llm=vllm": "user_llm.model=org/user",
         "judge=vllm": "judge.model=org/judge",
     }
-    first = ["domain", "agent", "server", "hosts", "user_llm", "judge", "experts", "wandb"]
+    first = ["benchmark", "domain", "agent", "server", "hosts", "user_llm", "judge", "experts", "wandb"]
     for together in (first, ["agent/scaffold", "user_llm/scaffold"], ["llm"], ["experiment"]):
         columns = [SHIPPED.choices(group) for group in together]
         for row in zip_longest(*columns):

@@ -24,10 +24,11 @@ INFO = ResultsInfo(
 
 
 def test_what_is_written_in_the_results_schema_is_read_back_and_written_again(tmp_path: Path) -> None:
-    tasks = load_domain("mock").tasks()[:2]
+    domain = load_domain("mock")
+    tasks = domain.tasks()[:2]
     good = make_record(SimulationKey("mock", tasks[0].id, 0)).as_dict()
     lost = make_record(SimulationKey("mock", tasks[1].id, 0), reason="deadline", reward=0.0, error="too slow").as_dict()
-    write_results(tmp_path / "mock.json", INFO, tasks, [good, lost])
+    write_results(tmp_path / "mock.json", INFO, map(domain.as_written, tasks), [good, lost])
     results = read_results(tmp_path / "mock.json")
     assert (results.domain, results.solo, list(results.tasks)) == ("mock", True, [task.id for task in tasks])
     first, second = results.simulations()

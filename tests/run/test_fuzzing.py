@@ -184,7 +184,7 @@ def take_up(run_dir: Path) -> None:
         schedule = make_schedule({"mock": tasks}, seed=300, num_trials=1).without(store.finished)
         outcome = judge_outcome(schedule, store)
         write_summary(run_dir / "summary.json", outcome, {})
-        write_results(run_dir / "mock.json", info, tasks, store.records("mock"))
+        write_results(run_dir / "mock.json", info, map(domain.as_written, tasks), store.records("mock"))
         assert len(json.loads((run_dir / "mock.json").read_bytes())["simulations"]) >= 1
         assert outcome.inventory["overall"].finished >= 1
 

@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import importlib.util
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from tau2_fleet.benchmark.data import DomainFiles, domain_folder, missing_data
 from tau2_fleet.benchmark.environment import Environment
 from tau2_fleet.benchmark.environment_template import EnvironmentTemplate
+from tau2_fleet.benchmark.identity import file_digest
 from tau2_fleet.benchmark.package import DATA_DIR, Task
 from tau2_fleet.benchmark.prepared import PreparedTask
+from tau2_fleet.benchmark.raw_tasks import unknown_criteria, with_unknown_fields
+from tau2_fleet.benchmark.scoring.rules import ScoringRules
+from tau2_fleet.benchmark.version import BenchmarkVersion, find_version
 from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,12 +64,44 @@ class Contents:
 class Domain:
     """A service template: one policy, one set of tools, one database, many tasks. Made by `load_domain`."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(
+        self, name: str, files: DomainFiles, version: BenchmarkVersion | None = None, source: Path | None = None
+    ) -> None:
         self.name = name
-        self.folder = folder
-        """Holds the database, the policy and the tasks."""
+        self.files = files
+        """The database, the policy and the tasks."""
+        self.version = version or find_version()
+        self.source = source
+        """The folder of its data; None: the installed package's."""
         self._loaded: dict[str, list[Task]] = {}
+        self._raw: dict[int, dict[str, Any]] = {}
+        """Tasks as their file has them, by the `id` of what was made of them; kept, so that no other has it."""
+        self._kept: list[Task] = []
         self._prepared: dict[int, PreparedTask] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are looked for first."""
+        return self.files.folders[0]
+
+    @property
+    def rules(self) -> ScoringRules:
+        """How its simulations are scored."""
+        return self.version.rules
+
+    @property
+    def user_guidelines(self) -> str:
+        """How its simulated user is told to behave."""
+        return self.version.user_guidelines(self.has_user_tools)
+
+    def user_tools_of(self, task: Task) -> list[dict[str, Any]]:
+        """The tools that the simulated user of a task is shown, as OpenAI schemas."""
+        return self.version.user_tools_of(task, self._raw.get(id(task), {}), self.user_tools)
+
+    def as_written(self, task: Task) -> dict[str, Any]:
+        """A task with every field that its file has, those included that nothing here knows; ready for JSON."""
+        written: dict[str, Any] = with_unknown_fields(task.model_dump(mode="json"), self._raw.get(id(task), {}))
+        return written
 
     @cached_property
     def _contents(self) -> Contents:
@@ -76,12 +112,13 @@ class Domain:
         """What the package makes of the data."""
         module = importlib.import_module(f"tau2.domains.{_base_name(self.name)}.environment")
         options = _OPTIONS.get(self.name, {})
-        with _reading_from(module, self.folder):
+        with _reading_from(module, self.files):
             try:
                 template: PackageEnvironment = module.get_environment(**options)
+                self.version.adapt(_base_name(self.name), template, self.files.all())
             except (OSError, ValueError) as error:
                 raise UserError(
-                    f"domain {self.name}: its data in {self.folder} cannot be read: {_first_lines(error)}"
+                    f"domain {self.name}: its data in {self.files.folders[0]} cannot be read: {_first_lines(error)}"
                 ) from error
             try:
                 solo_policy: str | None = module.get_environment(solo_mode=True, **options).get_policy()
@@ -125,6 +162,9 @@ class Domain:
     @property
     def has_user_tools(self) -> bool:
         """Whether the customer has tools; known before the domain is loaded, by the package's files."""
+        own = self.version.has_user_tools(_base_name(self.name))
+        if own is not None:
+            return own
         return importlib.util.find_spec(f"tau2.domains.{_base_name(self.name)}.user_tools") is not None
 
     @property
@@ -168,7 +208,7 @@ class Domain:
     def find(self, ids: Iterable[str]) -> dict[str, Task]:
         """Tasks of the domain's own file by their ids, of whatever set; those that it does not have are left out."""
         wanted = set(ids)
-        return {task.id: task for task in self._read_tasks(self.folder / "tasks.json", wanted)}
+        return {task.id: task for task in self._read_tasks(self.files.path("tasks.json"), wanted)}
 
     def prepare(self, task: Task) -> PreparedTask:
         """What the simulations of a task share; made on the first call.
@@ -179,7 +219,9 @@ class Domain:
         prepared = self._prepared.get(id(task))
         if prepared is None:
             # The prepared task holds the task, so its id stays its own.
-            prepared = self._prepared[id(task)] = PreparedTask(self.template, task)
+            prepared = self._prepared[id(task)] = PreparedTask(
+                self.template, task, self.rules, shares_database=self.version.shares_database
+            )
         return prepared
 
     def environment(self, task: Task, solo: bool = False) -> Environment:
@@ -200,22 +242,22 @@ class Domain:
             "policy": _sha256(self.policy.encode()),
             "tools": _sha256(json.dumps([self.agent_tools, self.user_tools], sort_keys=True).encode()),
         }
-        for path in sorted(self.folder.iterdir()):
-            if path.suffix in (".json", ".toml") and not path.stem.startswith(("tasks_", "split_tasks_")):
-                digests[path.name] = _sha256(path.read_bytes())
+        for name, path in self.files.all().items():
+            if path.suffix != ".md":
+                digests[name] = file_digest(path)
         return digests
 
     @cached_property
     def _splits(self) -> dict[str, list[str]]:
-        path = self.folder / "split_tasks.json"
+        path = self.files.path("split_tasks.json")
         if not path.is_file():
-            return {BASE: [str(task["id"]) for task in self._raw_tasks(self.folder / "tasks.json")]}
+            return {BASE: [str(task["id"]) for task in self._raw_tasks(self.files.path("tasks.json"))]}
         return {name: [str(task_id) for task_id in ids] for name, ids in _read_json(path).items()}
 
     def _load(self, task_set: str) -> list[Task]:
         splits = self._splits
         if task_set in splits:
-            return self._read_tasks(self.folder / "tasks.json", set(splits[task_set]))
+            return self._read_tasks(self.files.path("tasks.json"), set(splits[task_set]))
         path = Path(task_set).expanduser()
         if not path.is_file():
             sets = ", ".join(f"{name} ({len(ids)})" for name, ids in splits.items())
@@ -227,10 +269,16 @@ class Domain:
     def _read_tasks(self, path: Path, wanted: set[str] | None) -> list[Task]:
         # Selected before they are validated: telecom has 2285 tasks, of which the base set takes 114.
         raw_tasks = [raw for raw in self._raw_tasks(path) if wanted is None or str(raw["id"]) in wanted]
+        for raw in raw_tasks:
+            if unknown := unknown_criteria(raw, self.rules):
+                raise UserError(f"{path}: task {raw['id']} is judged by {unknown}, and nothing here can check that")
         try:
-            return [Task.model_validate(raw) for raw in raw_tasks]
+            tasks = [Task.model_validate(raw) for raw in raw_tasks]
         except ValidationError as error:
             raise UserError(f"{path}: not a task of the benchmark's form: {_first_lines(error)}") from error
+        self._raw.update((id(task), raw) for task, raw in zip(tasks, raw_tasks, strict=True))
+        self._kept += tasks
+        return tasks
 
     def _raw_tasks(self, path: Path) -> list[dict[str, Any]]:
         raw = _read_json(path)
@@ -241,14 +289,21 @@ class Domain:
         return raw
 
 
-def load_domain(name: str, data_dir: Path | str | None = None, path: Path | str | None = None) -> Domain:
+def load_domain(
+    name: str,
+    data_dir: Path | str | None = None,
+    path: Path | str | None = None,
+    *,
+    version: BenchmarkVersion | None = None,
+) -> Domain:
     """A domain, once per process.
 
     Args:
         name: one of `DOMAINS`, or any other with `path`.
-        data_dir: (else the environment variable TAU2_DATA_DIR, else the package's own data) a folder that holds
-            `tau2/domains/<name>`, or is itself such a domain's folder.
+        data_dir: (else the version's, which is by default the environment variable TAU2_DATA_DIR, else the package's
+            own data) a folder that holds `tau2/domains/<name>`, or is itself such a domain's folder.
         path: the folder of a domain of one's own, as `own_domain` describes it.
+        version: of the benchmark; None: the installed package as it is.
 
     Raises:
         UserError: there is no such domain, or no data for it in that folder.
@@ -263,15 +318,15 @@ def load_domain(name: str, data_dir: Path | str | None = None, path: Path | str 
                 f"domain {name}: the benchmark's package has no tasks for it; domains are {', '.join(DOMAINS)}"
             )
         raise UserError(f"no domain {name!r}{_nearest(name, DOMAINS)}; domains are {', '.join(DOMAINS)}")
-    origin = ""
-    if data_dir is None and os.environ.get("TAU2_DATA_DIR"):
-        data_dir, origin = Path(os.environ["TAU2_DATA_DIR"]), " (TAU2_DATA_DIR)"
-    return _load_domain(name, _folder(name, None if data_dir is None else Path(data_dir), origin))
+    version = version or find_version()
+    given = None if data_dir is None else Path(data_dir).expanduser().resolve()
+    return _load_domain(name, _files(name, given, version), version)
 
 
 @cache
-def _load_domain(name: str, folder: Path) -> Domain:
-    return Domain(name, folder)
+def _load_domain(name: str, files: DomainFiles, version: BenchmarkVersion) -> Domain:
+    own = files.folders[0] if files.like is not None else None
+    return Domain(name, files, version, own)
 
 
 @cache
@@ -281,15 +336,25 @@ def _load_own_domain(name: str, folder: Path) -> Domain:
     return OwnDomain(name, folder)
 
 
-def _folder(name: str, data_dir: Path | None, origin: str) -> Path:
-    below = _DATA_FOLDER / _base_name(name)
+def _files(name: str, given: Path | None, version: BenchmarkVersion) -> DomainFiles:
+    """Where the files of a domain lie.
+
+    Raises:
+        UserError: the folder that was named has none of it.
+    """
+    base = _base_name(name)
+    packaged = Path(DATA_DIR) / _DATA_FOLDER / base
+    if given is None:
+        version.refuse_missing_data(name, base)
+    data_dir, origin = (given, "") if given is not None else (version.data_dir, version.origin)
     if data_dir is None:
-        return Path(DATA_DIR) / below
-    data_dir = data_dir.expanduser().resolve()
-    for folder in (data_dir / below, data_dir):
-        if (folder / "tasks.json").is_file():
-            return folder
-    raise UserError(f"domain {name}: no data in {data_dir}{origin}: {below / 'tasks.json'} is missing")
+        return DomainFiles((packaged,))
+    folder = domain_folder(data_dir, base)
+    if folder is not None:
+        return DomainFiles((folder, packaged) if version.falls_back else (folder,), like=packaged)
+    if version.falls_back and version.needs_data is not None and base not in version.needs_data:
+        return DomainFiles((packaged,))
+    raise missing_data(name, data_dir, origin, base)
 
 
 def _base_name(name: str) -> str:
@@ -298,11 +363,11 @@ def _base_name(name: str) -> str:
 
 
 @contextmanager
-def _reading_from(module: ModuleType, folder: Path) -> Iterator[None]:
-    """While it lasts, a domain's module reads its files from another folder than the package's."""
+def _reading_from(module: ModuleType, files: DomainFiles) -> Iterator[None]:
+    """While it lasts, a domain's module reads its files from where they lie."""
     paths = {name: value for name, value in vars(module).items() if name.endswith("_PATH") and isinstance(value, Path)}
     for name, path in paths.items():
-        setattr(module, name, folder / path.name)
+        setattr(module, name, files.path(path.name))
     try:
         yield
     finally:

@@ -42,6 +42,8 @@ class FinalState:
     """Outcome of each of the task's environment assertions, in their order."""
     notes: tuple[str, ...] = ()
     """What a reader of the reward should know: an assertion that failed to run, a call that cannot be replayed."""
+    failed_assertions: tuple[str, ...] = ()
+    """Assertions that raised: the benchmark's own evaluator has no reward at all then."""
 
 
 class Environment:
@@ -90,18 +92,33 @@ class Environment:
             self._package.sync_tools()
             self._synced = True
 
-    async def replay(self, recorded: Sequence[RecordedCall]) -> Mismatch | None:
-        """Run recorded calls in order until an answer differs from the recorded one; None when none does.
+    async def replay(self, recorded: Sequence[RecordedCall], *, strict: bool = True) -> list[Mismatch]:
+        """Run the recorded calls that the scoring replays, in order; the answers that differ from the recorded ones.
+
+        Args:
+            strict: stop at the first that differs. Otherwise only outputs of calls that change state are compared, and
+                calls of tools that are not there are passed over.
 
         Raises:
+            TranscriptError: for one of these calls no answer was recorded.
             ToolDeadline: a call reached its limits.
         """
         self._synced = False
+        rules, template = self._prepared.rules, self._prepared.template
+        found: list[Mismatch] = []
         for item in recorded:
-            answer = await tool_calls.respond(self._prepared.template, self._package, item.call)
-            if (difference := mismatch(item, answer)) is not None:
-                return difference
-        return None
+            name = item.call.name
+            if not rules.replays(name, template.tool_types) or not (strict or name in template.tool_types):
+                continue
+            compared = strict or template.tool_types[name] == "write"
+            if compared and item.answer.content is None:
+                raise TranscriptError(f"message {item.index}, {item.call.name}: no output was recorded")
+            answer = await tool_calls.respond(template, self._package, item.call)
+            if compared and (difference := mismatch(item, answer)) is not None:
+                found.append(difference)
+                if strict:
+                    break
+        return found
 
     async def final_state(self) -> FinalState:
         """Compare with the gold state and run the task's assertions; asked once, when the run is over."""
@@ -119,13 +136,15 @@ class Environment:
         if gold.user is not None:
             differences += islice(gold.user.differing(package.user_tools.db), MAX_DIFFERENCES - len(differences))
         assertions: list[bool] = []
+        failed: list[str] = []
         for assertion in criteria.env_assertions or []:
             try:
                 assertions.append(bool(package.run_env_assertion(assertion, raise_assertion_error=False)))
             except Exception as error:
                 assertions.append(False)
-                notes.append(f"the assertion {assertion.func_name} failed to run: {error}")
-        return FinalState(True, not differences, tuple(differences), tuple(assertions), tuple(notes))
+                failed.append(f"the assertion {assertion.func_name} failed to run: {error}")
+        notes += failed
+        return FinalState(True, not differences, tuple(differences), tuple(assertions), tuple(notes), tuple(failed))
 
     async def _as_replayed(self, notes: list[str]) -> PackageEnvironment:
         """The state that the benchmark scores: of a replay, which syncs only after calls that succeed.
@@ -139,17 +158,40 @@ class Environment:
         except ToolDeadline as error:
             notes.append(f"scored as it ended, without a replay: {error}")
             return self._package
-        if difference is None:
+        if not difference:
             return again._package
         random = next((item.call for item in self._calls if item.call.name == _DRAWS_RANDOM_IDS), None)
-        reason = f"{random.name}({random.arguments}) drew a random id" if random is not None else str(difference)
+        reason = f"{random.name}({random.arguments}) drew a random id" if random is not None else str(difference[0])
         notes.append(f"scored as it ended: a replay gives other answers, because {reason}")
-        logger.debug("task %s: %s", self.task.id, difference)
+        logger.debug("task %s: %s", self.task.id, difference[0])
         return self._package
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayedRun:
+    """An environment after a finished trajectory, and where its answers were not the recorded ones."""
+
+    environment: Environment
+    differences: tuple[Mismatch, ...] = ()
+
+
 async def replayed(prepared: PreparedTask, messages: Sequence[Message], *, solo: bool = False) -> Environment:
+    """As `replayed_run`, strictly: a difference is an error.
+
+    Raises:
+        TranscriptError: the trajectory is broken, or an answer is not the recorded one.
+        ToolDeadline: a call reached its limits.
+    """
+    return (await replayed_run(prepared, messages, solo=solo)).environment
+
+
+async def replayed_run(
+    prepared: PreparedTask, messages: Sequence[Message], *, solo: bool = False, strict: bool = True
+) -> ReplayedRun:
     """An environment after all tool calls of a finished trajectory, the task's message history among them.
+
+    Args:
+        strict: an answer that is not the recorded one is an error; otherwise the state is what the replay makes.
 
     Raises:
         TranscriptError: the trajectory is broken, or an answer is not the recorded one.
@@ -159,9 +201,10 @@ async def replayed(prepared: PreparedTask, messages: Sequence[Message], *, solo:
         raise TranscriptError("a message of the user in solo mode")
     environment = Environment(prepared, prepared.initial, solo=solo)
     calls = recorded_calls(messages)
-    difference = await environment.replay(calls)
-    if difference is not None:
+    differences = await environment.replay(calls, strict=strict)
+    if differences and strict:
+        difference = differences[0]
         earlier = [item for item in calls if item.index < difference.index and item.call.name == _DRAWS_RANDOM_IDS]
         hint = f" ({_DRAWS_RANDOM_IDS} in message {earlier[0].index} draws a random bill id)" if earlier else ""
         raise TranscriptError(f"{difference}{hint}")
-    return environment
+    return ReplayedRun(environment, tuple(differences))

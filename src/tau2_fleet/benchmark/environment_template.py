@@ -49,6 +49,8 @@ class EnvironmentTemplate:
         self.foreign = foreign
         self.agent_tools = frozenset(template.tools._func_tools)
         self.user_tools = frozenset(template.user_tools._func_tools) if template.user_tools is not None else frozenset()
+        self.tool_types = _types(template.user_tools) | _types(template.tools)
+        """`read`, `write`, `generic`, ... by the name of every tool; the agent's counts where both have it."""
         self.pristine = DatabaseState(
             self._frozen(template.tools, _class_mutables(type(template.tools))),
             None
@@ -69,15 +71,20 @@ class EnvironmentTemplate:
         environment.tools = self._opened(template.tools, state.agent, memo)
         if state.user is not None and template.user_tools is not None:
             environment.user_tools = self._opened(template.user_tools, state.user, memo)
+            if state.user.database is state.agent.database:
+                environment.user_tools.db = environment.tools.db
         environment.solo_mode = solo
         return environment
 
     def freeze(self, environment: PackageEnvironment) -> DatabaseState:
         """The state an environment is in; its owner gives it up."""
-        return DatabaseState(
-            self._frozen(environment.tools, {}),
-            None if environment.user_tools is None else self._frozen(environment.user_tools, {}),
-        )
+        agent = self._frozen(environment.tools, {})
+        if environment.user_tools is None:
+            return DatabaseState(agent, None)
+        user = self._frozen(environment.user_tools, {})
+        if environment.user_tools.db is environment.tools.db:
+            user = ToolkitState(agent.database, user.attributes)
+        return DatabaseState(agent, user)
 
     def _opened(self, template: ToolKitBase, state: ToolkitState, memo: Memo) -> ToolKitBase:
         toolkit: ToolKitBase = object.__new__(type(template))
@@ -91,6 +98,11 @@ class EnvironmentTemplate:
         attributes = {name: value for name, value in vars(toolkit).items() if name != "db"}
         kind = PrivateSnapshot if self.foreign else Snapshot
         return ToolkitState(kind(toolkit.db), {**defaults, **attributes})
+
+
+def _types(toolkit: ToolKitBase | None) -> dict[str, str]:
+    tools = {} if toolkit is None else toolkit._func_tools
+    return {name: str(getattr(tool, "__tool_type__", "")).rpartition(".")[2].lower() for name, tool in tools.items()}
 
 
 def _class_mutables(kind: type) -> dict[str, Any]:

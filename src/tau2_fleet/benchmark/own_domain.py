@@ -13,11 +13,11 @@ import importlib
 import re
 import sys
 import traceback
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+from tau2_fleet.benchmark.data import DomainFiles
 from tau2_fleet.benchmark.domains import Contents, Domain
 from tau2_fleet.benchmark.environment_template import EnvironmentTemplate
 from tau2_fleet.errors import UserError
@@ -41,7 +41,7 @@ class OwnDomain(Domain):
         Raises:
             UserError: the name cannot be, or a part of the folder is missing.
         """
-        super().__init__(name, folder)
+        super().__init__(name, DomainFiles((folder,), kinds=(".json", ".toml", ".md", ".py")), source=folder)
         if not _NAME.fullmatch(name) or name in _TAKEN:
             raise UserError(f"domain {name}: choose a name of letters, digits, _ and - that no file of a run has")
         if not folder.is_dir():
@@ -149,12 +149,6 @@ class OwnDomain(Domain):
         line = f", line {frames[-1].lineno} of {Path(frames[-1].filename).name}" if frames else ""
         said = " ".join(str(error).split())[:300]
         return UserError(f"domain {self.name}: {self.folder / file}: {type(error).__name__}: {said}{line}")
-
-    @cached_property
-    def digests(self) -> dict[str, str]:
-        """Those of any domain, and of the code in the folder."""
-        code = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(self.folder.glob("*.py"))}
-        return {**super().digests, **code}
 
 
 def _classes(module: ModuleType, base: type) -> list[Any]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tau2_fleet.benchmark.calculator import ToolDeadline
 from tau2_fleet.benchmark.comparison import GoldDatabase
 from tau2_fleet.benchmark.databases import share_unchanged
+from tau2_fleet.benchmark.scoring.rules import ScoringRules, find_rules
+from tau2_fleet.benchmark.settings import DEFAULT
 from tau2_fleet.benchmark.tool_calls import perform, respond_blocking
 from tau2_fleet.benchmark.transcript import RecordedCall, TranscriptError, mismatch, recorded_calls
 from tau2_fleet.errors import UserError
@@ -32,9 +34,23 @@ class PreparedTask:
         UserError: the task's initial state cannot be set up.
     """
 
-    def __init__(self, template: EnvironmentTemplate, task: Task) -> None:
+    def __init__(
+        self,
+        template: EnvironmentTemplate,
+        task: Task,
+        rules: ScoringRules | None = None,
+        *,
+        shares_database: bool = False,
+    ) -> None:
+        """
+        Args:
+            rules: which calls of a message history are run; None: those of the installed package.
+            shares_database: a task's initial data leave both sides with one database object.
+        """
         self.template = template
         self.task = task
+        self.rules = rules or find_rules(DEFAULT)
+        self._shares_database = shares_database
         self.initial = self._initial()
         """After the task's initial data and actions; a replay of a whole trajectory begins here."""
         self.history = self._history()
@@ -54,10 +70,14 @@ class PreparedTask:
                 environment.tools.db = pristine.agent.database.plain()
                 environment.tools.update_db(data.agent_data)
                 share_unchanged(environment.tools.db, pristine.agent.database)
+                if self._shares_database and pristine.user is not None:
+                    environment.user_tools.db = environment.tools.db
             if data is not None and data.user_data is not None:
-                if pristine.user is not None:
+                if pristine.user is not None and not (self._shares_database and data.agent_data is not None):
                     environment.user_tools.db = pristine.user.database.plain()
                 environment.user_tools.update_db(data.user_data)
+                if self._shares_database:
+                    environment.tools.db = environment.user_tools.db
             for action in start.initialization_actions or []:
                 environment.run_env_function_call(action)
         except Exception as error:
@@ -77,6 +97,8 @@ class PreparedTask:
             return self.initial  # nothing to run and nothing to sync
         environment = self.template.open(self.initial)
         for recorded in self.history:
+            if not self.rules.replays(recorded.call.name, self.template.tool_types):
+                continue
             try:
                 answer = respond_blocking(self.template, environment, recorded.call)
             except ToolDeadline as error:

@@ -34,9 +34,9 @@ class Mismatch:
     index: int
     tool: str
     expected: str
-    """What was recorded, shortened."""
+    """What was recorded, around the first difference."""
     actual: str
-    """What the replay answered, shortened."""
+    """What the replay answered, around the same place."""
 
     def __str__(self) -> str:
         return f"message {self.index}, {self.tool}: recorded {self.expected!r}, replayed {self.actual!r}"
@@ -75,7 +75,7 @@ def mismatch(recorded: RecordedCall, answer: ToolMessage) -> Mismatch | None:
     expected, actual = recorded.answer.content, answer.content
     if expected == actual or (expected is not None and _value(expected) == _value(actual or "")):
         return None
-    return Mismatch(recorded.index, recorded.call.name, _shortened(expected), _shortened(actual))
+    return Mismatch(recorded.index, recorded.call.name, *_excerpts(expected, actual))
 
 
 def _value(text: str) -> Any:
@@ -85,7 +85,17 @@ def _value(text: str) -> Any:
         return text
 
 
-def _shortened(text: str | None) -> str:
-    if text is None:
-        return "nothing"
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+def _excerpts(expected: str | None, actual: str | None) -> tuple[str, str]:
+    """Both texts, cut so that the place where they begin to differ is shown."""
+    texts = ["nothing" if text is None else text for text in (expected, actual)]
+    pairs = enumerate(zip(*texts, strict=False))
+    same = next((place for place, (one, other) in pairs if one != other), min(map(len, texts)))
+    begin = max(0, same - _SHOWN // 4) if max(map(len, texts)) > _SHOWN else 0
+    first, second = (_cut(text, begin) for text in texts)
+    return first, second
+
+
+def _cut(text: str, begin: int) -> str:
+    before = "…" if begin else ""
+    rest = text[begin:]
+    return before + (rest if len(rest) <= _SHOWN else rest[: _SHOWN - 1] + "…")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,17 @@ def _is_younger_default(key: str, value: Any) -> bool:
     return entry is not None and entry.key.added and value == entry.default
 
 
-def result_digest(config: Config) -> str:
+def result_digest(config: Config, changed_data: Mapping[str, str] | None = None) -> str:
     """SHA-256 (hex) of the keys on which outcomes depend: equal where one run may go on with the other's results.
 
     Domains, tasks and trials can be added to a run and are not part of it.
+
+    Args:
+        changed_data: digests of the benchmark's data where they are not as released, by domain.
     """
     keys = {key: value for key, value in result_keys(config).items() if not _is_younger_default(key, value)}
+    if changed_data:
+        keys["benchmark.data"] = dict(changed_data)
     text = json.dumps(keys, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -105,12 +111,10 @@ def differing_keys(saved: Config, new: Config) -> dict[str, Difference]:
 
 
 def _chosen_ids(config: Config, name: str) -> set[str]:
-    from tau2_fleet.benchmark.domains import (
-        load_domain,  # the benchmark takes a second to import, and is seldom asked here
-    )
+    from tau2_fleet.benchmark.version import find_version
 
     chosen = config.domain[name]
-    domain = load_domain(name, chosen.data_dir, chosen.path)
+    domain = find_version(config.benchmark).load_domain(name, chosen.data_dir, chosen.path)
     return {task.id for task in domain.tasks(chosen.tasks, task_ids_of(config, name), config.num_tasks)}
 
 
@@ -130,13 +134,17 @@ def departures(config: Config) -> tuple[str, dict[str, Difference]]:
 
 @cache
 def _reference(name: str) -> Config:
-    return read(compose([f"experiment={name}"]))
+    """As its file means it: on the benchmark's own data, whatever the environment names."""
+    config = read(compose([f"experiment={name}"]))
+    config.benchmark.data_dir = None
+    return config
 
 
 def _compared(config: Config) -> dict[str, Any]:
     keys = result_keys(config)
     keys |= {key: value for key, value in flat(config).items() if "." not in key and _is(key, Resume.may_grow)}
     keys["domain"] = sorted(config.domain)
+    keys["benchmark.data_dir"] = config.benchmark.data_dir
     for last in (field.name for field in dataclasses.fields(DomainSettings)):
         keys |= {f"domain.{name}.{last}": getattr(domain, last) for name, domain in config.domain.items()}
     del keys["agent.model"]

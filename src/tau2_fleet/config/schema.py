@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Optional
 
+from tau2_fleet.benchmark.settings import BenchmarkSettings
 from tau2_fleet.config.sources import SHIPPED
 from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 from tau2_fleet.key import COUNT, FROM_ZERO, POSITIVE, Range, Resume, key
@@ -42,7 +43,7 @@ class DomainSettings:
         None,
         help="other data of the benchmark's form",
         path=True,
-        shown="TAU2_DATA_DIR, else the installed package's",
+        shown="benchmark.data_dir",
     )
     path: Optional[str] = key(
         None, help="the folder of a domain of your own: policy.md, db.json, tasks.json, tools.py", path=True, added=True
@@ -88,6 +89,9 @@ class Config:
         help="which domains, in this order: retail, 'domain=[retail,airline]'",
         section=Section.run,
         resume=Resume.may_grow,
+    )
+    benchmark: BenchmarkSettings = key(
+        factory=BenchmarkSettings, help="which benchmark, on which data, scored how", section=Section.run
     )
     server: ServerSettings = key(
         factory=ServerSettings, help="the agent's servers", section=Section.servers, resume=Resume.may_differ

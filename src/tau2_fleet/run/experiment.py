@@ -215,7 +215,7 @@ class Experiment:
         run = TrackedRun(
             model=self.config.agent.model or self.config.server.kind_name,
             domains=tuple(self.schedule.totals),
-            config=flat(self.config),
+            config=flat(self.config) | {"benchmark.label": self.plan.identity.label},
             sweep=self.context.sweep,
             title=self.context.title,
         )
@@ -312,4 +312,5 @@ class Experiment:
         elif self._too_late and not interrupts.asked:
             reason, detail = RunEnd.TIMEOUT, f"{self.limits.out_of_time}, before the first simulation"
         experts_on = bool(self.config.experts.members())
-        return judge_outcome(self.schedule, self.store, reason, detail, experts_on=experts_on)
+        identity = self.plan.identity
+        return judge_outcome(self.schedule, self.store, reason, detail, experts_on=experts_on, benchmark=identity)

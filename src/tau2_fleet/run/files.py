@@ -9,7 +9,6 @@ from typing import Any
 
 from tau2_fleet.analysis.cause_shares import CauseShares
 from tau2_fleet.analysis.rows import ROWS_FILE, Row, row_of, rows_file
-from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.domains import Domain
 from tau2_fleet.config import departures, result_digest
 from tau2_fleet.config.validation import AGENT_PROMPT_FILE, USER_PROMPT_FILE
@@ -55,11 +54,13 @@ class RunFiles:
 
             for name, tasks in plan.selection.tasks.items():
                 info = self._results_info(plan.benchmark[name])
-                write_results(self.run_dir / f"{name}.json", info, tasks, self._records(name, take))
+                as_written = map(plan.benchmark[name].as_written, tasks)
+                write_results(self.run_dir / f"{name}.json", info, as_written, self._records(name, take))
         reference, departed = departures(plan.config)
         more = {
-            "reference": {"name": reference, "departures": departed},
-            "result_digest": result_digest(plan.config),
+            "benchmark": plan.identity.as_dict(),
+            "reference": {"name": reference, "departures": departed | plan.identity.departures()},
+            "result_digest": result_digest(plan.config, plan.identity.changed),
             "models": {role: _described(settings) for role, settings in self.models.by_name().items()},
             "fleet": fleet.added_to(read_object(self.run_dir / SUMMARY_FILE).get("fleet")),
             "lost_by_cause": {
@@ -100,12 +101,11 @@ class RunFiles:
                 names.user,
                 None if user is None else user.model,
                 {} if user is None else _sampling(user) | self._own(plan.scaffolds.user, USER_PROMPT_FILE),
-                None
-                if user is None
-                else plan.instructions.get(USER_PROMPT_FILE) or prompts.user_guidelines(bool(domain.user_tools)),
+                None if user is None else plan.instructions.get(USER_PROMPT_FILE) or domain.user_guidelines,
             ),
             domain_name=domain.name,
             policy=solo_policy or domain.policy,
+            benchmark=plan.identity.as_dict(),
         )
 
     def _own(self, scaffold: Scaffold[Any], prompt_file: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from tau2_fleet.batch.runner import RunEnd
 from tau2_fleet.batch.schedule import Schedule
+from tau2_fleet.benchmark.identity import BenchmarkIdentity
 from tau2_fleet.display.console import neutralise
 from tau2_fleet.errors import ExitStatus
 from tau2_fleet.evaluation.metrics import Metrics, Result, measure
@@ -58,6 +59,8 @@ class Outcome:
     replies: RunReplies = field(default_factory=RunReplies)
     """What was found in replies, why simulations ended in errors, what experts did."""
     experts_on: bool = False
+    benchmark: BenchmarkIdentity | None = None
+    """Which benchmark the figures are of."""
 
     def as_dict(self) -> dict[str, Any]:
         """The part of `summary.json` that is about results."""
@@ -82,6 +85,7 @@ def judge_outcome(
     stop_detail: str | None = None,
     *,
     experts_on: bool = False,
+    benchmark: BenchmarkIdentity | None = None,
 ) -> Outcome:
     """Take stock of a run: the stored records of what this run schedules, nothing else that is in the directory."""
     entries = [entry for key, entry in store.entries.items() if schedule.includes(key)]
@@ -105,6 +109,7 @@ def judge_outcome(
         spending=total(part for entry in entries for part in entry.spending),
         replies=sum_up(entries),
         experts_on=experts_on,
+        benchmark=benchmark,
     )
 
 
@@ -130,6 +135,9 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
         cells = [name, f"{inventory.finished}/{inventory.scheduled}", str(inventory.infrastructure_errors)]
         table.add_row(*cells, *_figures(outcome.metrics.get(name)))
     console.print()
+    if outcome.benchmark is not None:
+        colour = "yellow" if outcome.benchmark.changed else "none"
+        console.print(f"[{colour}]{escape(neutralise(outcome.benchmark.label))}[/]", soft_wrap=True)
     console.print(table)
     if any(len(metrics.pass_hat) > 1 for metrics in outcome.metrics.values()):
         console.print()

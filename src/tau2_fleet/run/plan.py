@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tau2_fleet.batch.schedule import Schedule, make_schedule
 from tau2_fleet.benchmark import prompts
-from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.benchmark.domains import Domain
+from tau2_fleet.benchmark.identity import BenchmarkIdentity
+from tau2_fleet.benchmark.version import BenchmarkVersion, find_version
 from tau2_fleet.config import Config, agent_model, task_ids_of
 from tau2_fleet.config.validation import AGENT_PROMPT_FILE, USER_PROMPT_FILE
 from tau2_fleet.errors import UserError, writing
@@ -33,11 +36,13 @@ if TYPE_CHECKING:
     from tau2.data_model.tasks import Task
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RunPlan:
     """All that one run is to do."""
 
     config: Config
+    version: BenchmarkVersion
+    """Which benchmark it is a run of."""
     benchmark: Mapping[str, Domain]
     """The chosen domains by name."""
     selection: Selection
@@ -80,13 +85,18 @@ class RunPlan:
             UserError: a domain's data cannot be read.
         """
         own = {key: hashlib.sha256(text.encode()).hexdigest() for key, text in self.instructions.items()}
-        found = {"prompts": prompts.digests() | own}
+        found = {"prompts": prompts.digests() | self.version.text_digests() | own}
         for name, domain in self.benchmark.items():
             found[name] = dict(domain.digests)
             tasks_file = Path(self.config.domain[name].tasks).expanduser()
             if tasks_file.is_file():
                 found[name][str(tasks_file)] = hashlib.sha256(tasks_file.read_bytes()).hexdigest()
         return found
+
+    @cached_property
+    def identity(self) -> BenchmarkIdentity:
+        """Which benchmark its results are of, with digests of code and data."""
+        return self.version.identity(self.benchmark.values())
 
     def simulation_settings(
         self, run_id: str, attempt: int, clients: Roles[ChatModel], models: Roles[ModelSettings]
@@ -135,8 +145,9 @@ def plan_run(config: Config) -> RunPlan:
         UserError: a domain or its data is not there, there are no tasks, one is unknown, or one needs a judge that is
             switched off; code of one's own or a prompt file cannot be had.
     """
+    version = find_version(config.benchmark)
     domains = {
-        name: load_domain(
+        name: version.load_domain(
             name, *(None if folder is None else Path(folder) for folder in (domain.data_dir, domain.path))
         )
         for name, domain in config.domain.items()
@@ -164,7 +175,7 @@ def plan_run(config: Config) -> RunPlan:
     )
     schedule = make_schedule(selection.tasks, seed=config.seed, num_trials=config.num_trials)
     names = Implementations.of(config.agent.mode)
-    return RunPlan(config, domains, selection, schedule, models, scaffolds, _instructions(config), names)
+    return RunPlan(config, version, domains, selection, schedule, models, scaffolds, _instructions(config), names)
 
 
 def _instructions(config: Config) -> dict[str, str]:

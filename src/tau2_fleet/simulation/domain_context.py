@@ -98,9 +98,17 @@ class DomainContext:
 
     def user_prompt(self, scenario: str) -> ChatMessage:
         """The user simulator's system message."""
-        with_tools = self.user_tools is not None
-        text = prompts.user_system_prompt(scenario, with_tools, self.settings.user_guidelines)
-        return ChatMessage("system", text)
+        guidelines = self.settings.user_guidelines or self.domain.user_guidelines
+        return ChatMessage("system", prompts.user_system_prompt(scenario, self.user_tools is not None, guidelines))
+
+    def user_tools_of(self, task: Task) -> ToolSet | None:
+        """What the simulated user of a task is offered."""
+        if self.user_tools is None:
+            return None
+        offered = self.domain.user_tools_of(task)
+        if len(offered) == len(self.user_tools.schemas):
+            return self.user_tools
+        return ToolSet.of(offered)
 
     def _agent_text(self, task: Task, policy: str, instructions: str | None = None) -> str:
         if self.settings.mode is AgentMode.ground_truth:

@@ -85,15 +85,16 @@ def user_context(context: DomainContext, task: Task, sessions: Sessions, history
     assert settings.clients.user is not None, "a run that is not solo has a user model"
     known = history if history and history[-1].role == "user" else history[:-1]
     scenario = str(task.user_scenario)
+    tools = context.user_tools_of(task)
     return UserContext(
         domain=context.domain.name,
         task_id=task.id,
         trial=sessions.key.trial,
         seed=sessions.seed,
         scenario=scenario,
-        tools=context.user_tools.schemas if context.user_tools is not None else (),
+        tools=tools.schemas if tools is not None else (),
         stop_tokens=settings.rules.stop_tokens,
-        model=sessions.open("user", settings.clients.user, context.user_prompt(scenario), context.user_tools),
+        model=sessions.open("user", settings.clients.user, context.user_prompt(scenario), tools),
         history=user_view(known),
         messages=known,
         task=task,

@@ -164,7 +164,16 @@ class Simulation:
         return TerminationReason.infrastructure_error, f"{type(error).__name__}: {error}"
 
     def _record(self, outcome: _Outcome, clock: _Clock) -> Record:
-        evaluation = evaluate(self.task, outcome.messages, outcome.ending, outcome.final_state, outcome.verdicts)
+        domain = self.context.domain
+        evaluation = evaluate(
+            self.task,
+            outcome.messages,
+            outcome.ending,
+            outcome.final_state,
+            outcome.verdicts,
+            domain.rules,
+            domain.template.tool_types if domain.rules.tool_types else None,
+        )
         notes = outcome.notes
         if evaluation.notes:
             notes["scoring"] = list(evaluation.notes)
@@ -200,7 +209,7 @@ class Simulation:
         criteria = self.task.evaluation_criteria
         if criteria is None:
             return None
-        in_basis = any(basis.value == "NL_ASSERTION" for basis in criteria.reward_basis)
+        in_basis = "NL_ASSERTION" in self.context.domain.rules.basis(criteria)
         if not (in_basis or self.context.settings.judge_always):
             return None
         if not criteria.nl_assertions:
