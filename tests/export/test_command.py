@@ -86,7 +86,7 @@ def test_an_export_that_fails_leaves_what_was_there(run_dir: Path, tmp_path: Pat
 def test_damaged_lines_are_named_and_the_last_readable_line_counts(
     run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, two = records(run_dir)[:2]
+    one, two = [record for record in records(run_dir) if record["trial"] == 0][:2]
     lines = [one, {**one, "reward": 0.0}, two, {**one, "reward": 7}, {**two, "reward": 0.0, "trial": -1}]
     write_records(tmp_path / "run", lines)
     with (tmp_path / "run" / "simulations.jsonl").open("a") as file:

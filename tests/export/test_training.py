@@ -10,6 +10,7 @@ import pytest
 
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.export.command import main
+from tau2_fleet.llm.token_ids import TokenChain, TokenIds
 from tests.export.conftest import write_records
 from tests.run.runs import records
 
@@ -174,3 +175,39 @@ def test_dpo_is_refused_where_no_pair_can_be(
     assert main([str(tmp_path / "run"), "--format", "dpo", "--all"]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "run" / "export" / "dpo").exists()
+
+
+def test_token_ids_become_sequences_parted_where_prompts_do_not_go_on(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = next(line for line in records(run_dir) if line["domain"] == "retail" and line["trial"] == 0)
+    chain = TokenChain()
+    agents = [call for call in record["calls"] if call["role"] == "agent"][:5]
+    given = [
+        TokenIds([1, 2], [3], [-0.5]),
+        TokenIds([1, 2, 3, 4], [5], None),  # goes on
+        TokenIds([1, 2, 3, 4, 5, 6], [7], [-1.0]),  # cut
+        TokenIds([1, 2, 3, 4, 5, 6], [], []),  # empty: asked for again
+        TokenIds([1, 9, 3], [8], [-2.0]),  # rendered otherwise
+    ]
+    for call, ids in zip(agents, given, strict=True):
+        call["tokens"] = chain.packed(ids)
+    agents[2]["conditions"] = ["cut"]
+    agents[3]["empty"] = True
+    write_records(tmp_path / "run", [record])
+    [line] = export("sft", tmp_path / "run", tmp_path / "out", "--all")
+    assert line["token_sequences"] == [
+        {
+            "ids": [1, 2, 3, 4, 5, 6, 7],
+            "loss_mask": [0, 0, 1, 0, 1, 0, 0],
+            "logprobs": [None, None, -0.5, None, None, None, -1.0],
+        },
+        {"ids": [1, 9, 3, 8], "loss_mask": [0, 0, 0, 1], "logprobs": [None, None, None, -2.0]},
+    ]
+    places = [record["calls"].index(call) for call in agents]
+    assert line["token_breaks"] == [
+        {"call": places[3], "same": 6, "of": 7},
+        {"call": places[4], "same": 1, "of": 6},
+    ]
+    assert "1 with token ids; in 0 each prompt begins with all that was sampled before" in capsys.readouterr().out
+    assert "| conversations with token ids | 1 |" in (tmp_path / "out" / "README.md").read_text()

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import pytest
 
+from tau2_fleet.export.conversation import Trained
+from tau2_fleet.export.token_sequences import tokens_of
+from tau2_fleet.llm.call_log import CallLog
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.factory import build
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.model import Model
 from tau2_fleet.llm.settings import ModelSettings, Provider
+from tau2_fleet.llm.token_ids import ASKING, recorded_calls
 from tau2_fleet.llm.types import (
     CallStats,
     ChatMessage,
@@ -23,6 +28,7 @@ from tau2_fleet.llm.types import (
     ToolCallText,
     ToolSet,
 )
+from tau2_fleet.record.line import decode_line, encode_line
 
 CONTEXT = 32768
 TOOLS = ToolSet.of(
@@ -100,18 +106,20 @@ def extended(history: tuple[ChatMessage, ...], reply: Reply, turn: int) -> tuple
     return (*history, said, *(results or [ChatMessage("user", f"Yes please, number {turn}.")]))
 
 
+async def converse(model: Model, turns: int) -> list[Reply]:
+    """The replies of a conversation that goes on with whatever they are."""
+    history: tuple[ChatMessage, ...] = OPENING
+    replies = []
+    for turn in range(turns):
+        reply = await model.complete(ask(messages=history, seed=626729 + turn))
+        history = extended(history, reply, turn)
+        replies.append(reply)
+    return replies
+
+
 @pytest.mark.parametrize("provider", [Provider.vllm, Provider.openai, Provider.anthropic, Provider.litellm])
 def test_a_conversation_with_tool_calls_goes_on_for_many_turns(server: str, provider: Provider) -> None:
-    async def converse(model: Model) -> list[Reply]:
-        history: tuple[ChatMessage, ...] = OPENING
-        replies = []
-        for turn in range(16):
-            reply = await model.complete(ask(messages=history, seed=626729 + turn))
-            history = extended(history, reply, turn)
-            replies.append(reply)
-        return replies
-
-    replies = with_model(server, provider, converse)
+    replies = with_model(server, provider, lambda model: converse(model, 16))
     calls = [call for reply in replies for call in reply.tool_calls]
     assert calls
     assert any(reply.text for reply in replies)
@@ -236,3 +244,37 @@ def test_many_requests_at_once_are_all_answered(server: str) -> None:
     replies = with_model(server, Provider.vllm, many)
     assert len(replies) == 64
     assert all(reply.stats.attempts == 1 for reply in replies)
+
+
+def test_each_prompt_begins_with_what_was_sampled_or_it_is_told_where_not(server: str) -> None:
+    """Ids and log-probabilities of a conversation with tool calls, through the record's form and back."""
+
+    replies = with_model(server, Provider.vllm, lambda model: converse(model, 12), extra_body=dict(ASKING))
+    assert {bool(reply.tool_calls) for reply in replies} == {True, False}
+    log = CallLog()
+    for reply in replies:
+        log.add("agent", reply.stats, reply)
+    calls = decode_line(encode_line(log.calls))
+    found = list(recorded_calls(calls))
+    assert len(found) == len(replies)
+    for reply, call in zip(replies, found, strict=True):
+        ids = call.ids
+        assert (len(ids.prompt), len(ids.completion)) == (
+            reply.stats.usage.input_tokens,
+            reply.stats.usage.output_tokens,
+        )
+        assert ids.logprobs is not None
+        assert len(ids.logprobs) == len(ids.completion)
+        assert max(ids.logprobs) <= 0
+    whole = tokens_of({"calls": calls}, Trained.agent)
+    assert whole is not None
+    sampled = sum(len(call.ids.completion) for call in found)
+    assert sum(sum(one["loss_mask"]) for one in whole["token_sequences"]) == sampled
+    assert any(call.goes_on for call in found[1:])
+    for before, call in pairwise(found):
+        read_and_sampled = before.ids.prompt + before.ids.completion
+        assert call.ids.prompt[: call.kept] == read_and_sampled[: call.kept]
+        assert call.goes_on == (call.ids.prompt[: len(read_and_sampled)] == read_and_sampled)
+        if not call.goes_on:  # the template writes that turn otherwise: only what was sampled may differ
+            assert call.kept >= len(before.ids.prompt) - 3
+            assert call.number in [one["call"] for one in whole["token_breaks"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tau2_fleet.config.schema import Config
 from tau2_fleet.llm.settings import ModelSettings, PoolSettings, Provider
+from tau2_fleet.llm.token_ids import ASKING
 
 AGENT_POOL = "agent"
 """The pool that `server` describes; a model of another role may name it to share its servers."""
@@ -34,7 +35,7 @@ def agent_model(config: Config) -> ModelSettings:
         max_context_tokens=agent.max_context_tokens,
         sends_seed=agent.sends_seed,
         thinking_history=config.agent.thinking_history,
-        extra_body=dict(agent.extra_body),
+        extra_body={**(ASKING if agent.return_token_ids else {}), **agent.extra_body},
         price=agent.price,
         pool=PoolSettings(
             name=AGENT_POOL,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tau2_fleet.llm.conditions import Condition
+from tau2_fleet.llm.token_ids import TokenChain
 from tau2_fleet.llm.types import CallStats, Reply, Usage
 from tau2_fleet.telemetry.events import LLMCall, ReplyCondition, emit
 
@@ -36,6 +37,8 @@ class CallLog:
     replies: dict[str, dict[str, int]] = field(default_factory=dict)
     """Role to condition to how often it was found."""
     _turn: list[str] = field(default_factory=list)
+    _chains: dict[str, TokenChain] = field(default_factory=dict)
+    """By role, of those whose servers give token ids."""
 
     def add(
         self,
@@ -58,6 +61,8 @@ class CallLog:
         entry["usage"] = as_dict(stats.usage)
         if reply is not None and reply.thinking:
             entry["thinking"] = reply.thinking
+        if reply is not None and reply.token_ids is not None:
+            entry["tokens"] = self._chains.setdefault(role, TokenChain()).packed(reply.token_ids)
         if Condition.markup_left in stats.details:
             entry["markup"] = stats.details[Condition.markup_left]
         if reply is not None and reply.empty:

@@ -12,6 +12,7 @@ from tau2_fleet.llm.examine import check_whole, plain_reason
 from tau2_fleet.llm.failures import Failure, FailureCause, brief, short
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.thought import thought_in
+from tau2_fleet.llm.token_ids import token_ids_in
 from tau2_fleet.llm.types import ToolCallText, Usage, without_surrogates
 
 MOST_CALLS = 256
@@ -80,6 +81,7 @@ def read_completion(completion: Any) -> ProviderAnswer:
             refused=bool(refusal),
             thought=thought_in(message),
             usage_missing=is_missing(usage),
+            token_ids=token_ids_in(completion, choice) if choice.get("token_ids") else None,
         )
     except Failure as failure:
         failure.usage = usage

@@ -120,7 +120,7 @@ class Model:
         if seen.conditions:
             stats.conditions += seen.conditions
             stats.details |= seen.details
-        return Reply(text=seen.text, tool_calls=seen.tool_calls, stats=stats, thinking=seen.thinking)
+        return Reply(seen.text, seen.tool_calls, stats, seen.thinking, answer.token_ids)
 
     def _with_stats(self, error: ModelError, stats: CallStats, began: float) -> ModelError:
         stats.duration_ms = 1000 * (self._clock.monotonic() - began)

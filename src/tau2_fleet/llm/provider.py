@@ -10,6 +10,7 @@ from typing import Protocol
 
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.thought import Thought
+from tau2_fleet.llm.token_ids import TokenIds
 from tau2_fleet.llm.types import CallStats, ChatRequest, ToolCallText, Usage
 
 
@@ -34,6 +35,8 @@ class ProviderAnswer:
     """The thinking in the form in which it can be sent back."""
     usage_missing: bool = False
     """It holds no usable token counts; `usage` has what there is."""
+    token_ids: TokenIds | None = None
+    """None: the server gave none."""
 
 
 class Backend(Protocol):

@@ -16,6 +16,7 @@ import orjson
 from tau2_fleet.llm.call_ids import CallIdForm, fitting_id
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.thought import Thought
+from tau2_fleet.llm.token_ids import TokenIds
 
 ChatRole = Literal["system", "user", "assistant", "tool"]
 
@@ -224,6 +225,8 @@ class Reply:
     stats: CallStats
     thinking: str | None = None
     """Reasoning text, kept out of history and conversation."""
+    token_ids: TokenIds | None = None
+    """What was read and sampled, where the server says so."""
 
     @property
     def empty(self) -> bool:

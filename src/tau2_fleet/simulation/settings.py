@@ -54,6 +54,12 @@ class AgentSettings:
         help="what it thought is sent back: none, turn (while it calls tools) or all",
         added=True,
     )
+    return_token_ids: bool = key(
+        False,
+        help="ask vLLM for token ids and log-probabilities, and keep them in the record",
+        resume=Resume.may_differ,
+        added=True,
+    )
     price: Optional[PriceSettings] = key(
         None,
         help="USD per million tokens; null: a fleet of one's own costs nothing",

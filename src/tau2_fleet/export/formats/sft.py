@@ -10,6 +10,7 @@ import orjson
 from tau2_fleet.export.conversation import Turn, agent_turns
 from tau2_fleet.export.export_format import Arguments, Export
 from tau2_fleet.export.runs import Json, Run
+from tau2_fleet.export.token_sequences import tokens_of
 from tau2_fleet.export.training import CARD, Selection, add_training_arguments, card
 from tau2_fleet.record.atomic import replaced, write_text
 from tau2_fleet.record.line import encode_line
@@ -21,6 +22,10 @@ FIELDS = {
     "tools": "the tools that the agent was offered, as JSON schemas (the domain's, where an older record does not say)",
     "authors": "who wrote each message: system, user, tool, agent, expert-N, or benchmark (greeting, task's history)",
     "loss_mask": "1 or 0 for each message; 0 also for turns that were cut, filtered, degenerate or left with markup",
+    "token_sequences": "where the run had agent.return_token_ids: `ids` as the agent's model read and sampled them, "
+    "each with `loss_mask` and `logprobs`; calls share a sequence as long as each prompt begins with all before it",
+    "token_breaks": "calls (by their place in the record) whose prompt does not begin with what was read and sampled "
+    "before: `same` ids of `of`",
     "run, domain, task_id, trial, seed": "which simulation it is",
     "reward, termination_reason": "how it ended",
 }
@@ -39,7 +44,7 @@ class Sft:
 
     def write(self, export: Export) -> None:
         selection = Selection(export.options.all)
-        turns_learnt = messages = 0
+        turns_learnt = messages = with_tokens = unbroken = 0
         with replaced(export.path / FILE) as file:
             for run in export.runs:
                 encoded = Encoded(run)
@@ -53,11 +58,25 @@ class Sft:
                     messages += len(turns)
                     turns_learnt += sum(mask)
                     about = {**identity(run, record), "authors": [turn.author for turn in turns], "loss_mask": mask}
+                    if (tokens := tokens_of(record, export.options.train_on)) is not None:
+                        about |= tokens
+                        with_tokens += 1
+                        unbroken += not tokens["token_breaks"]
                     file.write(encoded.line(about, {"messages": (turns, mask)}, record))
         selection.refuse_nothing()
-        counts = {"messages": messages, "messages to learn": turns_learnt}
+        counts = {
+            "messages": messages,
+            "messages to learn": turns_learnt,
+            "conversations with token ids": with_tokens,
+            "of them each prompt begins with all that was read and sampled before": unbroken,
+        }
         text = card(export, selection, "Conversations of τ²-bench for fine-tuning", FIELDS, counts)
         write_text(export.path / CARD, text)
+        if with_tokens:
+            export.notes.append(
+                f"{with_tokens} with token ids; in {unbroken} each prompt begins with all that was sampled before, "
+                "for the others token_breaks says where not"
+            )
         total = selection.taken.total()
         export.notes.append(
             f"{total} conversations, {selection.passed} of them with reward 1; {turns_learnt} of {messages} messages "
