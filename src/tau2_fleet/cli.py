@@ -33,6 +33,9 @@ COMMANDS = {
     "analyze": Command("tau2_fleet.analysis.analyze", "where time and money went: tables, CSV files, plots"),
     "report": Command("tau2_fleet.report.command", "one HTML page of whole runs: score, causes, conversations"),
     "export": Command("tau2_fleet.export.command", "tables, training sets, Inspect logs, leaderboard submissions"),
+    "compare": Command(
+        "tau2_fleet.compare.command", "is one model better than another: intervals, tests, a gate for a CI"
+    ),
     "rescore": Command("tau2_fleet.analysis.rescore", "score results files or run directories again"),
 }
 

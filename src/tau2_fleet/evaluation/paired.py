@@ -106,7 +106,9 @@ def test_difference(pairs: Sequence[TaskPair]) -> Test:
     return Test(max(flipped, relabel(counts_of_all)), UNEQUAL)
 
 
-def spread(differences: NDArray[numpy.float64], strata: Sequence[str], floor: float = 0.0) -> Spread | None:
+def spread(
+    differences: NDArray[numpy.float64], strata: Sequence[str], floor: float = 0.0, most: float = 1.0
+) -> Spread | None:
     """The paired t interval of a mean of task differences, for tasks like these, drawn anew within each stratum.
 
     The variance of the mean is that of a stratified sample (Cochran 1977, Sampling Techniques, 5.3), with the degrees
@@ -118,6 +120,7 @@ def spread(differences: NDArray[numpy.float64], strata: Sequence[str], floor: fl
         strata: each task's: its domain. One with a single task is taken together with all others.
         floor: the standard error is never below that of a single task's difference of this size: among tasks that
             all moved alike, nothing rules out that the next one would not.
+        most: no difference is larger than this.
 
     Returns:
         None where there is only one task.
@@ -136,7 +139,7 @@ def spread(differences: NDArray[numpy.float64], strata: Sequence[str], floor: fl
     parts = sizes * squares / (sizes - 1) / count**2
     variance = float(parts.sum())
     freedom = variance**2 / float((parts**2 / (sizes - 1)).sum()) if variance > 0 else float(count - len(sizes))
-    return Spread(float(differences.mean()), max(sqrt(variance), floor / count), freedom)
+    return Spread(float(differences.mean()), max(sqrt(variance), floor / count), freedom, -most, most)
 
 
 def of_tasks_like_these(pairs: Sequence[TaskPair], k: int = 1) -> Spread | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,6 +26,7 @@ from tau2_fleet.report import charts, sentences
 from tau2_fleet.report.conversations import conversation_of
 from tau2_fleet.report.figures import Figures
 from tau2_fleet.report.run_data import RunData, read_run
+from tau2_fleet.report.templating import environment, policy_digest, template_text
 from tau2_fleet.telemetry.secrets import redact, redactor
 
 FOLDER_BEYOND = 2000
@@ -34,7 +34,6 @@ FOLDER_BEYOND = 2000
 _CHUNK_BYTES = 2**20
 """Of conversations before compression; the page unpacks them one after another."""
 _PAGE_ROWS = 1000
-_TEMPLATES = Path(__file__).parent / "templates"
 _SHOWN_IN_ROW = (
     "id", "trial", "reward", "termination_reason", "cause", "causes", "detail", "messages", "duration_s",
     "input_tokens", "output_tokens", "cost_usd", "replies", "tool_errors", "expert_calls", "domain",
@@ -211,9 +210,9 @@ def _write_folder(folder: Path, runs: Sequence[RunPart], listed: Sequence[list[O
         pages = [f"simulations-{number}.html" for number in range(-(-len(rows) // _PAGE_ROWS))]
         for number, name in enumerate(pages):
             shown = rows[number * _PAGE_ROWS : (number + 1) * _PAGE_ROWS]
-            text = _environment().get_template("table.html.j2").render(
-                rows=shown, pages=pages, number=number, several=len(runs) > 1, style=_text("report.css"),
-                style_hash=_digest(_text("report.css")),
+            text = environment().get_template("table.html.j2").render(
+                rows=shown, pages=pages, number=number, several=len(runs) > 1, style=template_text("report.css"),
+                style_hash=policy_digest(template_text("report.css")),
             )  # fmt: skip
             (part / name).write_text(redact(text), encoding="utf-8", errors="backslashreplace")
         index = _render(
@@ -226,47 +225,20 @@ def _write_folder(folder: Path, runs: Sequence[RunPart], listed: Sequence[list[O
 
 
 def _render(runs: Sequence[RunPart], **more: Any) -> str:
-    style, script = _text("report.css"), _text("report.js")
+    style, script = template_text("report.css"), template_text("report.js")
     page: str = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             runs=[run.for_page() for run in runs],
             style=style,
             script=script,
-            style_hash=_digest(style),
-            script_hash=_digest(script),
+            style_hash=policy_digest(style),
+            script_hash=policy_digest(script),
             **more,
         )
     )
     return page
-
-
-def _environment() -> Any:
-    import jinja2
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["inline"] = Markup
-    environment.filters["plain"] = _plain
-    return environment
-
-
-def _plain(text: Any) -> str:
-    """Text without control characters and marks that turn its direction."""
-    turning = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-    return "".join(sign for sign in redact(str(text)) if sign.isprintable() and sign not in turning)
-
-
-def _text(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    """As a content security policy names an inline script or style."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _encode(value: Any) -> bytes:

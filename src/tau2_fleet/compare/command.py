@@ -1,0 +1,194 @@
+"""`tau2-fleet compare --baseline A… --candidate B…`: is the candidate better, and may that be asked at all."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tau2_fleet.compare.checkpoints import between_checkpoints
+from tau2_fleet.compare.comparison import OVERALL, Comparison, compare
+from tau2_fleet.compare.document import Document, document
+from tau2_fleet.compare.effects import remember
+from tau2_fleet.compare.forms import FORMS, file_bytes, show
+from tau2_fleet.compare.gate import Decision, Policy, decide, read_points, read_policy, whole
+from tau2_fleet.compare.pinned import fetched
+from tau2_fleet.compare.sides import (
+    Refused,
+    Side,
+    common_tasks,
+    grouped,
+    is_allowed,
+    lost,
+    pooled,
+    refuse_unlike,
+    unknown_keys,
+)
+from tau2_fleet.compare.sources import Outcome, Source, all_runs, read_source
+from tau2_fleet.display.console import complain, out, wide
+from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.record.atomic import replaced
+
+Compared = dict[str, tuple[Comparison, list[Decision]]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status, a gate's verdict among them."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _compare(options)
+    except Refused as error:
+        complain(str(error))
+        return ExitStatus.REFUSED
+    except UserError as error:
+        complain(str(error))
+        return ExitStatus.FAILED
+
+
+def _compare(options: argparse.Namespace) -> ExitStatus:
+    for path in options.output:
+        if path.suffix.lower() not in FORMS:
+            raise UserError(f"-o {path}: expected a name that ends in {', '.join(FORMS)}")
+    policy = _policy(options)
+    baselines = options.baseline or ([policy.baseline] if policy is not None and policy.baseline else [])
+    sides = _sides(baselines, options)
+    compared: Compared = {}
+    documents: list[Document] = []
+    for name, baseline, candidate in sides:
+        comparison = _comparison(baseline, candidate, options)
+        decisions = [] if policy is None else decide(comparison, policy.margins)
+        compared[name] = comparison, decisions
+        documents.append(document(comparison, decisions))
+        remember(comparison)
+    checkpoints = between_checkpoints(_read(baselines), _read(options.candidate), options.by) if not sides else None
+    if checkpoints is not None:
+        if policy is not None:
+            raise UserError(f"a gate compares runs of one model a side: leave out --by {options.by}")
+        documents.append(checkpoints)
+    for path in options.output:
+        _write(path, documents, compared)
+    if options.json:
+        import sys
+
+        sys.stdout.write(file_bytes(Path("-.json"), documents, compared).decode())
+    else:
+        for index, shown in enumerate(documents):
+            if index:
+                wide.print()
+            show(shown, wide)
+        for path in options.output:
+            out.print(f"written: {path}", markup=False)
+    if options.wandb:
+        from tau2_fleet.compare.tracked import log_to_wandb
+
+        out.print(log_to_wandb(compared, options.output), markup=False)
+    every = [decision for _, decisions in compared.values() for decision in decisions]
+    if not every:
+        return ExitStatus.FINISHED
+    verdict = whole(every)
+    if not options.json:
+        out.print(f"gate {verdict}: {'; '.join(decision.line for decision in every)}", markup=False)
+    return verdict.exit_status
+
+
+def _policy(options: argparse.Namespace) -> Policy | None:
+    policy = None if options.policy is None else read_policy(options.policy)
+    if options.fail_below is None:
+        return policy
+    own = {OVERALL: read_points(options.fail_below, "--fail-below")}
+    return Policy(own) if policy is None else Policy(own | policy.margins, policy.baseline)
+
+
+def _sides(baselines: Sequence[str], options: argparse.Namespace) -> list[tuple[str, Side, Side]]:
+    """What is compared with what: name, baseline, candidate; none where checkpoints of either side are compared."""
+    allowed: list[str] = options.allow_diff
+    if not options.candidate:
+        if options.by is None or not baselines:
+            raise UserError("compare needs --baseline A… and --candidate B…, or --baseline SWEEP --by KEY")
+        groups = [pooled(value, sources, allowed) for value, sources in grouped(_read(baselines), options.by)]
+        if len(groups) < 2:
+            raise UserError(f"--by {options.by}: all runs have {groups[0].name}; there is nothing to compare")
+        return [(f"{options.by}={side.name}", groups[0], side) for side in groups[1:]]
+    if not baselines:
+        raise UserError("--baseline is missing: what the candidate is compared with, a directory or a results file")
+    first, second = _read(baselines), _read(options.candidate)
+    if options.by is None:
+        return [("overall", pooled("baseline", first, allowed), pooled("candidate", second, allowed))]
+    before, after = dict(grouped(first, options.by)), dict(grouped(second, options.by))
+    return [
+        (f"{options.by}={value}", pooled("baseline", found, allowed), pooled("candidate", after[value], allowed))
+        for value, found in before.items()
+        if value in after
+    ]
+
+
+def _read(paths: Sequence[str]) -> list[Source]:
+    return [read_source(run) for path in paths for run in all_runs(fetched(path))]
+
+
+def _comparison(baseline: Side, candidate: Side, options: argparse.Namespace) -> Comparison:
+    differing = refuse_unlike(baseline, candidate, [*options.allow_diff, *([options.by] if options.by else [])])
+    tasks = common_tasks(baseline, candidate, enough=options.common_tasks)
+    notes = [note for side in (baseline, candidate) for source in side.sources for note in source.notes]
+    notes += [f"allowed to differ: {told}" for told in differing]
+    notes += [
+        f"--allow-diff {key}: nothing of it differs"
+        for key in options.allow_diff
+        if not any(is_allowed(told.partition(" ")[0], [key]) for told in differing)
+    ]
+    notes += [f"tasks that are not compared: {told}" for told in lost(tasks)]
+    unknown = unknown_keys(baseline, candidate)
+    if unknown:
+        notes.append(f"only one side's files say something of {', '.join(unknown)}, which is therefore not compared")
+    beside = next((path.parent for path in options.output if path.suffix.lower() in (".html", ".md")), None)
+
+    def link(side: Side, outcome: Outcome) -> str | None:
+        return side.link(outcome, beside=beside)
+
+    return compare(baseline, candidate, tasks.common, list(dict.fromkeys(notes)), link)
+
+
+def _write(path: Path, documents: Sequence[Document], compared: Compared) -> None:
+    with replaced(path) as file:
+        file.write(file_bytes(path, documents, compared))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tau2-fleet compare",
+        description="Compare two sides on the same tasks: is the candidate better than the baseline?",
+        epilog="Every difference is candidate minus baseline, in percentage points. Exit status: 0 done, 2 refused, "
+        "and of a gate 0 passed, 3 failed, 4 undecided.",
+    )
+    what = "run directories, sweeps, results files; several are pooled as trials of the same tasks"
+    parser.add_argument(
+        "--baseline", nargs="+", default=[], metavar="DIR", help=f"{what}; or wandb:ENTITY/PROJECT/NAME:VERSION"
+    )
+    parser.add_argument("--candidate", nargs="+", default=[], metavar="DIR", help="the same of the other side")
+    parser.add_argument(
+        "--by", metavar="KEY", help="part a sweep by this key (seed, agent.model): the first value is the baseline"
+    )
+    parser.add_argument(
+        "--allow-diff",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="what may differ: user_llm, max_steps, benchmark, …",
+    )
+    parser.add_argument("--common-tasks", action="store_true", help="compare the tasks that both sides have")
+    parser.add_argument("--fail-below", metavar="-3pp", help="a gate: not worse than this, as --fail-below=-3pp")
+    parser.add_argument(
+        "--policy", type=Path, metavar="FILE", help="a gate's margins by domain, and its baseline (YAML)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"also write it: a name that ends in {', '.join(FORMS)}",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    parser.add_argument("--wandb", action="store_true", help="log it as a W&B run in the candidate's group")
+    return parser

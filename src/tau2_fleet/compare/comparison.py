@@ -1,0 +1,273 @@
+"""Two sides compared: the difference with its intervals and test, by domain, with infrastructure failures set apart.
+
+Pure functions on sides; `command.py` asks, and the pages show what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tau2_fleet.compare.changes import Change, causes_side_by_side, figures_side_by_side
+from tau2_fleet.compare.sides import Side, natural
+from tau2_fleet.compare.sources import Outcome
+from tau2_fleet.evaluation import paired
+from tau2_fleet.evaluation.metrics import pass_k
+from tau2_fleet.evaluation.paired import Interval, Spread, TaskPair
+from tau2_fleet.evaluation.permutation import holm
+from tau2_fleet.evaluation.proportions import CONFIDENCE, Estimate, mean_of_tasks
+
+OVERALL = "overall"
+MEAN_OF_DOMAINS = "mean of domains"
+
+METHODS = (
+    "Every difference is candidate minus baseline, in percentage points. The task is the unit: tasks are taken as "
+    "drawn within their domain, and the interval is for the expected difference on tasks like these (paired t over "
+    "tasks, stratified by domain); the one for these very tasks holds the tasks fixed and needs two trials of each. "
+    "The test is a two-sided sign-flip permutation over tasks, McNemar's mid-p where every task has one trial a side "
+    "(Fagerland et al. 2013). Domains are adjusted by Holm's procedure, the overall difference is not. Intervals of "
+    "one side are Wilson's, for as many trials as the clustered ones are worth (Korn and Graubard 1998)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The difference of one figure in one domain, or over all."""
+
+    name: str
+    tasks: int
+    baseline: Estimate
+    candidate: Estimate
+    difference: float
+    """Shares: 0.03 is three percentage points."""
+    interval: Interval | None
+    """For tasks like these, at `level`; None where one task says nothing of others."""
+    these_tasks: Interval | None = None
+    """For these very tasks; None with a single trial."""
+    p: float | None = None
+    """Adjusted where there are several domains; None where there is no test."""
+    level: float = 1 - CONFIDENCE
+    """1 - the interval's confidence: smaller for one of several domains."""
+    test: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A task that went better or worse."""
+
+    task: str
+    baseline: tuple[int, int]
+    """Passed trials, and trials."""
+    candidate: tuple[int, int]
+    links: tuple[str | None, str | None] = (None, None)
+    """Into the reports of either side: a failed trial where there is one."""
+
+    @property
+    def difference(self) -> float:
+        return self.candidate[0] / self.candidate[1] - self.baseline[0] / self.baseline[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Infrastructure:
+    """What simulations that ended for a reason outside the conversation may have done to the difference."""
+
+    failures: tuple[int, int]
+    """Of the baseline and the candidate; they count as failures in the headline."""
+    excluded: Row | None
+    """The difference without them; None where there are none, or nothing is left."""
+    thinned: tuple[str, ...]
+    """Tasks that have fewer trials without them."""
+    emptied: tuple[str, ...]
+    """Tasks that have no trial left on a side, and are not in `excluded`."""
+    bounds: Interval
+    """The difference had all of the candidate's failed and all of the baseline's passed, and the reverse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All that is to be said of two sides."""
+
+    baseline: Side
+    candidate: Side
+    tasks: tuple[str, ...]
+    """Those that both have."""
+    overall: Row
+    domains: tuple[Row, ...]
+    """None of its own where there is only one."""
+    mean_of_domains: Row | None
+    pass_k: tuple[Row, ...]
+    """pass^2 and on: intervals without tests."""
+    infrastructure: Infrastructure
+    better: tuple[Flip, ...]
+    worse: tuple[Flip, ...]
+    causes: tuple[Change, ...]
+    figures: tuple[Change, ...]
+    effects: float | None
+    """Variance over tasks of the true differences; None with a single trial."""
+    one_sided: Interval | None
+    """Lower and upper one-sided 95% bounds of the overall difference."""
+    domain_bounds: dict[str, Interval | None] = field(default_factory=dict)
+    """The same by domain."""
+    notes: tuple[str, ...] = ()
+
+
+def compare(
+    baseline: Side,
+    candidate: Side,
+    tasks: Sequence[str],
+    notes: Sequence[str] = (),
+    link: Callable[[Side, Outcome], str | None] | None = None,
+) -> Comparison:
+    """Compare two sides on the tasks that both have (at least one).
+
+    Args:
+        link: makes links into the sides' reports.
+    """
+    pairs = [_pair(baseline, candidate, task, _passed) for task in tasks]
+    by_domain: dict[str, list[TaskPair]] = {}
+    for pair in pairs:
+        by_domain.setdefault(pair.domain, []).append(pair)
+    several = len(by_domain) > 1
+    effects = paired.effects_spread(pairs)
+    most = min(pair.trials for pair in pairs)
+    flips = [_flip(baseline, candidate, pair, link) for pair in pairs if pair.difference]
+    return Comparison(
+        baseline=baseline,
+        candidate=candidate,
+        tasks=tuple(tasks),
+        overall=row_of(OVERALL, pairs),
+        domains=_domain_rows(by_domain) if several else (),
+        mean_of_domains=_mean_row(by_domain) if several else None,
+        pass_k=tuple(
+            row for k in range(2, most + 1) for row in [_pass_k_row(OVERALL, pairs, k)] if row.interval is not None
+        ),
+        infrastructure=_infrastructure(baseline, candidate, tasks),
+        better=tuple(sorted((flip for flip in flips if flip.difference > 0), key=_strongest)),
+        worse=tuple(sorted((flip for flip in flips if flip.difference < 0), key=_strongest)),
+        causes=tuple(causes_side_by_side(baseline, candidate, tasks)),
+        figures=tuple(figures_side_by_side(baseline, candidate, tasks)),
+        effects=effects,
+        one_sided=_one_sided(pairs),
+        domain_bounds={name: _one_sided(found) for name, found in by_domain.items()},
+        notes=tuple(notes),
+    )
+
+
+def row_of(name: str, pairs: Sequence[TaskPair], level: float = 1 - CONFIDENCE, p: float | None = None) -> Row:
+    """The difference of pass^1; `p` where it is adjusted already."""
+    test = paired.test_difference(pairs)
+    return Row(
+        name=name,
+        tasks=len(pairs),
+        baseline=_side_estimate([pair.baseline for pair in pairs]),
+        candidate=_side_estimate([pair.candidate for pair in pairs]),
+        difference=sum(pair.difference for pair in pairs) / len(pairs),
+        interval=_ends(paired.of_tasks_like_these(pairs), level),
+        these_tasks=_ends(paired.of_these_very_tasks(pairs), level),
+        p=test.p if p is None else p,
+        level=level,
+        test=test.name,
+    )
+
+
+def _domain_rows(by_domain: dict[str, list[TaskPair]]) -> tuple[Row, ...]:
+    adjusted = holm([paired.test_difference(pairs).p for pairs in by_domain.values()])
+    return tuple(
+        row_of(name, pairs, level, p) for (name, pairs), (p, level) in zip(by_domain.items(), adjusted, strict=True)
+    )
+
+
+def _mean_row(by_domain: dict[str, list[TaskPair]]) -> Row:
+    pairs = [pair for found in by_domain.values() for pair in found]
+    means = [
+        [sum(share[0] / share[1] for share in side) / len(side) for side in _sides(found)]
+        for found in by_domain.values()
+    ]
+    first, second = (sum(values) / len(means) for values in zip(*means, strict=True))
+    spread = paired.mean_of_domains(pairs)
+    return Row(MEAN_OF_DOMAINS, len(pairs), Estimate(first), Estimate(second), second - first, _ends(spread, 0.05))
+
+
+def _sides(pairs: Sequence[TaskPair]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    return [pair.baseline for pair in pairs], [pair.candidate for pair in pairs]
+
+
+def _pass_k_row(name: str, pairs: Sequence[TaskPair], k: int) -> Row:
+    first, second = (_side_estimate(side, k) for side in _sides(pairs))
+    spread = paired.of_tasks_like_these(pairs, k)
+    return Row(f"pass^{k}", len(pairs), first, second, second.value - first.value, _ends(spread, 1 - CONFIDENCE))
+
+
+def _side_estimate(counts: Sequence[tuple[int, int]], k: int = 1) -> Estimate:
+    return mean_of_tasks([pass_k(passed, trials, k) for passed, trials in counts], sum(n for _, n in counts) / k)
+
+
+def _ends(spread: Spread | None, level: float) -> Interval | None:
+    return None if spread is None else spread.interval(1 - level)
+
+
+def _one_sided(pairs: Sequence[TaskPair]) -> Interval | None:
+    return _ends(paired.of_tasks_like_these(pairs), 2 * (1 - CONFIDENCE))
+
+
+def _passed(outcome: Outcome) -> bool:
+    return outcome.passed
+
+
+def _pair(baseline: Side, candidate: Side, task: str, passed: Callable[[Outcome], bool]) -> TaskPair:
+    first, second = baseline.trials[task], candidate.trials[task]
+    return TaskPair(task, (sum(map(passed, first)), len(first)), (sum(map(passed, second)), len(second)))
+
+
+def _infrastructure(baseline: Side, candidate: Side, tasks: Sequence[str]) -> Infrastructure:
+    failures = tuple(
+        sum(one.infrastructure for task in tasks for one in side.trials[task]) for side in (baseline, candidate)
+    )
+    left: list[TaskPair] = []
+    thinned, emptied = [], []
+    for task in tasks:
+        sound = [[one for one in side.trials[task] if not one.infrastructure] for side in (baseline, candidate)]
+        if len(sound[0]) == len(baseline.trials[task]) and len(sound[1]) == len(candidate.trials[task]):
+            pass
+        elif not sound[0] or not sound[1]:
+            emptied.append(task)
+            continue
+        else:
+            thinned.append(task)
+        first, second = ((sum(map(_passed, found)), len(found)) for found in sound)
+        left.append(TaskPair(task, first, second))
+    any_failure = bool(sum(failures))
+    return Infrastructure(
+        failures=(failures[0], failures[1]),
+        excluded=row_of("without infrastructure failures", left) if any_failure and left else None,
+        thinned=tuple(sorted(thinned, key=natural)),
+        emptied=tuple(sorted(emptied, key=natural)),
+        bounds=infrastructure_bounds(baseline, candidate, tasks),
+    )
+
+
+def infrastructure_bounds(baseline: Side, candidate: Side, tasks: Sequence[str]) -> Interval:
+    """The least and the greatest difference that infrastructure failures can hide."""
+
+    def share(side: Side, task: str, infrastructure_passes: bool) -> float:
+        found = side.trials[task]
+        return sum(one.passed or (one.infrastructure and infrastructure_passes) for one in found) / len(found)
+
+    ends = [
+        sum(share(candidate, task, passes) - share(baseline, task, not passes) for task in tasks) / len(tasks)
+        for passes in (False, True)
+    ]
+    return Interval(ends[0], ends[1])
+
+
+def _flip(baseline: Side, candidate: Side, pair: TaskPair, link: Callable[[Side, Outcome], str | None] | None) -> Flip:
+    links: list[str | None] = []
+    for side in (baseline, candidate):
+        trials = side.trials[pair.name]
+        shown = next((one for one in trials if not one.passed), trials[0])
+        links.append(None if link is None else link(side, shown))
+    return Flip(pair.name, pair.baseline, pair.candidate, (links[0], links[1]))
+
+
+def _strongest(flip: Flip) -> tuple[float, tuple[str, int, int, str]]:
+    return -abs(flip.difference), natural(flip.task)

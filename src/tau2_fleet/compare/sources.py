@@ -1,0 +1,316 @@
+"""What is compared: run directories and results files of any program, each read once, without its conversations.
+
+`sides.py` puts them together into a baseline and a candidate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tau2_fleet.analysis.rows import row_of
+from tau2_fleet.errors import UserError
+from tau2_fleet.evaluation.success import is_success
+from tau2_fleet.evaluation.termination import OURS
+from tau2_fleet.record.latest import LatestRecords
+from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object
+from tau2_fleet.record.task_texts import TaskTexts
+
+Json = dict[str, Any]
+UNNAMED_BENCHMARK = "tau2-0.2"
+"""What a result without a benchmark's name counts as."""
+_LIMITS = {"deadline": "limits.simulation_timeout_s"}
+"""Endings that a limit brings about, and its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One simulation, as comparisons see it."""
+
+    task: str
+    """`domain/id`."""
+    trial: int
+    seed: int
+    passed: bool
+    infrastructure: bool
+    """Whether it ended for a reason outside agent, user and environment."""
+    cause: str | None
+    tool_calls: int
+    steps: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    duration_s: float
+
+    @property
+    def domain(self) -> str:
+        return self.task.partition("/")[0]
+
+
+@dataclass(slots=True)
+class Source:
+    """One run, or one results file."""
+
+    path: Path
+    outcomes: list[Outcome]
+    keys: dict[str, Any]
+    """What results depend on, by configuration key; empty where it is not known."""
+    benchmark: dict[str, Any]
+    """`benchmark.name`, `benchmark.scoring`, digests: what the number is a number of."""
+    model: str
+    """Of the agent."""
+    limits: dict[str, Any] = field(default_factory=dict)
+    """`limits.…` and their values."""
+    met: set[str] = field(default_factory=set)
+    """The limits that a simulation ran into."""
+    notes: list[str] = field(default_factory=list)
+    """What people should know of it."""
+    criteria: dict[str, str] = field(default_factory=dict)
+    """Digest of each task's content, by `domain/id`, as far as it is known."""
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    def link(self, task: str, trial: int, beside: Path | None = None) -> str | None:
+        """Where a report shows a simulation, as a link from a file in `beside`; None where there is no report."""
+        for folder, prefix in ((self.path, ""), (self.path.parent, f"{self.name}:")):
+            for page in (folder / "report.html", folder / "report" / "index.html"):
+                if page.is_file():
+                    place = quote(f"{prefix}{task}/{trial}", safe="/:")
+                    where = page.resolve().as_uri() if beside is None else _relative(page, beside)
+                    return f"{where}#{place}"
+        return None
+
+
+def read_source(path: Path) -> Source:
+    """A run directory or a results file.
+
+    Raises:
+        UserError: it is neither, or cannot be read.
+    """
+    if path.is_dir():
+        return _read_run(path)
+    if path.is_file():
+        return _read_results(path)
+    raise UserError(f"{path}: there is no such file or directory")
+
+
+def _read_run(directory: Path) -> Source:
+    if not (directory / RECORD_FILE).is_file():
+        raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
+    stored = LatestRecords(directory)
+    outcomes: list[Outcome] = []
+    met: set[str] = set()
+    for record in stored:
+        outcomes.append(_outcome(record.as_dict()))
+        met.update(key for ending, key in _LIMITS.items() if record.termination_reason == ending)
+    if not outcomes:
+        raise UserError(f"{directory}: no simulation is over yet")
+    summary = read_object(directory / SUMMARY_FILE)
+    keys, limits, notes = _configuration(directory)
+    if stored.damage.count:
+        notes.append(f"{directory}: {stored.damage}, passed over")
+    models = summary.get("models")
+    agent = models.get("agent") if isinstance(models, Mapping) else None
+    told = agent if isinstance(agent, Mapping) else {}
+    model = keys.get("agent.model") or told.get("model") or told.get("provider")
+    source = Source(
+        directory,
+        outcomes,
+        keys,
+        _benchmark(summary, directory, notes),
+        str(model or "unknown"),
+        limits,
+        met,
+        notes,
+    )
+    inventory = summary.get("inventory")
+    overall = inventory.get("overall") if isinstance(inventory, Mapping) else None
+    if isinstance(overall, Mapping) and int(overall.get("not_run") or 0):
+        notes.append(f"{directory}: {overall['not_run']} of {overall.get('scheduled')} simulations were not run")
+    return source
+
+
+def _configuration(directory: Path) -> tuple[Json, Json, list[str]]:
+    """Result keys, limits, and what is to be said of a run's configuration."""
+    from tau2_fleet.config import flat
+    from tau2_fleet.config.compare import result_keys
+    from tau2_fleet.run.directory import load_saved
+
+    try:
+        config = load_saved(directory)
+    except UserError as error:
+        return {}, {}, [f"{directory}: its configuration is not known, so that nothing of it is compared ({error})"]
+    limits = {key: value for key, value in flat(config).items() if key.startswith("limits.")}
+    return result_keys(config), limits, []
+
+
+def _benchmark(summary: Json, path: Path, notes: list[str]) -> Json:
+    """Name, scoring and digests of a run's benchmark; parts that are not known are left out, and named."""
+    block = summary.get("benchmark")
+    found: Json = {"benchmark.name": UNNAMED_BENCHMARK, "benchmark.scoring": UNNAMED_BENCHMARK}
+    if isinstance(block, Mapping) and block.get("name"):
+        found |= {"benchmark.name": block["name"], "benchmark.scoring": block.get("scoring") or block["name"]}
+        code, data = block.get("code"), block.get("data")
+        if isinstance(code, Mapping) and code.get("digest"):
+            found["benchmark.code"] = code["digest"]
+        domains = data.get("domains") if isinstance(data, Mapping) else None
+        if isinstance(domains, Mapping):
+            found |= {f"benchmark.data.{name}": digest for name, digest in domains.items()}
+        return found
+    digests = summary.get("digests")
+    if isinstance(digests, Mapping) and digests:
+        # Of earlier releases: a digest for each file.
+        for part, files in digests.items():
+            if isinstance(files, Mapping) and part != "prompts":
+                found[f"benchmark.files.{part}"] = _digest(files)
+    notes.append(f"{path}: it does not name its benchmark; counted as {UNNAMED_BENCHMARK}, digest unknown")
+    return found
+
+
+def _read_results(path: Path) -> Source:
+    from tau2_fleet.record.results_file import read_results
+
+    results = read_results(path)
+    head = results.head.get("info") or {}
+    user, agent = head.get("user_info") or {}, head.get("agent_info") or {}
+    keys: Json = {
+        "max_steps": head.get("max_steps"),
+        "max_errors": head.get("max_errors"),
+        "user_llm.model": user.get("llm"),
+        "user_llm.temperature": (user.get("llm_args") or {}).get("temperature"),
+    }
+    block = head.get("benchmark")
+    notes = [f"{path}: a results file, which says nothing of judge, experts and servers"]
+    source = Source(
+        path,
+        [_outcome(_as_record(one, results.domain)) for one in results.simulations()],
+        {key: value for key, value in keys.items() if value is not None},
+        _benchmark({"benchmark": block} if block else {}, path, notes),
+        str(agent.get("llm") or "unknown"),
+        notes=notes,
+        criteria={
+            f"{results.domain}/{task.get('id')}": _criteria(task)
+            for task in results.head.get("tasks") or ()
+            if isinstance(task, dict)
+        },
+    )
+    if not source.outcomes:
+        raise UserError(f"{path}: it holds no simulation")
+    return source
+
+
+def task_criteria(source: Source) -> dict[str, str]:
+    """Digests of the tasks' contents; those of a run are read from its own results files."""
+    if not source.criteria and source.path.is_dir():
+        texts = TaskTexts(source.path)
+        for name in {outcome.task for outcome in source.outcomes}:
+            task = texts.get(name)
+            if task is not None:
+                source.criteria[name] = _criteria(task)
+    return source.criteria
+
+
+def _as_record(simulation: Json, domain: str) -> Json:
+    """A simulation of the benchmark's schema in the form of a record."""
+    info = simulation.get("reward_info")
+    info = info if isinstance(info, dict) else {}
+    note = (info.get("info") or {}).get("note") if isinstance(info.get("info"), dict) else None
+    ending = str(simulation.get("termination_reason") or "")
+    if isinstance(note, str) and note.partition(":")[0] in OURS:
+        ending = note.partition(":")[0]
+    breakdown = info.get("reward_breakdown")
+    messages = simulation.get("messages")
+    return {
+        "domain": domain,
+        "task_id": str(simulation.get("task_id")),
+        "trial": _number(simulation.get("trial")),
+        "seed": int(_number(simulation.get("seed"))),
+        "reward": _number(info.get("reward")),
+        "sub_rewards": {str(kind): _number(value) for kind, value in breakdown.items()}
+        if isinstance(breakdown, dict)
+        else {},
+        "termination_reason": ending,
+        "reward_info": info,
+        "messages": [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else [],
+        "replies": {},
+        "duration_s": _number(simulation.get("duration")),
+        "cost_by_role": {role: _number(simulation.get(f"{role}_cost")) for role in ("agent", "user")},
+        "usage_by_role": {"all": _tokens(messages if isinstance(messages, list) else [])},
+        "error": note,
+    }
+
+
+def _tokens(messages: list[Any]) -> dict[str, int]:
+    """Of all replies, as the benchmark's messages count them."""
+    used = [one["usage"] for one in messages if isinstance(one, dict) and isinstance(one.get("usage"), dict)]
+    return {
+        "input_tokens": sum(int(_number(one.get("prompt_tokens"))) for one in used),
+        "output_tokens": sum(int(_number(one.get("completion_tokens"))) for one in used),
+    }
+
+
+def _outcome(record: Json) -> Outcome:
+    row = row_of(record)
+    return Outcome(
+        task=sys.intern(row.id),
+        trial=int(row.trial),
+        seed=row.seed,
+        passed=is_success(row.reward),
+        infrastructure=row.termination_reason in OURS,
+        cause=None if row.cause is None else sys.intern(row.cause),
+        tool_calls=row.tool_calls,
+        steps=row.steps,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        cost_usd=row.cost_usd,
+        duration_s=row.duration_s,
+    )
+
+
+def _criteria(task: Json) -> str:
+    return _digest({name: task.get(name) for name in ("user_scenario", "initial_state", "evaluation_criteria")})
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(_without_nothing(value), sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _without_nothing(value: Any) -> Any:
+    """The value without what says nothing: versions of the benchmark write more or fewer empty fields."""
+    if isinstance(value, Mapping):
+        parts = {str(name): _without_nothing(part) for name, part in value.items()}
+        return {name: part for name, part in parts.items() if part is not None}
+    return [_without_nothing(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and value == value else 0
+
+
+def _relative(page: Path, beside: Path) -> str:
+    import os
+
+    return quote(os.path.relpath(page.resolve(), beside.resolve()).replace(os.sep, "/"), safe="/:")
+
+
+def all_runs(path: Path) -> Iterator[Path]:
+    """The runs that a path means: itself, or all of a sweep's directory.
+
+    Raises:
+        UserError: a directory that holds none.
+    """
+    from tau2_fleet.analysis.profile_reader import run_directories
+
+    if path.is_dir():
+        yield from run_directories([path], RECORD_FILE)
+    else:
+        yield path
