@@ -36,6 +36,9 @@ COMMANDS = {
     "compare": Command(
         "tau2_fleet.compare.command", "is one model better than another: intervals, tests, a gate for a CI"
     ),
+    "plan": Command(
+        "tau2_fleet.compare.plan", "trials and tasks that a difference takes to be seen, and what they cost"
+    ),
     "rescore": Command("tau2_fleet.analysis.rescore", "score results files or run directories again"),
 }
 

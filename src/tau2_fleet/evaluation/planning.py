@@ -25,9 +25,15 @@ class Noise:
     """σ_A²: variance of one trial of a task around the task's own rate, the mean over tasks."""
     candidate: float
 
-    def power(self, difference: float, tasks: int, trials: int) -> float:
-        """The chance to find a difference (in shares) with so many trials of each task on either side."""
-        return power_of(difference, tasks, self.of_task(trials, trials), 0.0 if trials == 1 else 1 / trials)
+    def power(self, difference: float, tasks: int, trials: int, baseline_trials: int | None = None) -> float:
+        """The chance to find a difference (in shares) with so many trials of each task on either side.
+
+        Args:
+            baseline_trials: the baseline's, where they are not as many.
+        """
+        before = trials if baseline_trials is None else baseline_trials
+        step = 0.0 if trials == before == 1 else (1 / trials + 1 / before) / 2
+        return power_of(difference, tasks, self.of_task(before, trials), step)
 
     def of_task(self, trials_baseline: int, trials_candidate: int) -> float:
         """Variance of one task's observed difference."""
@@ -55,18 +61,24 @@ def power_of(difference: float, tasks: int, variance: float, step: float = 0.0, 
     return float(1 - nctdtr(tasks - 1, shift, edge) + nctdtr(tasks - 1, shift, -edge))
 
 
-def trials_needed(difference: float, tasks: int, noise: Noise, power: float = POWER) -> int | None:
-    """The trials of each task, on both sides alike, that reach a power; None: however many there are, none do."""
+def trials_needed(
+    difference: float, tasks: int, noise: Noise, power: float = POWER, baseline_trials: int | None = None
+) -> int | None:
+    """The trials of each task that reach a power; None: however many there are (up to 1,000), none do.
+
+    Args:
+        baseline_trials: of a baseline that is there already; None: as many as the candidate's.
+    """
     if tasks < 2 or power_of(difference, tasks, noise.effects) < power:
         return None
     low, high = 0, 1
-    while noise.power(difference, tasks, high) < power:
+    while noise.power(difference, tasks, high, baseline_trials) < power:
         low, high = high, high * 2
         if high > MOST_TRIALS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        if noise.power(difference, tasks, middle) < power:
+        if noise.power(difference, tasks, middle, baseline_trials) < power:
             low = middle
         else:
             high = middle
