@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tau2_fleet.batch.shard import WHOLE, Shard
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.simulation.simulate import SimulationJob
 
@@ -38,6 +40,8 @@ class Schedule:
     totals: Mapping[str, int]
     """Simulations per domain, finished ones included."""
     num_trials: int
+    shard: Shard = WHOLE
+    """Which part of all that its tasks and trials make."""
 
     @property
     def total(self) -> int:
@@ -49,7 +53,14 @@ class Schedule:
 
     def includes(self, key: SimulationKey) -> bool:
         """Whether this run wants the simulation; a resumed directory may hold others too."""
-        return (key.domain, key.task_id) in self.tasks and key.trial < self.num_trials
+        asked_for = (key.domain, key.task_id) in self.tasks and key.trial < self.num_trials
+        return asked_for and self.shard.takes(key)
+
+    def only(self, shard: Shard) -> Schedule:
+        """This part of a schedule that is whole; the simulations keep their seeds and threads."""
+        jobs = [job for job in self.jobs if shard.takes(job.key)]
+        found = Counter(job.key.domain for job in jobs)
+        return replace(self, jobs=jobs, totals={name: found[name] for name in self.totals}, shard=shard)
 
 
 def make_schedule(tasks: Mapping[str, Sequence[Task]], *, seed: int, num_trials: int) -> Schedule:

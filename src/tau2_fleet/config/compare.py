@@ -79,6 +79,11 @@ def result_digest(config: Config, changed_data: Mapping[str, str] | None = None)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def different_result_keys(first: Config, second: Config) -> dict[str, Difference]:
+    """The keys that change results in which two configurations differ, and both values."""
+    return _differences(result_keys(first), result_keys(second))
+
+
 def differing_keys(saved: Config, new: Config) -> dict[str, Difference]:
     """Why `new` cannot go on with the results of `saved`: the keys and both values; empty when it can.
 
@@ -88,7 +93,7 @@ def differing_keys(saved: Config, new: Config) -> dict[str, Difference]:
     Raises:
         UserError: another task set is named, and the tasks of one of the two cannot be found.
     """
-    differences = _differences(result_keys(saved), result_keys(new))
+    differences = different_result_keys(saved, new)
     for name, before in saved.domain.items():
         after = new.domain.get(name)
         if after is None:
@@ -107,6 +112,10 @@ def differing_keys(saved: Config, new: Config) -> dict[str, Difference]:
         differences["num_tasks"] = (saved.num_tasks, new.num_tasks)
     if new.task_ids is not None and (saved.task_ids is None or not set(saved.task_ids) <= set(new.task_ids)):
         differences["task_ids"] = (saved.task_ids, new.task_ids)
+    # A part of the simulations may become all of them, but never another part.
+    if new.shard.count > 1 and new.shard != saved.shard:
+        pairs = {f"shard.{name}": (getattr(saved.shard, name), getattr(new.shard, name)) for name in ("index", "count")}
+        differences |= {key: (was, now) for key, (was, now) in pairs.items() if was != now}
     return differences
 
 

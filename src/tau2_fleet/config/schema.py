@@ -69,6 +69,14 @@ class LimitsSettings:
 
 
 @dataclass
+class ShardSettings:
+    """A part of the simulations: those of its hash; `tau2-fleet merge` puts the parts together."""
+
+    index: int = key(0, help="which part, from 0: $SLURM_ARRAY_TASK_ID", range=FROM_ZERO, resume=Resume.may_grow)
+    count: int = key(1, help="how many parts there are", range=Range(1, 10_000), resume=Resume.may_grow)
+
+
+@dataclass
 class RepliesSettings:
     """What to do about replies that servers spoil."""
 
@@ -141,6 +149,17 @@ class Config:
         None,
         help="a file that names them, one domain/id a line, as show --ids prints them",
         path=True,
+        resume=Resume.may_differ,
+    )
+    shard: ShardSettings = key(
+        factory=ShardSettings,
+        help="run a part only; max_concurrency and limits.max_cost_usd are those of all parts, which share them",
+        resume=Resume.may_grow,
+    )
+    shards: int = key(
+        1,
+        help="processes that play the simulations of this run, over one fleet; one is enough for some 5,000 in flight",
+        range=Range(1, 256),
         resume=Resume.may_differ,
     )
     max_concurrency: int = key(

@@ -159,6 +159,7 @@ def _problems(config: Config, sources: Sources) -> Iterator[str]:
     for key, model in model_settings(config).items():
         yield from _model_problems(key, model)
     yield from _pool_problems(config)
+    yield from _shard_problems(config)
     if config.resume_force and config.resume is None:
         yield "resume_force=true: only with resume=DIR"
     if not config.wandb.project:
@@ -209,6 +210,14 @@ def _domain_problems(config: Config, sources: Sources) -> Iterator[str]:
         elif named is None and len(config.domain) > 1:
             example = f"{next(iter(config.domain))}/{task}"
             yield f"task_ids: {text} could be of any of {_listed(config)}; write for example {example}"
+
+
+def _shard_problems(config: Config) -> Iterator[str]:
+    index, count = config.shard.index, config.shard.count
+    if index >= count:
+        yield f"shard.index={index}: of shard.count={count} parts the last is {count - 1}"
+    if config.max_concurrency < count:
+        yield f"max_concurrency={config.max_concurrency}: all {count} shards share it, and each needs at least one"
 
 
 def _listed(config: Config) -> str:

@@ -116,6 +116,27 @@ class PoolRouter:
         """Take `close` back."""
         self._closed = None
 
+    @property
+    def closed(self) -> str | None:
+        """Why no replica is left; None while there is hope."""
+        return self._closed
+
+    # The side of processes that send requests of their own (`shards`)
+
+    def report(self, endpoint: Endpoint, in_flight: int, answered: int) -> None:
+        """What the requests of other processes to this replica come to."""
+        replica = self._known.get(id(endpoint))
+        if replica is not None and replica.up:
+            self._ready.count_request(replica, in_flight - replica.in_flight)
+            replica.answered = answered
+
+    def unanswered(self, endpoint: Endpoint) -> None:
+        """A request of another process got no answer."""
+        if self._on_failure is not None:
+            self._on_failure(endpoint)
+
+    # Both
+
     def load(self, endpoint: Endpoint | None) -> ReplicaLoad | None:
         """What one replica has to do; None when it is not known, or no longer."""
         return None if endpoint is None else self._known.get(id(endpoint))

@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from tau2_fleet.fleet.limits import raise_open_files
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.prices import PriceTable
 from tau2_fleet.llm.reply_watch import ReplyWatch
+from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.paths import DATA_DIR, use_scratch_dir
 from tau2_fleet.record.line import Record
 from tau2_fleet.record.lock import DirectoryLock
@@ -44,8 +45,12 @@ from tau2_fleet.run.reply_servers import reply_servers
 from tau2_fleet.run.report_runs import report_runs
 from tau2_fleet.run.resume import check_same_data, save_digests
 from tau2_fleet.run.running_simulations import RunningSimulations
+from tau2_fleet.run.shard_group import group_of_shards
+from tau2_fleet.run.shard_messages import Beginning
+from tau2_fleet.run.shard_processes import ShardProcesses
 from tau2_fleet.simulation.domain_context import DomainContext
 from tau2_fleet.simulation.model_clients import make_clients
+from tau2_fleet.simulation.roles import Roles
 from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 from tau2_fleet.telemetry.lines import head
 from tau2_fleet.telemetry.logs import Logs
@@ -62,6 +67,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PRICES = DATA_DIR / "prices"
+_IN_FLIGHT = 5_500
+"""Simulations that one process plays with some of a core to spare."""
 
 
 def prepare(config: Config, run_dir: Path) -> RunPlan:
@@ -121,8 +128,10 @@ class Experiment:
         self.run_id = secrets.token_hex(4)
         self.attempt = sum(1 for path in self.run_dir.glob(".hydra/attempt-*") if path.is_dir())
         self.started = datetime.now()
-        limits = self.config.limits
-        self.limits = Limits(limits.max_cost_usd, limits.run_timeout_s, limits.grace_s)
+        limits, shard = self.config.limits, plan.schedule.shard
+        budget = None if limits.max_cost_usd is None else limits.max_cost_usd / shard.count
+        self.limits = Limits(budget, limits.run_timeout_s, limits.grace_s)
+        self.max_concurrency = shard.share(self.config.max_concurrency)
         self.runner: Runner | None = None
         self._too_late = False
         """Set where `limits.run_timeout_s` was over before the first simulation."""
@@ -196,6 +205,13 @@ class Experiment:
                 self.config.agent.mode,
                 len(left_out),
             )
+        if self.max_concurrency > _IN_FLIGHT * self.config.shards:
+            log.warning(
+                "max_concurrency=%d is more than %d processes keep up with; shards=%d would",
+                self.max_concurrency,
+                self.config.shards,
+                -(-self.max_concurrency // _IN_FLIGHT),
+            )
         if self.store.damage.count:
             log.warning("the record has %s; what they held runs again", self.store.damage)
 
@@ -212,12 +228,13 @@ class Experiment:
             self.runner.stop(RunEnd.SPOILT, reason)
 
     def _tracker(self, progress: Progress) -> Tracker:
+        shard = self.schedule.shard
         run = TrackedRun(
             model=self.config.agent.model or self.config.server.kind_name,
             domains=tuple(self.schedule.totals),
             config=flat(self.config) | {"benchmark.label": self.plan.identity.label},
-            sweep=self.context.sweep,
-            title=self.context.title,
+            sweep=self.context.sweep or group_of_shards(self.config),
+            title=" ".join(filter(None, (self.context.title, str(shard) if shard.count > 1 else ""))),
         )
         return Tracker(self.config.wandb, self.run_dir, run, progress.counters)
 
@@ -226,7 +243,7 @@ class Experiment:
         if not self.schedule.jobs:
             tell(f"nothing is left to run: all {self.schedule.total} simulations are in the record")
             return FleetReport()
-        raise_open_files(self.config.max_concurrency)
+        raise_open_files(self.max_concurrency)
         async with HttpPool() as http:
             try:
                 async with asyncio.timeout_at(self.limits.deadline_s) as clock:
@@ -274,27 +291,54 @@ class Experiment:
         settings = self.plan.simulation_settings(self.run_id, self.attempt, clients, models)
         contexts = {name: DomainContext(self.plan.benchmark[name], settings) for name in self.plan.selection.tasks}
 
-        async def simulate(job: SimulationJob) -> Record:
+        async def play_here(job: SimulationJob) -> tuple[Record, str | None]:
             task = self.schedule.tasks[job.key.domain, job.key.task_id]
-            simulation = Simulation(contexts[job.key.domain], task, job, runner.keep_prompt)
-            record = await simulation.run()
-            if simulation.fatal is not None and runner.stop_reason is None:
-                log.error("the run is stopped: %s", simulation.fatal)
-                runner.stop(RunEnd.FATAL, simulation.fatal)
+            simulation = Simulation(contexts[job.key.domain], task, job, keep_prompt)
+            return await simulation.run(), simulation.fatal
+
+        async def simulate(job: SimulationJob) -> Record:
+            record, fatal = await play(job)
+            if fatal is not None and runner.stop_reason is None:
+                log.error("the run is stopped: %s", fatal)
+                runner.stop(RunEnd.FATAL, fatal)
             return record
+
+        def keep_prompt(digest: str, text: str) -> None:
+            runner.keep_prompt(digest, text)
 
         runner = self.runner = Runner(
             self.schedule,
             simulate,
             self.store,
             progress,
-            max_concurrency=self.config.max_concurrency,
+            max_concurrency=self.max_concurrency,
             limits=self.limits,
         )
         interrupts.put_in_charge(RunningSimulations(runner, progress))
-        async with collected_in_turn():
-            await runner.run()
+        async with AsyncExitStack() as stack:
+            play = play_here
+            if self.config.shards > 1:
+                shards = await stack.enter_async_context(self._shards(fleet, models, keep_prompt))
+                play = shards.play
+            async with collected_in_turn():
+                await runner.run()
         await clients.close()
+
+    def _shards(
+        self, fleet: Fleet, models: Roles[ModelSettings], keep_prompt: Callable[[str, str], None]
+    ) -> ShardProcesses:
+        """The processes that play this run's simulations, where that is not this one."""
+        named = self.plan.models.unnamed()
+        count = min(self.config.shards, len(self.schedule.jobs))
+        beginning = Beginning(
+            run_dir=str(self.run_dir),
+            run_id=self.run_id,
+            attempt=self.attempt,
+            names={role: model.model for role, model in models.by_name().items() if role in named and model.model},
+            pools=tuple(spec.name for spec in fleet.pools),
+            simulations=-(-self.max_concurrency // count),
+        )
+        return ShardProcesses(count, beginning, {name: fleet.router(name) for name in beginning.pools}, keep_prompt)
 
     def _about(self) -> dict[str, Any]:
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class RunFiles:
         """Write `{domain}.json`, `simulations.csv` and `summary.json`; the summary is returned.
 
         Args:
-            fleet: of this attempt; those of the attempts before are in the summary that there is.
+            fleet: of this attempt; what was before, or what was merged, is in the summary that there is.
             about: what the summary begins with.
         """
         plan = self.plan
@@ -57,12 +57,13 @@ class RunFiles:
                 as_written = map(plan.benchmark[name].as_written, tasks)
                 write_results(self.run_dir / f"{name}.json", info, as_written, self._records(name, take))
         reference, departed = departures(plan.config)
+        saved = read_object(self.run_dir / SUMMARY_FILE)
         more = {
             "benchmark": plan.identity.as_dict(),
             "reference": {"name": reference, "departures": departed | plan.identity.departures()},
             "result_digest": result_digest(plan.config, plan.identity.changed),
             "models": {role: _described(settings) for role, settings in self.models.by_name().items()},
-            "fleet": fleet.added_to(read_object(self.run_dir / SUMMARY_FILE).get("fleet")),
+            "fleet": fleet.added_to(saved.get("fleet")),
             "lost_by_cause": {
                 str(share.cause): {"simulations": share.simulations, "reward": share.lost, "share": share.share}
                 for share in causes.shares()
@@ -72,10 +73,12 @@ class RunFiles:
                 "agent": _about(plan.implementations.agent, plan.scaffolds.agent),
                 "user": _about(plan.implementations.user, plan.scaffolds.user),
             },
+            "shard": None if plan.schedule.shard.count == 1 else asdict(plan.schedule.shard),
             "left_out": list(plan.selection.left_out),
             "versions": versions(),
             "digests": plan.digests,
         }
+        more |= {"merged": saved["merged"]} if "merged" in saved else {}
         return write_summary(self.run_dir / SUMMARY_FILE, outcome, {**about, **more})
 
     def _records(self, domain: str, take: Callable[[Row], None]) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tau2_fleet.batch.schedule import Schedule, make_schedule
+from tau2_fleet.batch.shard import Shard
 from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.domains import Domain
 from tau2_fleet.benchmark.identity import BenchmarkIdentity
@@ -173,9 +174,14 @@ def plan_run(config: Config) -> RunPlan:
         config.experts,
         judged=bool(selection.needing_judge(config.judge.always)),
     )
-    schedule = make_schedule(selection.tasks, seed=config.seed, num_trials=config.num_trials)
+    schedule = make_schedule(selection.tasks, seed=config.seed, num_trials=config.num_trials).only(shard_of(config))
     names = Implementations.of(config.agent.mode)
     return RunPlan(config, version, domains, selection, schedule, models, scaffolds, _instructions(config), names)
+
+
+def shard_of(config: Config) -> Shard:
+    """The part of the simulations that a run with this configuration takes."""
+    return Shard(config.shard.index, config.shard.count)
 
 
 def _instructions(config: Config) -> dict[str, str]:

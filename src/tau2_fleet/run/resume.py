@@ -33,7 +33,7 @@ _FOUND = ("agent.model", _SEARCH_PATH)
 """What the first job of a sweep found outside its own arguments."""
 _SHOWN = 8
 _SWEEP_FILE = Path(COMPOSITION_DIR, "sweep.yaml")
-_DIGESTS_FILE = Path(COMPOSITION_DIR, "digests.json")
+DIGESTS_FILE = Path(COMPOSITION_DIR, "digests.json")
 
 
 def resumed_arguments(arguments: Sequence[str]) -> list[str]:
@@ -97,7 +97,7 @@ def check_same_data(plan: RunPlan, run_dir: Path) -> None:
     Raises:
         UserError: prompts, policy, tools, database or tasks of a domain are others.
     """
-    saved = {} if plan.config.resume_force else _saved_digests(run_dir)
+    saved = {} if plan.config.resume_force else saved_digests(run_dir)
     now = plan.digests if saved else {}
     differing = [
         f"{part}: {name}"
@@ -116,12 +116,12 @@ def check_same_data(plan: RunPlan, run_dir: Path) -> None:
 
 def save_digests(plan: RunPlan, run_dir: Path) -> None:
     """Keep what the data of this attempt come to, for `check_same_data`; domains that it left out stay."""
-    write_json(run_dir / _DIGESTS_FILE, _saved_digests(run_dir) | plan.digests)
+    write_json(run_dir / DIGESTS_FILE, saved_digests(run_dir) | plan.digests)
 
 
-def _saved_digests(run_dir: Path) -> dict[str, dict[str, str]]:
+def saved_digests(run_dir: Path) -> dict[str, dict[str, str]]:
     """What `save_digests` kept; of runs of earlier releases what their summary says; empty where nothing is known."""
-    saved = read_object(run_dir / _DIGESTS_FILE) or read_object(run_dir / SUMMARY_FILE).get("digests")
+    saved = read_object(run_dir / DIGESTS_FILE) or read_object(run_dir / SUMMARY_FILE).get("digests")
     return {part: files for part, files in saved.items() if isinstance(files, dict)} if isinstance(saved, dict) else {}
 
 

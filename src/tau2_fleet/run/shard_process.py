@@ -1,0 +1,279 @@
+"""`python -m tau2_fleet.run.shard_process`: plays simulations for a run that is too large for one process.
+
+`shard_processes.py` starts it, tells it on standard input what to play and hears on standard output what came of it.
+The end of standard input is the end of the run, and of this process; signals are the run's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from tau2_fleet.errors import UserError
+from tau2_fleet.record.line import SimulationKey
+from tau2_fleet.run.shard_messages import Beginning, Order, Servers, Word, message
+from tau2_fleet.telemetry.events import Event, current_scope
+
+if TYPE_CHECKING:
+    from tau2_fleet.fleet.router import PoolRouter
+    from tau2_fleet.llm.endpoints import Endpoint
+    from tau2_fleet.run.plan import RunPlan
+    from tau2_fleet.simulation.domain_context import DomainContext
+    from tau2_fleet.simulation.simulate import SimulationJob
+
+_LAST_S = 5.0
+"""For the end of what is in flight, once the run is gone."""
+_LOADS_EVERY_S = 1.0
+_PATIENCE_S = 60.0
+"""How long requests may wait for a server that has left the routing and keeps its connections open."""
+
+Json = dict[str, Any]
+
+
+class _Speaker:
+    """Standard output, from any thread; once nobody reads it any more there is nothing left to do."""
+
+    def __init__(self) -> None:
+        self._file = os.dup(1)
+        os.dup2(2, 1)  # what code of the user's own prints is no message
+        self._lock = threading.Lock()
+
+    def say(self, kind: Word, payload: bytes = b"", **fields: Any) -> None:
+        rest = memoryview(message(kind, payload, **fields))
+        with self._lock:
+            try:
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
+            except BrokenPipeError:
+                os._exit(1)
+
+
+class _LogHandler(logging.Handler):
+    """Hands log records on to the run's own log."""
+
+    def __init__(self, speaker: _Speaker) -> None:
+        super().__init__()
+        self._speaker = speaker
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+            if record.exc_info:
+                text += "\n" + logging.Formatter().formatException(record.exc_info)
+            scope = current_scope.get()
+            where = None if scope is None else [scope.domain, scope.task_id, scope.trial, scope.thread]
+            self._speaker.say(Word.log, text.encode("utf-8", "replace"), level=record.levelno, name=record.name,
+                              created=record.created, scope=where)  # fmt: skip
+        except Exception:
+            self.handleError(record)
+
+
+class _Routes:
+    """The routers of all pools, as the run says what is in them."""
+
+    def __init__(self, pools: Sequence[str], rule: Any, speaker: _Speaker) -> None:
+        from tau2_fleet.fleet.router import PoolRouter
+        from tau2_fleet.fleet.routing_policy import routing_policy
+
+        self.routers = {pool: PoolRouter(pool, routing_policy(rule), self._unanswered) for pool in pools}
+        self._speaker = speaker
+        self._ready: dict[int, tuple[PoolRouter, Endpoint]] = {}
+        self._closed: set[str] = set()
+
+    def take(self, servers: Servers) -> None:
+        """These servers, and no others."""
+        for number in self._ready.keys() - servers.ready.keys():
+            router, endpoint = self._ready.pop(number)
+            router.remove(endpoint)
+            asyncio.get_running_loop().call_later(_PATIENCE_S, endpoint.abandon)
+        for number in servers.ready.keys() - self._ready.keys():
+            pool, endpoint = servers.ready[number]
+            self._ready[number] = self.routers[pool], endpoint
+            self.routers[pool].add(endpoint)
+        for pool, reason in servers.closed.items():
+            self.routers[pool].close(reason)
+        for pool in self._closed - servers.closed.keys():
+            self.routers[pool].reopen()
+        self._closed = set(servers.closed)
+
+    def loads(self) -> list[tuple[int, int, int]]:
+        """Of each ready server: its number, requests in flight, requests answered."""
+        found = ((number, router.load(endpoint)) for number, (router, endpoint) in self._ready.items())
+        return [(number, load.in_flight, load.answered) for number, load in found if load is not None]
+
+    @property
+    def moved(self) -> dict[str, int]:
+        """By pool, how often a session was given another replica than before."""
+        return {pool: router.moved for pool, router in self.routers.items() if router.moved}
+
+    def _unanswered(self, endpoint: Endpoint) -> None:
+        for number, (_, known) in self._ready.items():
+            if known is endpoint:
+                self._speaker.say(Word.unanswered, number=number)
+
+
+class _Player:
+    """Plays what it is told to, all at once."""
+
+    def __init__(self, speaker: _Speaker) -> None:
+        self._speaker = speaker
+        self._playing: dict[int, asyncio.Task[None]] = {}
+        self._contexts: dict[str, DomainContext] = {}
+        self._tasks: dict[tuple[str, str], Any] = {}
+        self._kept: set[str] = set()
+        self._routes: _Routes | None = None
+        self._over = asyncio.Event()
+
+    async def run(self, first: Json) -> None:
+        """From the first order to the last."""
+        from tau2_fleet.fleet.limits import raise_open_files
+        from tau2_fleet.llm.http import HttpPool
+        from tau2_fleet.llm.prices import PriceTable
+        from tau2_fleet.run.experiment import PRICES
+        from tau2_fleet.run.gc_policy import collected_in_turn
+        from tau2_fleet.simulation.domain_context import DomainContext
+        from tau2_fleet.simulation.model_clients import make_clients
+        from tau2_fleet.telemetry.event_buffer import EventBuffer
+        from tau2_fleet.telemetry.events import subscribe
+
+        beginning = Beginning(**first["beginning"])
+        raise_open_files(beginning.simulations)
+        plan = self._plan(beginning)
+        models = plan.models.named(dict(beginning.names))
+        self._routes = _Routes(beginning.pools, plan.config.server.routing, self._speaker)
+        self._routes.take(Servers.of(first["servers"]))
+        limits = plan.config.limits
+        self._buffer = EventBuffer([self._tell_events])
+        async with HttpPool() as http:
+            clients = make_clients(
+                models, self._routes.routers.__getitem__, http, PriceTable.load(PRICES), limits.call_timeout_s,
+                limits.outage_s,
+            )  # fmt: skip
+            settings = plan.simulation_settings(beginning.run_id, beginning.attempt, clients, models)
+            self._contexts = {name: DomainContext(plan.benchmark[name], settings) for name in plan.selection.tasks}
+            self._tasks = dict(plan.schedule.tasks)
+            unsubscribe = subscribe(self._buffer.listen)
+            telling = asyncio.create_task(self._tell_loads())
+            threading.Thread(target=self._listen, args=(asyncio.get_running_loop(),), daemon=True).start()
+            self._speaker.say(Word.ready)
+            async with collected_in_turn():
+                await self._over.wait()
+            for task in (*self._playing.values(), telling):
+                task.cancel()
+            await asyncio.gather(*self._playing.values(), telling, return_exceptions=True)
+            await clients.close()
+            unsubscribe()
+        self._buffer.close()
+        self._speaker.say(Word.over, moved=self._routes.moved)
+
+    def _plan(self, beginning: Beginning) -> RunPlan:
+        """What the run is, from its own directory."""
+        from tau2_fleet.paths import use_scratch_dir
+        from tau2_fleet.run.directory import load_saved
+        from tau2_fleet.run.plan import plan_run
+
+        config = load_saved(Path(beginning.run_dir))
+        use_scratch_dir(config.scratch_dir)
+        logging.getLogger("tau2_fleet").setLevel(config.log_level.number)
+        plan = plan_run(config)
+        for name in plan.selection.tasks:
+            plan.benchmark[name].load()
+        return plan
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take orders, in a thread of its own: it hears of the run's end even if the loop stands still."""
+        with suppress(ValueError, RuntimeError):
+            for line in sys.stdin.buffer:
+                loop.call_soon_threadsafe(self._obey, orjson.loads(line))
+            threading.Timer(_LAST_S, os._exit, (1,)).start()
+            loop.call_soon_threadsafe(self._over.set)
+
+    def _obey(self, order: Json) -> None:
+        kind = Order(order["kind"])
+        if kind is Order.run:
+            from tau2_fleet.simulation.simulate import SimulationJob
+
+            job = SimulationJob(SimulationKey(*order["key"]), order["seed"], order["thread"])
+            self._playing[job.thread] = asyncio.create_task(self._play(job))
+        elif kind is Order.cancel and (task := self._playing.get(order["thread"])) is not None:
+            task.cancel()
+        elif kind is Order.servers and self._routes is not None:
+            self._routes.take(Servers.of(order["servers"]))
+        elif kind is Order.end:
+            self._over.set()
+
+    async def _play(self, job: SimulationJob) -> None:
+        from tau2_fleet.simulation.simulate import Simulation
+
+        try:
+            task = self._tasks[job.key.domain, job.key.task_id]
+            simulation = Simulation(self._contexts[job.key.domain], task, job, self._keep_prompt)
+            line = (await simulation.run()).as_line()
+            self._buffer.flush()
+            self._speaker.say(Word.record, line, thread=job.thread, fatal=simulation.fatal)
+        except Exception as error:
+            logging.getLogger(__name__).error("%s could not be played", job.key.label, exc_info=error)
+            self._speaker.say(Word.raised, thread=job.thread, text=f"{type(error).__name__}: {error}")
+        finally:
+            self._playing.pop(job.thread, None)
+
+    def _keep_prompt(self, digest: str, text: str) -> None:
+        if digest not in self._kept:
+            self._kept.add(digest)
+            self._speaker.say(Word.prompt, text.encode("utf-8", "surrogatepass"), digest=digest)
+
+    def _tell_events(self, events: Sequence[Event]) -> None:
+        from tau2_fleet.telemetry.profile_writer import encode
+
+        self._speaker.say(Word.events, b"".join(map(encode, events)))
+
+    async def _tell_loads(self) -> None:
+        assert self._routes is not None
+        told: list[tuple[int, int, int]] = []
+        while True:
+            loads = self._routes.loads()
+            if loads != told:
+                self._speaker.say(Word.loads, loads=loads)
+                told = loads
+            await asyncio.sleep(_LOADS_EVERY_S)
+
+
+def main() -> int:
+    """One process from its first order to its last."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # whoever is started from here gets them as usual
+    speaker = _Speaker()
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return 1
+    logger = logging.getLogger("tau2_fleet")
+    logger.handlers, logger.propagate = [_LogHandler(speaker)], False
+
+    from tau2_fleet.telemetry.secrets import protect_environment
+
+    protect_environment()
+    first = orjson.loads(line)
+
+    async def run() -> None:
+        await _Player(speaker).run(first)
+
+    try:
+        asyncio.run(run())
+    except UserError as error:
+        speaker.say(Word.refused, text=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

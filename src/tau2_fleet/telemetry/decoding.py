@@ -1,0 +1,41 @@
+"""From a line of `profile.jsonl` back to its event: for what is made of events once more, or in another process."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from tau2_fleet.telemetry.events import Event, LLMCall, Scope
+from tau2_fleet.telemetry.profile_writer import TYPES
+
+_KINDS: dict[str, type[Event]] = {name: kind for kind, name in TYPES.items() if name}
+_FIELDS = {kind: frozenset(field.name for field in fields(kind) if field.init) for kind in TYPES}
+
+
+class EventDecoder:
+    """Makes events of one run; those of a simulation share their scope, as writers expect."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[tuple[str, str, int, int], Scope] = {}
+
+    def decode(self, row: dict[str, Any]) -> Event | None:
+        """The event of a line; None where this version knows none like it."""
+        name = row.get("type")
+        kind = _KINDS.get(str(name), LLMCall)
+        known = _FIELDS[kind]
+        try:
+            event = kind(**{field: value for field, value in row.items() if field in known})
+            event.time = float(row["time"])
+            inside = "thread" in row
+            event.scope = self.scope(row["domain"], row["task_id"], row["trial"], row["thread"]) if inside else None
+        except (TypeError, ValueError, KeyError):
+            return None
+        return event
+
+    def scope(self, domain: str, task_id: str, trial: int, thread: int) -> Scope:
+        """The one scope of a simulation."""
+        key = (domain, task_id, trial, thread)
+        scope = self._scopes.get(key)
+        if scope is None:
+            scope = self._scopes[key] = Scope(*key)
+        return scope
