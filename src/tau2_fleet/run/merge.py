@@ -173,6 +173,7 @@ def _write(runs: Sequence[MergedRun], folder: Path, output: Path, lock: Director
             RunEnd.FATAL if stopped else None,
             "; ".join(stopped[:3]) or None,
             experts_on=bool(plan.config.experts.members()),
+            benchmark=plan.identity,
         )
         files = RunFiles(plan, folder, store, named_by_record(plan.models, store))
         files.write(outcome, FleetReport(), _about(runs, overrides))
