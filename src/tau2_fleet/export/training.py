@@ -165,7 +165,8 @@ def _about(run: Run, domains: list[str]) -> list[str]:
     benchmark, summary = run.benchmark, run.summary
     returned = summary.get("returned_models") or {}
     lines = [
-        f"- run `{run.name}`: benchmark {benchmark.get('name')} (code `{json.dumps(benchmark.get('code'))}`), "
+        f"- run `{run.name}`: benchmark {benchmark.label} (code {benchmark.code.package} {benchmark.code.version} "
+        f"`{benchmark.code.digest}`, data `{benchmark.data.digest}`), "
         f"result digest `{summary.get('result_digest')}`, tau2-fleet commit "
         f"`{(summary.get('versions') or {}).get('git_commit')}`",
         f"  - models as asked for: `{json.dumps(summary.get('models'), ensure_ascii=False)}`",

@@ -120,7 +120,7 @@ class _Log:
             "created": self.created,
             "task": f"tau2/{self.domain}",
             "task_id": self.id,
-            "task_version": str(self.run.benchmark.get("name")),
+            "task_version": self.run.benchmark.name,
             "task_display_name": f"τ²-bench {self.domain}",
             "task_args": {},
             "solver": str(scaffold.get("name") or "llm_agent"),
@@ -137,7 +137,7 @@ class _Log:
             "metadata": {
                 "run": self.run.name,
                 "domain": self.domain,
-                "benchmark": self.run.benchmark,
+                "benchmark": self.run.benchmark.as_dict(),
                 "result_digest": summary.get("result_digest"),
                 "reference": summary.get("reference"),
                 "digests": (summary.get("digests") or {}).get(self.domain),

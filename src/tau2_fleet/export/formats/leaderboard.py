@@ -142,7 +142,6 @@ def _day_of(run: Run) -> str | None:
     return started[:10] if isinstance(started, str) else None
 
 
-def _version(run: Run) -> str | None:
-    code = run.benchmark.get("code")
-    found = (code.get("package"), code.get("version")) if isinstance(code, dict) else ()
-    return " ".join(str(part) for part in (run.benchmark.get("name"), *found) if part) or None
+def _version(run: Run) -> str:
+    benchmark = run.benchmark
+    return " ".join(filter(None, (benchmark.name, benchmark.code.package, benchmark.code.version)))
