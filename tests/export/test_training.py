@@ -98,11 +98,15 @@ def test_turns_of_experts_and_spoilt_turns_are_learnt_only_when_they_are_to_be(r
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_records_of_earlier_versions_get_the_domains_tools(run_dir: Path, tmp_path: Path, kept: bool) -> None:
+def test_records_of_earlier_versions_get_the_domains_tools(
+    run_dir: Path, tmp_path: Path, kept: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     [record] = [line for line in records(run_dir) if line["domain"] == "airline"][:1]
     record["tools"] = {} if kept else None
     write_records(tmp_path / "run", [record])
     [line] = export("sft", tmp_path / "run", tmp_path / "out", "--all")
+    assert line["authors"][0] == "benchmark"
+    assert "1 have no system prompt: prompts.jsonl" in capsys.readouterr().out
     assert line["tools"] == ([] if kept else load_domain("airline").agent_tools)
 
 

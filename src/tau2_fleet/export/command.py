@@ -52,14 +52,14 @@ def _export(arguments: Sequence[str] | None) -> ExitStatus:
     runs = _runs(options.directories, filters)
     path: Path = options.output or options.directories[0] / FOLDER / form.file_name(options)
     _refuse_to_overwrite(path, form, options.force)
-    export = Export(runs, path, options, filters)
+    export = Export(runs, path, path, options, filters)
     _write(form, export)
     for run in runs:
         if run.stored.damage.count:
             tell(f"{run.directory}: {run.stored.damage}, passed over", "note: ", "yellow")
     for note in export.notes:
         out.print(note, markup=False)
-    out.print(str(path), markup=False)
+    out.print(str(export.target), markup=False)
     return ExitStatus.FINISHED
 
 
@@ -105,7 +105,6 @@ def _write(form: ExportFormat, export: Export) -> None:
         export.path = folder
         form.write(export)
         write_json(folder / _MARK, {"format": export.options.format, "runs": [run.name for run in export.runs]})
-    export.path = path
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,7 +20,9 @@ class Export:
 
     runs: Sequence[Run]
     path: Path
-    """Where to write: a file, or a folder that is not there yet. It takes its place when `write` has ended well."""
+    """Where to write: a file, or a folder, which takes its place when `write` has ended well."""
+    target: Path
+    """What that place is, to be told to people."""
     options: argparse.Namespace
     """The command line, with the arguments that the format added."""
     filters: Filters = field(default_factory=Filters)

@@ -18,6 +18,7 @@ from tau2_fleet.export.conversation import Trained
 from tau2_fleet.export.export_format import Arguments, Export
 from tau2_fleet.export.runs import TRAIN, Run
 from tau2_fleet.record.line import SimulationKey
+from tau2_fleet.record.reading import PROMPT_FILE
 
 Json = dict[str, Any]
 CARD = "README.md"
@@ -51,6 +52,8 @@ class Selection:
     left: Counter[str] = field(default_factory=Counter)
     """Why, in words, to how many."""
     tasks: set[str] = field(default_factory=set)
+    without_prompt: int = 0
+    """Of those taken, with a system prompt that is not stored."""
 
     def wanted(self, run: Run) -> Callable[[SimulationKey], bool]:
         """Whether a simulation's task may be trained on, known before its record is read."""
@@ -86,11 +89,18 @@ class Selection:
         if lost := asked - (run.exported - before):
             self.left["outside the rewards asked for, or damaged"] += lost
 
-    def take(self, record: Json) -> None:
+    def take(self, run: Run, record: Json) -> None:
         """It is in."""
+        self.without_prompt += run.prompt(record) is None
         self.taken[record["domain"]] += 1
         self.passed += is_success(record["reward"])
         self.tasks.add(f"{record['domain']}/{record['task_id']}")
+
+    def notes(self) -> list[str]:
+        """What people should know before they train."""
+        if not self.without_prompt:
+            return []
+        return [f"{self.without_prompt} have no system prompt: {PROMPT_FILE} of their run does not hold it"]
 
     def refuse_nothing(self) -> None:
         """Nothing to learn from is an error: an empty file would be noticed late.
@@ -137,6 +147,7 @@ def card(export: Export, selection: Selection, what: str, fields: dict[str, str]
         *(f"| of {domain} | {count} |" for domain, count in sorted(selection.taken.items())),
         f"| with reward 1 | {selection.passed} |",
         f"| tasks | {len(selection.tasks)} |",
+        *([f"| without their system prompt | {selection.without_prompt} |"] if selection.without_prompt else ()),
         *(f"| left out: {reason} | {count} |" for reason, count in sorted(selection.left.items())),
         f"| filters | `{json.dumps(export.filters.as_dict(), ensure_ascii=False)}` |",
         "",

@@ -78,7 +78,7 @@ class Dpo:
                         about |= _which("chosen" if trial is better else "rejected", trial.run, record)
                         if (trial.run.name, trial.key) not in written:
                             written.add((trial.run.name, trial.key))
-                            selection.take(record)
+                            selection.take(trial.run, record)
                     file.write(encoders[better.run.name].line(about, parts, chosen))
                     pairs += 1
                     shared += len(parts["prompt"][0])
@@ -88,6 +88,7 @@ class Dpo:
         counts = {"pairs": pairs, "messages of a prompt, on average": f"{shared / pairs:.1f}"}
         text = card(export, selection, "Preferences between trials of τ²-bench tasks", FIELDS, counts)
         write_text(export.path / CARD, text)
+        export.notes += selection.notes()
         export.notes.append(f"{pairs} pairs of {len(selection.tasks)} tasks")
 
 

@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections import Counter
 from datetime import UTC, datetime
+from shlex import quote
 from statistics import fmean
 from typing import Any, BinaryIO
 
@@ -49,7 +50,7 @@ class Inspect:
                     samples += log.write(file)
                 if not log.samples:
                     (export.path / log.file_name).unlink()
-        export.notes.append(f"{samples} samples; to look at them: inspect view --log-dir PATH")
+        export.notes.append(f"{samples} samples; to look at them: inspect view --log-dir {quote(str(export.target))}")
 
 
 class _Log:

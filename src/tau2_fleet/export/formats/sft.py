@@ -54,7 +54,7 @@ class Sft:
                     if not any(mask):
                         selection.left["without a turn to learn"] += 1
                         continue
-                    selection.take(record)
+                    selection.take(run, record)
                     messages += len(turns)
                     turns_learnt += sum(mask)
                     about = {**identity(run, record), "authors": [turn.author for turn in turns], "loss_mask": mask}
@@ -72,6 +72,7 @@ class Sft:
         }
         text = card(export, selection, "Conversations of τ²-bench for fine-tuning", FIELDS, counts)
         write_text(export.path / CARD, text)
+        export.notes += selection.notes()
         if with_tokens:
             export.notes.append(
                 f"{with_tokens} with token ids; in {unbroken} each prompt begins with all that was sampled before, "
