@@ -115,3 +115,24 @@ def test_help_has_the_options_of_the_format(capsys: pytest.CaptureFixture[str]) 
             main(arguments)
         assert ended.value.code == 0
         assert told in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_record_that_holds_what_no_simulation_does_is_passed_over_and_named(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = [record for record in records(run_dir) if record["trial"] == 0][:2]
+    bad["calls"][0]["duration_ms"] = [1]
+    bad["messages"][1]["tool_calls"] = [3]
+    write_records(tmp_path / "run", [good, bad])
+    for form in ("csv", "parquet", "inspect"):
+        assert main([str(tmp_path / "run"), "--format", form]) == 0
+        said = capsys.readouterr().err
+        assert f"1 odd records ({bad['domain']}/{bad['task_id']} trial 0: " in said, form
+        assert said.count("\n") == 1
+
+
+def test_a_domains_name_leads_nowhere(run_dir: Path, tmp_path: Path) -> None:
+    write_records(tmp_path / "run", [{**records(run_dir)[0], "domain": "../../x/y"}])
+    assert main([str(tmp_path / "run"), "--format", "inspect"]) == 0
+    [log] = (tmp_path / "run" / "export" / "inspect").glob("*.eval")
+    assert "_tau2-------x-y_" in log.name

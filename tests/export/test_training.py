@@ -213,5 +213,5 @@ def test_token_ids_become_sequences_parted_where_prompts_do_not_go_on(
         {"call": places[3], "same": 6, "of": 7},
         {"call": places[4], "same": 1, "of": 6},
     ]
-    assert "1 with token ids; in 0 each prompt begins with all that was sampled before" in capsys.readouterr().out
+    assert "1 with token ids; in 0 prompts begin with all that was sampled before" in capsys.readouterr().out
     assert "| conversations with token ids | 1 |" in (tmp_path / "out" / "README.md").read_text()

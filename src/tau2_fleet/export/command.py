@@ -19,6 +19,7 @@ from tau2_fleet.telemetry.secrets import protect_environment
 
 FOLDER = "export"
 """Of the run directory: where exports go for which no other place is named."""
+_NAMED = 3
 _MARK = ".tau2-fleet-export.json"
 """What a folder that this command wrote is known by: only such a one is ever replaced."""
 
@@ -57,6 +58,9 @@ def _export(arguments: Sequence[str] | None) -> ExitStatus:
     for run in runs:
         if run.stored.damage.count:
             tell(f"{run.directory}: {run.stored.damage}, passed over", "note: ", "yellow")
+        if run.odd:
+            named = "; ".join(f"{label}: {why}" for label, why in list(run.odd.items())[:_NAMED])
+            tell(f"{run.directory}: {len(run.odd)} odd records ({named}), passed over", "note: ", "yellow")
     for note in export.notes:
         out.print(note, markup=False)
     out.print(str(export.target), markup=False)

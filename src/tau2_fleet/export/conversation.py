@@ -75,16 +75,22 @@ def agent_turns(messages: Sequence[Json], prompt: str | None, thinking: bool = F
             name = author if isinstance(author, str) else AGENT if begun else BENCHMARK
             turns.append(Turn(_own(message, about if thinking else {}), name, _is_spoilt(about)))
         elif role == "user" and not message.get("tool_calls"):
-            turns.append(Turn({"role": "user", "content": message.get("content") or ""}, "user"))
+            turns.append(Turn({"role": "user", "content": text_of(message)}, "user"))
         elif role == "tool" and message.get("requestor", "assistant") == "assistant":
-            content = message.get("content") or ""
-            turns.append(Turn({"role": "tool", "tool_call_id": message.get("id"), "content": content}, "tool"))
+            answered = {"role": "tool", "tool_call_id": message.get("id"), "content": text_of(message)}
+            turns.append(Turn(answered, "tool"))
     return turns
+
+
+def text_of(message: Json) -> str:
+    """A message's text; of content that is none, its JSON."""
+    content = message.get("content")
+    return content if isinstance(content, str) else "" if content is None else json.dumps(content)
 
 
 def _own(message: Json, about: Json) -> Json:
     calls = message.get("tool_calls") or ()
-    found: Json = {"role": "assistant", "content": message.get("content") or (None if calls else "")}
+    found: Json = {"role": "assistant", "content": text_of(message) or (None if calls else "")}
     if about.get("thinking"):
         found["reasoning_content"] = about["thinking"]
     if calls:

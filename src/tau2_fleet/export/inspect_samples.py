@@ -8,6 +8,7 @@ from typing import Any
 
 from tau2_fleet.analysis.causes import causes
 from tau2_fleet.evaluation.termination import TerminationReason
+from tau2_fleet.export.conversation import text_of
 
 Json = dict[str, Any]
 SCORE = "reward"
@@ -131,10 +132,12 @@ def _message(message: Json, sample: str, at: int) -> Json:
     about = about if isinstance(about, dict) else {}
     role, calls = message.get("role"), message.get("tool_calls") or []
     known = {name: about.get(name) for name in ("author", "conditions") if about.get(name)}
-    found: Json = {"id": f"{sample}-{at}", "content": message.get("content") or ""}
+    found: Json = {"id": f"{sample}-{at}", "content": text_of(message)}
     if role == "tool":
         by = message.get("requestor") or "assistant"
-        found |= {"role": "tool", "tool_call_id": message.get("id"), "metadata": {"requestor": by}}
+        call_id = message.get("id")
+        found |= {"role": "tool", "tool_call_id": None if call_id is None else str(call_id)}
+        found["metadata"] = {"requestor": by}
         if message.get("error"):
             found["error"] = {"type": "unknown", "message": found["content"]}
         return found

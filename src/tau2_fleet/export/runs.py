@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -20,6 +20,8 @@ from tau2_fleet.record.reading import PROMPT_FILE, SUMMARY_FILE, read_object
 from tau2_fleet.telemetry.secrets import record_redactor
 
 Json = dict[str, Any]
+T = TypeVar("T")
+_LONGEST = 100
 TRAIN = "train"
 """The task set that models may be trained on."""
 
@@ -66,6 +68,8 @@ class Run:
     filters: Filters = field(default_factory=Filters)
     exported: int = 0
     """Records that were read and are wanted, over all passes."""
+    odd: dict[str, str] = field(default_factory=dict)
+    """Simulation to why its record could not be written in another form."""
 
     @cached_property
     def stored(self) -> LatestRecords:
@@ -97,6 +101,15 @@ class Run:
             if self.filters.holds(found):
                 self.exported += 1
                 yield found
+
+    def converted(self, record: Json, convert: Callable[[Json], T]) -> T | None:
+        """Another form of a record; None for one that holds what no simulation does, which is named at the end."""
+        try:
+            return convert(record)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+            label = SimulationKey(record["domain"], record["task_id"], record["trial"]).label
+            self.odd[label] = f"{type(error).__name__}: {error}"[:_LONGEST]
+            return None
 
     @cached_property
     def texts(self) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -24,7 +24,7 @@ class Table:
 
     columns: Mapping[str, type]
     """Name to `str`, `int`, `float` or `bool`; every cell can be missing (None)."""
-    rows: Callable[[Json], Iterator[Cells]]
+    rows: Callable[[Json], list[Cells]]
     """A record's rows: cells in the order of the columns."""
 
 
@@ -40,9 +40,9 @@ def _plain(kind: Any) -> type:
     return found
 
 
-def _simulations(record: Json) -> Iterator[Cells]:
+def _simulations(record: Json) -> list[Cells]:
     row = row_of(record)
-    yield [_fitting(getattr(row, name), kind) for name, kind in _SIMULATION.items()]
+    return [[_fitting(getattr(row, name), kind) for name, kind in _SIMULATION.items()]]
 
 
 _KEY: dict[str, type] = {"id": str, "domain": str, "task_id": str, "trial": int}
@@ -60,15 +60,16 @@ _MESSAGE: dict[str, type] = {
 }  # fmt: skip
 
 
-def _calls(record: Json) -> Iterator[Cells]:
-    key = _key_cells(record)
+def _calls(record: Json) -> list[Cells]:
+    key, rows = _key_cells(record), []
     for index, call in enumerate(record["calls"]):
         found = {**call, **_object(call.get("usage")), "call": index, "conditions": _joined(call.get("conditions"))}
-        yield key + [_fitting(found.get(name), kind) for name, kind in _CALL.items() if name not in _KEY]
+        rows.append(key + [_fitting(found.get(name), kind) for name, kind in _CALL.items() if name not in _KEY])
+    return rows
 
 
-def _messages(record: Json) -> Iterator[Cells]:
-    key = _key_cells(record)
+def _messages(record: Json) -> list[Cells]:
+    key, rows = _key_cells(record), []
     for index, message in enumerate(record["messages"]):
         about = _object(message.get("raw_data"))
         calls = message.get("tool_calls")
@@ -83,7 +84,8 @@ def _messages(record: Json) -> Iterator[Cells]:
             "tool_call_id": message.get("id"),
             "cost_usd": message.get("cost"),
         }
-        yield key + [_fitting(found.get(name), kind) for name, kind in _MESSAGE.items() if name not in _KEY]
+        rows.append(key + [_fitting(found.get(name), kind) for name, kind in _MESSAGE.items() if name not in _KEY])
+    return rows
 
 
 def _key_cells(record: Json) -> Cells:

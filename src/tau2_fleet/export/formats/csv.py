@@ -35,5 +35,5 @@ class Csv:
         several = len(export.runs) > 1
         with csv_file(export.path, [RUN, *table.columns] if several else [*table.columns]) as write:
             for run, record in export.records():
-                for cells in table.rows(record):
+                for cells in run.converted(record, table.rows) or ():
                     write([run.name, *cells] if several else cells)

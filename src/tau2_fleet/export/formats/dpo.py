@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 from tau2_fleet.errors import UserError
@@ -70,7 +71,9 @@ class Dpo:
             for trials in groups:
                 for better, worse in _pairs(trials, export.options.pairs):
                     chosen, rejected = (trial.run.stored.find(trial.key).as_dict() for trial in (better, worse))
-                    found = _pair(export, better.run, chosen, worse.run, rejected, selection)
+                    found = better.run.converted(
+                        chosen, partial(_pair, export, better.run, worse.run, rejected, selection)
+                    )
                     if found is None:
                         continue
                     about, parts = found
@@ -133,7 +136,7 @@ def _pairs(trials: list[_Trial], most: int) -> Iterator[tuple[_Trial, _Trial]]:
 
 
 def _pair(
-    export: Export, run: Run, chosen: Json, other_run: Run, rejected: Json, selection: Selection
+    export: Export, run: Run, other_run: Run, rejected: Json, selection: Selection, chosen: Json
 ) -> tuple[Json, dict[str, tuple[list[Turn], list[int]]]] | None:
     """What a line says of a pair; None where there is nothing to learn from it, which is noted."""
     options = export.options

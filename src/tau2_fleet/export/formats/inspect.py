@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, BinaryIO
 
 from tau2_fleet import __version__
-from tau2_fleet.errors import ExitStatus
+from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.metrics import Result, average_reward, pass_hat
 from tau2_fleet.export.export_format import Arguments, Export
 from tau2_fleet.export.inspect_samples import SCORE, sample_of, summary_of, usage_of, utc
@@ -50,6 +50,8 @@ class Inspect:
                     samples += log.write(file)
                 if not log.samples:
                     (export.path / log.file_name).unlink()
+        if not samples:
+            raise UserError("no simulation is as asked for, or can be read")
         export.notes.append(f"{samples} samples; to look at them: inspect view --log-dir {quote(str(export.target))}")
 
 
@@ -72,25 +74,34 @@ class _Log:
     @property
     def file_name(self) -> str:
         """As Inspect names its logs: time, task, id."""
-        return f"{self.created.replace(':', '-').replace('+', '-')}_tau2-{self.domain}_{self.id}.eval"
+        domain = re.sub(r"[^\w-]", "-", self.domain, flags=re.ASCII)
+        return f"{self.created.replace(':', '-').replace('+', '-')}_tau2-{domain}_{self.id}.eval"
 
     def write(self, file: BinaryIO) -> int:
         """Write the archive; how many samples it has."""
         summaries: list[bytes] = []
-        max_steps = self.run.config.get("max_steps")
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
             for record in self.run.records(lambda key: key.domain == self.domain):
-                task = self.tasks.get(f"{self.domain}/{record['task_id']}")
-                sample = sample_of(record, self.run.prompt(record), task, max_steps)
-                archive.writestr(f"samples/{sample['id']}_epoch_{sample['epoch']}.json", encode_line(sample))
-                summaries.append(encode_line(summary_of(sample)).rstrip())
-                self._count(record, sample)
+                made = self.run.converted(record, self._sample)
+                if made is not None:
+                    sample, summary = made
+                    archive.writestr(f"samples/{sample['id']}_epoch_{sample['epoch']}.json", encode_line(sample))
+                    summaries.append(summary)
+                    self._count(record, sample)
+            if not self.samples:
+                return 0
             start = {"version": _VERSION, "eval": self._spec(), "plan": self._plan()}
             archive.writestr("_journal/start.json", record_redactor.redact_bytes(encode_line(start)))
             archive.writestr("summaries.json", b"[" + b",".join(summaries) + b"]")
             header = {**start, "status": self._status(), "results": self._figures(), "stats": self._stats()}
             archive.writestr("header.json", record_redactor.redact_bytes(encode_line(header)))
         return self.samples
+
+    def _sample(self, record: Json) -> tuple[Json, bytes]:
+        """A record's sample, and its encoded summary."""
+        task = self.tasks.get(f"{self.domain}/{record['task_id']}")
+        sample = sample_of(record, self.run.prompt(record), task, self.run.config.get("max_steps"))
+        return sample, encode_line(summary_of(sample)).rstrip()
 
     def _count(self, record: Json, sample: Json) -> None:
         self.samples += 1

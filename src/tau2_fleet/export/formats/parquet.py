@@ -46,7 +46,7 @@ class Parquet:
                 rows.clear()
 
             for run, record in export.records():
-                rows.extend([run.name, *cells] for cells in table.rows(record))
+                rows += [[run.name, *cells] for cells in run.converted(record, table.rows) or ()]
                 if len(rows) >= _ROWS:
                     flush()
             if rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from functools import cache
 
 import orjson
@@ -43,46 +44,100 @@ class Sft:
         return "sft"
 
     def write(self, export: Export) -> None:
-        selection = Selection(export.options.all)
-        turns_learnt = messages = with_tokens = unbroken = 0
+        selection, counts = Selection(export.options.all), _Counts()
         with replaced(export.path / FILE) as file:
             for run in export.runs:
-                encoded = Encoded(run)
+                writer = _Conversations(run, export.options)
                 for record in selection.records(run):
-                    turns = agent_turns(record["messages"], run.prompt(record), export.options.thinking)
-                    mask = [int(turn.is_trained(export.options.train_on)) for turn in turns]
-                    if not any(mask):
+                    line = run.converted(record, writer.line)
+                    if line is None:
+                        selection.left["odd records"] += 1
+                    elif not line.learnt:
                         selection.left["without a turn to learn"] += 1
-                        continue
-                    selection.take(run, record)
-                    messages += len(turns)
-                    turns_learnt += sum(mask)
-                    about = {**identity(run, record), "authors": [turn.author for turn in turns], "loss_mask": mask}
-                    if (tokens := tokens_of(record, export.options.train_on)) is not None:
-                        about |= tokens
-                        with_tokens += 1
-                        unbroken += not tokens["token_breaks"]
-                    file.write(encoded.line(about, {"messages": (turns, mask)}, record))
+                    else:
+                        selection.take(run, record)
+                        counts.add(line)
+                        file.write(line.encoded)
         selection.refuse_nothing()
-        counts = {
-            "messages": messages,
-            "messages to learn": turns_learnt,
-            "conversations with token ids": with_tokens,
-            "of them each prompt begins with all that was read and sampled before": unbroken,
-        }
-        text = card(export, selection, "Conversations of τ²-bench for fine-tuning", FIELDS, counts)
+        text = card(export, selection, "Conversations of τ²-bench for fine-tuning", FIELDS, counts.named)
         write_text(export.path / CARD, text)
-        export.notes += selection.notes()
-        if with_tokens:
-            export.notes.append(
-                f"{with_tokens} with token ids; in {unbroken} each prompt begins with all that was sampled before, "
-                "for the others token_breaks says where not"
-            )
+        export.notes += [*selection.notes(), *counts.notes]
         total = selection.taken.total()
         export.notes.append(
-            f"{total} conversations, {selection.passed} of them with reward 1; {turns_learnt} of {messages} messages "
-            f"to learn" + ("" if selection.passed == total else "; --min-reward 1 takes only those that succeeded")
+            f"{total} conversations, {selection.passed} of them with reward 1; {counts.learnt} of {counts.messages} "
+            f"messages to learn"
+            + ("" if selection.passed == total else "; --min-reward 1 takes only those that succeeded")
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One conversation."""
+
+    encoded: bytes
+    messages: int
+    learnt: int
+    """Messages that are to be learnt."""
+    unbroken: bool | None
+    """Whether each prompt begins with all that was sampled before; None: there are no token ids."""
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Sums over the lines."""
+
+    messages: int = 0
+    learnt: int = 0
+    with_tokens: int = 0
+    unbroken: int = 0
+
+    def add(self, line: _Line) -> None:
+        self.messages += line.messages
+        self.learnt += line.learnt
+        self.with_tokens += line.unbroken is not None
+        self.unbroken += bool(line.unbroken)
+
+    @property
+    def named(self) -> dict[str, int]:
+        """For the data card."""
+        return {
+            "messages": self.messages,
+            "messages to learn": self.learnt,
+            "conversations with token ids": self.with_tokens,
+            "of them each prompt begins with all that was read and sampled before": self.unbroken,
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """For people."""
+        if not self.with_tokens:
+            return []
+        told = f"{self.with_tokens} with token ids; in {self.unbroken} prompts begin with all that was sampled before"
+        return [told if self.unbroken == self.with_tokens else f"{told}, for the others token_breaks says where not"]
+
+
+class _Conversations:
+    """Makes the lines of a run's records."""
+
+    def __init__(self, run: Run, options: argparse.Namespace) -> None:
+        self._run = run
+        self._options = options
+        self._encoded = Encoded(run)
+
+    def line(self, record: Json) -> _Line:
+        """The line of a record."""
+        run, trained = self._run, self._options.train_on
+        turns = agent_turns(record["messages"], run.prompt(record), self._options.thinking)
+        mask = [int(turn.is_trained(trained)) for turn in turns]
+        tokens = tokens_of(record, trained)
+        about = {
+            **identity(run, record),
+            "authors": [turn.author for turn in turns],
+            "loss_mask": mask,
+            **(tokens or {}),
+        }
+        encoded = self._encoded.line(about, {"messages": (turns, mask)}, record)
+        return _Line(encoded, len(turns), sum(mask), None if tokens is None else not tokens["token_breaks"])
 
 
 def identity(run: Run, record: Json) -> Json:
