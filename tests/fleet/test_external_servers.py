@@ -126,6 +126,7 @@ class Wish:
     tool_call_parser: str | None = None
     extra_args: str = ""
     endpoints: list[str] = field(default_factory=list)
+    model_config: str | None = None
     api_key_env: str | None = None
     api_key_file: str | None = None
     basic_auth_env: str | None = None

@@ -262,9 +262,9 @@ def _model_problems(key: str, model: ModelSettings) -> Iterator[str]:
         group = key.partition(".")[0]
         if pool is None:
             yield f"{key}.provider={model.provider.value}: needs a pool; start from {group}=vllm or {group}=simulated"
-        elif not (model.model or pool.model or pool.endpoints or pool.name == AGENT_POOL):
+        elif not (model.model or pool.model or pool.endpoints or pool.model_config or pool.name == AGENT_POOL):
             yield f"{key}.model is not set: which model is to be served (or {key}.pool.name={AGENT_POOL})?"
-        elif model.provider is Provider.simulated and pool.endpoints:
+        elif model.provider is Provider.simulated and (pool.endpoints or pool.model_config):
             yield (
                 f"{key}.pool.endpoints: a simulated model is played by servers of this run; "
                 f"for servers that run already choose llm@{key}=vllm"
@@ -277,6 +277,8 @@ def _model_problems(key: str, model: ModelSettings) -> Iterator[str]:
         yield from _url_problems(f"{key}.base_url", [model.base_url])
     if pool is not None:
         yield from _url_problems(f"{key}.pool.endpoints", pool.endpoints)
+        if pool.model_config is not None and not Path(pool.model_config).is_file():
+            yield f"{key}.pool.model_config={pool.model_config}: there is no such file"
     if model.basic_auth_env and (model.base_url is None or model.provider is not Provider.openai):
         yield f"{key}.basic_auth_env: only with {key}.base_url and provider openai, or as {key}.pool.basic_auth_env"
     yield from _context_problems(key, model.max_output_tokens, model.max_context_tokens)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,6 +29,8 @@ class ExternalServers:
 
     model: str
     urls: tuple[str, ...]
+    keys: tuple[str | None, ...] = field(default=(), repr=False)
+    """Of each server; None: that of the configuration. Empty: no server has one of its own."""
 
 
 def external_replicas(pools: Sequence[PoolSpec]) -> list[Replica]:
@@ -37,7 +39,7 @@ def external_replicas(pools: Sequence[PoolSpec]) -> list[Replica]:
         Replica(
             placement=Placement(spec, index, urlsplit(url).port or 0, ()),
             base_url=url,
-            key=spec.api_key,
+            key=spec.endpoint_keys.get(url, spec.api_key),
             log=None,
             expected_model=spec.model,
             port=urlsplit(url).port,
@@ -67,17 +69,18 @@ def clean_url(url: str, key: str) -> str:
     return text.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-def read_model_config(path: Path, model: str | None) -> ExternalServers:
+def read_model_config(path: Path, model: str | None, name: str = "server.model_config") -> ExternalServers:
     """Read a `model_config_local.json` as `tau2-fleet serve` or the old scripts write it.
 
     Args:
         path: the file.
         model: which of its models; needed only when it lists several.
+        name: the key of the configuration that names the file, for errors.
 
     Raises:
-        UserError: it is missing, not of the form, or does not list the model.
+        UserError: it is missing, not of the form, or does not list the model; the file of a key cannot be read.
     """
-    key = f"server.model_config={path}"
+    key = f"{name}={path}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -96,14 +99,41 @@ def read_model_config(path: Path, model: str | None) -> ExternalServers:
     else:
         raise UserError(f"{key} lists {listed(list(models))}: set agent.model to one of them")
     assert chosen is not None
-    return ExternalServers(chosen, tuple(_url(entry, key, chosen) for entry in _entries(models[chosen], key, chosen)))
+    entries = _entries(models[chosen], key, chosen)
+    keys = tuple(_key(entry, key, path.absolute().parent) for entry in entries)
+    return ExternalServers(chosen, tuple(_url(entry, key, chosen) for entry in entries), keys if any(keys) else ())
 
 
-def write_model_config(path: Path, servers: Sequence[ExternalServers]) -> None:
-    """Write the same form."""
+def named_servers(
+    endpoints: Sequence[str], model_config: str | None, model: str | None, prefix: str
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The servers that a part of the configuration names, each once, and the keys of those that have one of their own.
+
+    Args:
+        endpoints: URLs as people write them.
+        model_config: a model configuration file in their place.
+        model: which of the file's models.
+        prefix: where these keys stand in the configuration (`server`), for errors.
+
+    Raises:
+        UserError: both are given; a URL is none; the file cannot be read.
+    """
+    if not model_config:
+        return tuple(dict.fromkeys(clean_url(url, f"{prefix}.endpoints") for url in endpoints)), {}
+    if endpoints:
+        raise UserError(f"{prefix}.endpoints and {prefix}.model_config both name servers: give one of them")
+    found = read_model_config(Path(model_config), model, f"{prefix}.model_config")
+    keys = {url: key for url, key in zip(found.urls, found.keys, strict=False) if key is not None}
+    return tuple(dict.fromkeys(found.urls)), keys
+
+
+def write_model_config(path: Path, servers: Sequence[ExternalServers], key_file: Path | None = None) -> None:
+    """Write the same form; `key_file` holds the key of all of them."""
+    own = {} if key_file is None else {"key_file": str(key_file.absolute())}
     content: dict[str, object] = {
         entry.model: [
-            {"ip_addr": urlsplit(url).hostname or "", "port": str(urlsplit(url).port or 80)} for url in entry.urls
+            {"ip_addr": urlsplit(url).hostname or "", "port": str(urlsplit(url).port or 80), **own}
+            for url in entry.urls
         ]
         for entry in servers
     }
@@ -137,15 +167,32 @@ def read_key(
         if ":" not in value:
             raise UserError(f"{prefix}.basic_auth_env={basic_auth_env}: this variable holds no name:password")
         return basic_auth(value)
-    if api_key_file:
-        try:
-            value = Path(os.path.expanduser(api_key_file)).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise UserError(f"{prefix}.api_key_file={api_key_file} cannot be read: {error}") from None
-        if not value or len(value.split()) != 1:
-            raise UserError(f"{prefix}.api_key_file={api_key_file} must hold one key and nothing else")
-        return value
-    return None
+    return _key_of_file(api_key_file, f"{prefix}.api_key_file={api_key_file}") if api_key_file else None
+
+
+def _key_of_file(path: str | Path, name: str) -> str:
+    """The key that a file holds; `name` is who names the file, for errors.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    try:
+        value = Path(os.path.expanduser(path)).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name} cannot be read: {error}") from None
+    if not value or len(value.split()) != 1:
+        raise UserError(f"{name} must hold one key and nothing else")
+    return value
+
+
+def _key(entry: dict[str, object], key: str, folder: Path) -> str | None:
+    """The key of one server: what its `key_file` holds; a path that is not absolute begins beside the file."""
+    file = entry.get("key_file")
+    if file is None:
+        return None
+    if not isinstance(file, str) or not file:
+        raise UserError(f"{key}: key_file must be the path of a file, not {file!r}")
+    return _key_of_file(folder / os.path.expanduser(file), f"{key}: key_file {file}")
 
 
 def _entries(value: object, key: str, model: str) -> list[dict[str, object]]:
@@ -177,7 +224,10 @@ async def problem_of(http: aiohttp.ClientSession, replica: Replica, timeout_s: f
             # Not every OpenAI-compatible server has /health: any answer below 500 is a living one.
             return (str(error), False) if error.status is None or error.status >= 500 else ("", False)
         if error.status in (401, 403):
-            return f"{replica.base_url} refuses the key: set server.api_key_env or server.api_key_file", True
+            return (
+                f"{replica.base_url} refuses the key: set server.api_key_env or server.api_key_file, or its key_file",
+                True,
+            )
         return str(error), error.status is not None and error.status < 500
     problem = replica.adopt(models)
     return problem, bool(problem)

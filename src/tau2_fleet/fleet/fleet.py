@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.addresses import is_all_interfaces
 from tau2_fleet.fleet.external_servers import MODEL_CONFIG_FILE, ExternalServers, write_model_config
 from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.fleet.host import Hosts, ServerProcess, make_hosts
@@ -67,7 +68,11 @@ class Fleet:
         self._watch = watch or WatchSettings()
         routing_policy(server.routing)  # one that cannot be had is said before anything starts
         self._key = secrets.token_urlsafe(32)
-        protect(self._key, *(spec.api_key for spec in pools))
+        protect(
+            self._key,
+            *(spec.api_key for spec in pools),
+            *(key for spec in pools for key in spec.endpoint_keys.values()),
+        )
         self._replicas: tuple[Replica, ...] = ()
         self._launcher: Launcher | None = None
         self._hosts: Hosts | None = None
@@ -99,6 +104,12 @@ class Fleet:
                 self._replicas, self._launcher, self._uses_gpus = found.replicas, found.launcher, found.uses_gpus
                 self._prepared = True
                 if self._launcher is not None:
+                    if is_all_interfaces(self.server.host):
+                        log.warning(
+                            "server.host=%s: whoever reaches this machine reaches the servers, and vLLM asks for the "
+                            "key under /v1 alone; name one address of a private network if you can",
+                            self.server.host,
+                        )
                     self._launcher.moved = self._write_model_config
                     self._write_model_config()
             await self.attach()
@@ -281,7 +292,7 @@ def fleet_signature(
     played = b""
     if tasks_file is not None and any(spec.kind == Simulated() for spec in pools):
         played = hashlib.sha256(tasks_file.read_bytes()).digest()
-    keys = [spec.api_key for spec in pools]
+    keys = [(spec.api_key, sorted(spec.endpoint_keys.items())) for spec in pools]
     return hashlib.sha256(repr((sorted(settings.items()), hosts, list(pools), keys, played)).encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from tau2_fleet.fleet.addresses import reachable
 from tau2_fleet.fleet.host import HostLostError, Hosts, Site
 from tau2_fleet.fleet.launch import LaunchSpec, cache_root
 from tau2_fleet.fleet.plan import Placement
@@ -110,8 +111,8 @@ class Launcher:
 
 
 def _url(site: Site) -> str:
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(site.address, site.address)
-    return f"http://[{reachable}]:{site.port}" if ":" in reachable else f"http://{reachable}:{site.port}"
+    address = reachable(site.address)
+    return f"http://[{address}]:{site.port}" if ":" in address else f"http://{address}:{site.port}"
 
 
 def _file_name(name: str) -> str:

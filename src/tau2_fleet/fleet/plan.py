@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tau2_fleet.errors import UserError
@@ -29,6 +29,8 @@ class PoolSpec:
     endpoints: tuple[str, ...] = ()
     api_key: str | None = field(default=None, repr=False)
     """External pools only; launched ones get the fleet's own key."""
+    endpoint_keys: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    """External pools only: the keys of endpoints that have one of their own, by URL."""
     needs_tools: bool = True
     """Whether its preflight must find a fitting tool-call parser."""
     sends_seed: bool = True

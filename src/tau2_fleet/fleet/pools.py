@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.external_servers import clean_url, read_key
+from tau2_fleet.fleet.external_servers import named_servers, read_key
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.kinds.vllm import Vllm
@@ -29,6 +29,7 @@ class PoolLike(Protocol):
     tool_call_parser: str | None
     extra_args: str
     endpoints: list[str]
+    model_config: str | None
     api_key_env: str | None
     api_key_file: str | None
     basic_auth_env: str | None
@@ -146,8 +147,8 @@ def _other_pool(other: LocalModel, agent: PoolSpec) -> PoolSpec:
             num_key=num_key,
             needs_tools=other.needs_tools,
         )
-    if wish.endpoints:
-        urls = tuple(dict.fromkeys(clean_url(url, f"{other.key}.pool.endpoints") for url in wish.endpoints))
+    if wish.endpoints or wish.model_config:
+        urls, keys = named_servers(wish.endpoints, wish.model_config, model, f"{other.key}.pool")
         return PoolSpec(
             name=wish.name,
             kind=External(),
@@ -155,6 +156,7 @@ def _other_pool(other: LocalModel, agent: PoolSpec) -> PoolSpec:
             num=len(urls),
             tool_call_parser=wish.tool_call_parser,
             endpoints=urls,
+            endpoint_keys=keys,
             api_key=read_key(wish.api_key_env, wish.api_key_file, f"{other.key}.pool", wish.basic_auth_env),
             num_key=num_key,
             needs_tools=other.needs_tools,

@@ -160,7 +160,7 @@ class ServerSettings:
     kind: Any = key("vllm", help="set by the group: vllm, external, simulated, or {_target_: my_module.MyKind, ...}")
     num: int = key(4, help="replicas", range=Range(1, 4096))
     start_port: int = key(1900, help="replica i listens on start_port + i; 0: any free ports", range=Range(0, 65535))
-    host: str = key("127.0.0.1", help="the address that servers listen on")
+    host: str = key("127.0.0.1", help="the address that servers listen on; 0.0.0.0: every one of this machine")
     gpu_ids: Optional[list[int]] = key(
         None, help="which GPUs, as CUDA_VISIBLE_DEVICES counts them; null: those visible"
     )
@@ -185,7 +185,10 @@ class ServerSettings:
     )
     endpoints: list[str] = key(factory=list, help="server=external: URLs of the agent's servers")
     model_config: Optional[str] = key(
-        None, help="server=external: a model_config_local.json, as tau2-fleet serve or the old scripts write", path=True
+        None,
+        help="server=external: a model_config_local.json, of tau2-fleet serve or the old scripts; servers of several "
+        "fleets stand in one, each with its key_file",
+        path=True,
     )
     api_key_env: Optional[str] = key(None, help="server=external: the variable that holds their key")
     api_key_file: Optional[str] = key(None, help="server=external: a file that holds it", path=True)

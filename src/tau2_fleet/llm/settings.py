@@ -74,6 +74,9 @@ class PoolSettings:
     tool_call_parser: Optional[str] = key(None, help="as server.tool_call_parser", resume=_FREE)
     extra_args: str = key("", help="any vllm serve flags, as one string", resume=_FREE)
     endpoints: list[str] = key(factory=list, help="URLs of servers that run already: nothing is launched", resume=_FREE)
+    model_config: Optional[str] = key(
+        None, help="as server.model_config, in place of endpoints", path=True, resume=_FREE
+    )
     api_key_env: Optional[str] = key(None, help="the variable that holds their key", resume=_FREE)
     api_key_file: Optional[str] = key(None, help="a file that holds it", path=True, resume=_FREE)
     basic_auth_env: Optional[str] = key(None, help="the variable that holds their name:password", resume=_FREE)

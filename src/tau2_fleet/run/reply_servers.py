@@ -21,8 +21,8 @@ def _servers(config: Config, role: str, model: ModelSettings, is_expert: bool) -
         return RoleServers(key, elsewhere=model.base_url or model.provider.value)
     if role == "agent" and config.server.kind_name == "external":
         return RoleServers(key, elsewhere=", ".join(pool.endpoints) or config.server.model_config)
-    if pool.endpoints:
-        return RoleServers(key, elsewhere=", ".join(pool.endpoints))
+    if pool.endpoints or pool.model_config:
+        return RoleServers(key, elsewhere=", ".join(pool.endpoints) or pool.model_config)
     if pool.name == AGENT_POOL:
         return RoleServers(key, "server.tool_call_parser", "server.extra_args")
     return RoleServers(key, f"{key}.pool.tool_call_parser", f"{key}.pool.extra_args")

@@ -147,7 +147,7 @@ class _Service:
         from tau2_fleet.fleet.vllm_command import served_name
 
         config_file, key_file = self._directory / MODEL_CONFIG_FILE, self._directory / KEY_FILE
-        write_model_config(config_file, fleet.served())
+        write_model_config(config_file, fleet.served(), key_file)
         key_file.unlink(missing_ok=True)
         with os.fdopen(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(fleet.key + "\n")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.external_servers import clean_url, read_key, read_model_config
+from tau2_fleet.fleet.external_servers import named_servers, read_key
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.server_kind import Preparation, Starter
 from tau2_fleet.fleet.settings import ServerSettings
@@ -27,11 +27,7 @@ class External:
             yield "server.endpoints and server.model_config: give one of the two"
 
     def agent_pool(self, name: str, server: ServerSettings, model: str | None) -> PoolSpec:
-        urls = [clean_url(url, "server.endpoints") for url in server.endpoints]
-        if server.model_config:
-            if urls:
-                raise UserError("server.endpoints and server.model_config both name servers: give one of them")
-            urls = list(read_model_config(Path(server.model_config), model).urls)
+        urls, keys = named_servers(server.endpoints, server.model_config, model, "server")
         if not urls:
             raise UserError("server=external needs server.endpoints=[http://host:port] or server.model_config=FILE")
         return PoolSpec(
@@ -40,9 +36,10 @@ class External:
             model,
             num=len(urls),
             tool_call_parser=server.tool_call_parser,
-            endpoints=tuple(dict.fromkeys(urls)),
+            endpoints=urls,
+            endpoint_keys=keys,
             api_key=read_key(server.api_key_env, server.api_key_file, "server", server.basic_auth_env),
-            min_ready=min(server.min_ready, len(set(urls))),
+            min_ready=min(server.min_ready, len(urls)),
         )
 
     def gpus_per_replica(self, spec: PoolSpec) -> int:
