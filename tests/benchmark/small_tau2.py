@@ -104,7 +104,7 @@ class Environment:
     def get_user_tools(self):
         return list(self.user_tools.get_tools().values())
     def sync_tools(self):
-        self.user_tools.db.seen = sum(self.tools.db.lamps.values())
+        self.user_tools.seen = sum(self.tools.db.lamps.values())
     def get_db_hash(self):
         return self.tools.get_db_hash()
     def get_user_db_hash(self):
@@ -139,7 +139,7 @@ class House(BaseModel):
     lamps: dict[str, bool]
 
 class Eyes(BaseModel):
-    seen: int = 0
+    open: bool = True
 
 class LampTools(Toolkit):
     def switch(self, lamp, on="yes"):
@@ -172,9 +172,9 @@ class LampTools(Toolkit):
 
 class Sight(Toolkit):
     def count(self):
-        return str(self.db.seen)
+        return str(self.seen)
     def bright(self, least):
-        return self.db.seen >= int(least)
+        return self.seen >= int(least)
 
 ABOUT = {
     "switch": ("write", "Switch a lamp.", ["lamp"]),
@@ -197,6 +197,8 @@ def task(number, lamp, **more):
             "reward_basis": ["DB", "ENV_ASSERTION"]}, **more)
 
 def get_tasks(task_split_name=None):
+    if task_split_name == "broken":
+        raise KeyError(task_split_name)
     tasks = [task("hall", "hall"), task("attic", "attic", user_tools=[], mood="cross")]
     return [one for one in tasks if task_split_name in (None, "base") or one.id == "hall"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tau2_fleet.benchmark.custom.place import find
-from tau2_fleet.benchmark.custom.process import CallHeld, Child, ChildEnded, ChildFailed, ChildRefused
+from tau2_fleet.benchmark.custom.process import CallHeld, Child, ChildEnded, ChildFailed, ChildRefused, Unopened
 from tau2_fleet.errors import UserError
 from tests.benchmark.small_tau2 import call, write_small_tau2
 
@@ -84,12 +84,12 @@ def test_the_call_that_ends_the_process_fails_and_the_next_question_finds_anothe
 
 def test_an_environment_of_a_process_that_ended_is_made_again_from_its_calls(child: Child) -> None:
     done = [call("switch", lamp="hall") | {"answer": "done"}, call("look", lamp="hall") | {"answer": "hall is on"}]
-    assert opened(child, calls=done) is None
+    assert opened(child, calls=done) == []
     assert made(child, "look", lamp="hall")["content"] == "hall is on"
     done[1]["answer"] = "hall is off"
-    assert opened(child, 2, calls=done) == {"index": 1, "answer": "hall is on"}
+    assert opened(child, 2, calls=done) == [{"index": 1, "answer": "hall is on"}]
     writes = {"only_writes": True, "skip_unknown": True, "strict": True}
-    assert opened(child, 3, calls=[*done, call("fly") | {"answer": "?"}], rules=writes) is None
+    assert opened(child, 3, calls=[*done, call("fly") | {"answer": "?"}], rules=writes) == []
 
 
 def test_a_power_that_never_ends_ends_at_its_limit_and_holds_nobody_for_long(child: Child) -> None:
@@ -104,8 +104,10 @@ def test_a_power_that_never_ends_ends_at_its_limit_and_holds_nobody_for_long(chi
 def test_an_exit_in_a_tool_is_an_answer_and_a_failure_names_its_line(child: Child) -> None:
     opened(child)
     assert made(child, "misbehave", how="exit") == {"content": "Error: 1", "error": True}
-    with pytest.raises(ChildFailed, match="KeyError"):
+    with pytest.raises(Unopened):
         made(child, "look", lamp="hall", number=99)
+    with pytest.raises(ChildFailed, match=r"KeyError: 'broken' \(tau2/lamps.py, line \d+\)"):
+        child.ask("tasks", name="lamps", split="broken")
 
 
 def test_it_gets_no_key(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from tau2_fleet.benchmark.data import DomainFiles, domain_folder, missing_data
-from tau2_fleet.benchmark.environment import Environment
+from tau2_fleet.benchmark.environment import Environment, FinalState, replayed_run
 from tau2_fleet.benchmark.environment_template import EnvironmentTemplate
 from tau2_fleet.benchmark.identity import file_digest
-from tau2_fleet.benchmark.package import DATA_DIR, Task
+from tau2_fleet.benchmark.package import DATA_DIR, Message, Task
 from tau2_fleet.benchmark.prepared import PreparedTask
 from tau2_fleet.benchmark.raw_tasks import unknown_criteria, with_unknown_fields
 from tau2_fleet.benchmark.scoring.rules import ScoringRules
+from tau2_fleet.benchmark.transcript import Mismatch
 from tau2_fleet.benchmark.version import BenchmarkVersion, find_version
 from tau2_fleet.errors import UserError
 
@@ -172,6 +173,18 @@ class Domain:
         return self._contents.template
 
     @property
+    def tool_types(self) -> Mapping[str, str]:
+        """`read`, `write`, `generic`, ... by the name of every tool, agent's and user's."""
+        return self.template.tool_types
+
+    def policy_of(self, task: Task) -> str | None:
+        """The policy that the agent of this task reads; None: the domain's."""
+        return None
+
+    async def make_ready(self, task: Task) -> None:
+        """Learn what is to be known of a task before its agent and user are made."""
+
+    @property
     def supports_solo(self) -> bool:
         """Whether the agent can work alone, from a ticket."""
         return self.solo_policy is not None
@@ -224,6 +237,22 @@ class Domain:
             )
         return prepared
 
+    async def replayed(
+        self, task: Task, messages: Sequence[Message], *, solo: bool = False, strict: bool = True
+    ) -> tuple[FinalState, tuple[Mismatch, ...]]:
+        """How a finished trajectory leaves the environment, and the answers of a replay that are not the recorded ones.
+
+        Args:
+            strict: such an answer is an error.
+
+        Raises:
+            TranscriptError: the trajectory is broken, or an answer is not the recorded one.
+            ToolDeadline: a call reached its limits.
+            UserError: the task's initial state cannot be set up.
+        """
+        run = await replayed_run(self.prepare(task), messages, solo=solo, strict=strict)
+        return await run.environment.final_state(), run.differences
+
     def environment(self, task: Task, solo: bool = False) -> Environment:
         """A new environment in the task's initial state; costs some microseconds and a few kilobytes.
 
@@ -257,7 +286,7 @@ class Domain:
     def _load(self, task_set: str) -> list[Task]:
         splits = self._splits
         if task_set in splits:
-            return self._read_tasks(self.files.path("tasks.json"), set(splits[task_set]))
+            return self._tasks_of_set(task_set)
         path = Path(task_set).expanduser()
         if not path.is_file():
             sets = ", ".join(f"{name} ({len(ids)})" for name, ids in splits.items())
@@ -266,16 +295,27 @@ class Domain:
             )
         return self._read_tasks(path, None)
 
+    def _tasks_of_set(self, task_set: str) -> list[Task]:
+        return self._read_tasks(self.files.path("tasks.json"), set(self._splits[task_set]))
+
     def _read_tasks(self, path: Path, wanted: set[str] | None) -> list[Task]:
         # Selected before they are validated: telecom has 2285 tasks, of which the base set takes 114.
         raw_tasks = [raw for raw in self._raw_tasks(path) if wanted is None or str(raw["id"]) in wanted]
+        return self._validated(str(path), raw_tasks)
+
+    def _validated(self, origin: str, raw_tasks: list[dict[str, Any]]) -> list[Task]:
+        """Tasks of the package's class; what their file has beside is kept.
+
+        Raises:
+            UserError: one is not of its form, or is judged by what nothing here can check.
+        """
         for raw in raw_tasks:
             if unknown := unknown_criteria(raw, self.rules):
-                raise UserError(f"{path}: task {raw['id']} is judged by {unknown}, and nothing here can check that")
+                raise UserError(f"{origin}: task {raw['id']} is judged by {unknown}, and nothing here can check that")
         try:
             tasks = [Task.model_validate(raw) for raw in raw_tasks]
         except ValidationError as error:
-            raise UserError(f"{path}: not a task of the benchmark's form: {_first_lines(error)}") from error
+            raise UserError(f"{origin}: not a task of the benchmark's form: {_first_lines(error)}") from error
         self._raw.update((id(task), raw) for task, raw in zip(tasks, raw_tasks, strict=True))
         self._kept += tasks
         return tasks
@@ -316,6 +356,11 @@ def load_domain(
         if name in _WITHOUT_TASKS:
             raise UserError(
                 f"domain {name}: the benchmark's package has no tasks for it; domains are {', '.join(DOMAINS)}"
+            )
+        if name == "banking_knowledge":
+            raise UserError(
+                f"domain {name}: the installed package does not have it; name a checkout of tau2 1.0 or later with "
+                "benchmark=custom benchmark.path=PATH"
             )
         raise UserError(f"no domain {name!r}{_nearest(name, DOMAINS)}; domains are {', '.join(DOMAINS)}")
     version = version or find_version()

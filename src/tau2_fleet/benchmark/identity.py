@@ -63,7 +63,18 @@ class BenchmarkIdentity:
         """For tables: the name, and what about it is not as released."""
         scoring = "" if self.scoring == self.name else f", scored as {self.scoring}"
         changed = f", changed data: {', '.join(self.changed)}" if self.changed else ""
-        return f"{self.name}{scoring}{changed}"
+        return f"{self._name}{scoring}{changed}"
+
+    @property
+    def _name(self) -> str:
+        if self.name != "custom":
+            return self.name
+        return f"custom ({self.code.package} {self.code.version}, code {self.code.digest[:SHORT]})"
+
+    @property
+    def beyond_keys(self) -> dict[str, str]:
+        """Digests on which results depend and that no key of the configuration says."""
+        return self.changed | ({"code": self.code.digest} if self.name == "custom" else {})
 
     def as_dict(self) -> dict[str, Any]:
         """The block of `summary.json`."""

@@ -29,6 +29,12 @@ class BenchmarkSettings:
         path=True,
         resume=Resume.may_differ,
     )
+    python: Optional[str] = key(
+        None,
+        help="with benchmark=custom: the interpreter that runs its code; null: the one that runs this",
+        path=True,
+        resume=Resume.may_differ,
+    )
     scoring: Optional[str] = key(
         None, help="by which version's rules rewards are made; null: the benchmark's own", added=True
     )

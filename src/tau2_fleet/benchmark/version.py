@@ -91,14 +91,26 @@ class BenchmarkVersion:
 
         return DOMAINS
 
-    def load_domain(self, name: str, data_dir: Path | str | None = None, path: Path | str | None = None) -> Domain:
+    def load_domain(
+        self,
+        name: str,
+        data_dir: Path | str | None = None,
+        path: Path | str | None = None,
+        retrieval: str | None = None,
+        retrieval_options: Mapping[str, Any] | None = None,
+    ) -> Domain:
         """A domain of this version, once per process; see `benchmark.domains.load_domain`.
+
+        Args:
+            retrieval: for a domain whose agent looks things up, how it does, and the options of that.
 
         Raises:
             UserError: there is no such domain, or no data for it.
         """
         from tau2_fleet.benchmark.domains import load_domain
 
+        if retrieval is not None or retrieval_options:
+            raise UserError(f"domain.{name}.retrieval: nothing is looked up in {name}; it is for banking_knowledge")
         return load_domain(name, data_dir, path, version=self)
 
     def refuse_missing_data(self, name: str, base: str) -> None:
@@ -165,6 +177,16 @@ class BenchmarkVersion:
         source = self.data_dir if self.data_dir is not None or not sources else Path(", ".join(sorted(sources)))
         data = data_identity(source, files, [self.user_guidelines(with_tools) for with_tools in (False, True)])
         return BenchmarkIdentity(self.name, self.rules.name, self.code(), data, changed_data(self.name, data))
+
+
+def offered_user_tools(raw: Mapping[str, Any], schemas: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The user's tools that a task offers since 1.0: all without a list; of a list those that it names, and none where
+    it names one that there is not."""
+    named = raw.get("user_tools")
+    if named is None:
+        return schemas
+    known = {schema["function"]["name"] for schema in schemas}
+    return [schema for schema in schemas if schema["function"]["name"] in named] if known.issuperset(named) else []
 
 
 def find_version(settings: BenchmarkSettings | None = None) -> BenchmarkVersion:

@@ -123,7 +123,9 @@ def _chosen_ids(config: Config, name: str) -> set[str]:
     from tau2_fleet.benchmark.version import find_version
 
     chosen = config.domain[name]
-    domain = find_version(config.benchmark).load_domain(name, chosen.data_dir, chosen.path)
+    domain = find_version(config.benchmark).load_domain(
+        name, chosen.data_dir, chosen.path, chosen.retrieval, chosen.retrieval_options
+    )
     return {task.id for task in domain.tasks(chosen.tasks, task_ids_of(config, name), config.num_tasks)}
 
 

@@ -48,6 +48,12 @@ class DomainSettings:
     path: Optional[str] = key(
         None, help="the folder of a domain of your own: policy.md, db.json, tasks.json, tools.py", path=True, added=True
     )
+    retrieval: Optional[str] = key(
+        None, help="of banking_knowledge: how its agent looks things up, such as bm25_grep", added=True
+    )
+    retrieval_options: dict[str, Any] = key(
+        factory=dict, help="of banking_knowledge: options of that, such as {top_k: 3}", added=True
+    )
 
 
 @dataclass
@@ -198,6 +204,7 @@ class Config:
 
 
 _OWN_DOMAIN = re.compile(r"\+{0,2}domain\.([^.=]+)\.path=")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 SCHEMA_NAME = "schema"
 """The name under which `conf/config.yaml` takes `Config` into its defaults list."""
@@ -233,6 +240,19 @@ def register(arguments: Iterable[str] = ()) -> None:
     """Make the schema known to Hydra, with room for the domains that these arguments give by `domain.NAME.path=`."""
     from hydra.core.config_store import ConfigStore
 
+    arguments = list(arguments)
     named = [found[1] for argument in arguments if (found := _OWN_DOMAIN.match(argument))]
     own = [name for name in named if name not in SHIPPED.choices("domain")]
-    ConfigStore.instance().store(name=SCHEMA_NAME, node=schema(own), provider="tau2_fleet.config")
+    store = ConfigStore.instance()
+    store.store(name=SCHEMA_NAME, node=schema(own), provider="tau2_fleet.config")
+    for name in _custom_domains(arguments):
+        about = {"tasks": DomainSettings.tasks, "data_dir": None}
+        store.store(group="domain", name=name, package=f"domain.{name}", node=about, provider="tau2_fleet.config")
+
+
+def _custom_domains(arguments: Iterable[str]) -> list[str]:
+    """Domains that these arguments choose and that no file here describes: those of somebody's own registry."""
+    settings = dict(argument.lstrip("+").partition("=")[::2] for argument in arguments)
+    if "custom" not in settings.get("benchmark", ""):
+        return []
+    return [name for name in _NAME.findall(settings.get("domain", "")) if name not in SHIPPED.choices("domain")]

@@ -94,11 +94,13 @@ def _refuse_unknown_keys(tree: Any, prefix: str, sources: Sources) -> None:
 
 
 def own_paths(tree: DictConfig) -> dict[str, str]:
-    """Key to absolute path of the prompt files and of the domains of one's own."""
+    """Key to absolute path of the prompt files, of the domains of one's own, and of a benchmark's code."""
     from omegaconf import OmegaConf
 
     domains = [name for name, domain in tree.domain.items() if not OmegaConf.is_missing(domain, "path")]
-    keys = [*(f"domain.{name}.path" for name in domains), *PROMPT_FILES]
+    keys = [*(f"domain.{name}.path" for name in domains), *PROMPT_FILES, "benchmark.path"]
+    if os.sep in (OmegaConf.select(tree, "benchmark.python") or ""):
+        keys.append("benchmark.python")
     return {key: os.path.abspath(os.path.expanduser(path)) for key in keys if (path := OmegaConf.select(tree, key))}
 
 
@@ -193,7 +195,7 @@ def _domain_problems(config: Config, sources: Sources) -> Iterator[str]:
     if not config.domain:
         yield f"domain: select at least one of {', '.join(there)}"
     for name, domain in config.domain.items():
-        if name not in there and domain.path is None:
+        if name not in there and domain.path is None and config.benchmark.name != "custom":
             yield f"domain={name}: there is no such domain.{did_you_mean(nearest(name, there))} {NO_TASKS}"
         if domain.tasks.endswith(".json") and not Path(domain.tasks).is_file():
             yield f"domain.{name}.tasks={domain.tasks}: there is no such file"

@@ -61,7 +61,7 @@ class RunFiles:
         more = {
             "benchmark": plan.identity.as_dict(),
             "reference": {"name": reference, "departures": departed | plan.identity.departures()},
-            "result_digest": result_digest(plan.config, plan.identity.changed),
+            "result_digest": result_digest(plan.config, plan.identity.beyond_keys),
             "models": {role: _described(settings) for role, settings in self.models.by_name().items()},
             "fleet": fleet.added_to(saved.get("fleet")),
             "lost_by_cause": {

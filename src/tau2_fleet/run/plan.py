@@ -148,9 +148,7 @@ def plan_run(config: Config) -> RunPlan:
     """
     version = find_version(config.benchmark)
     domains = {
-        name: version.load_domain(
-            name, *(None if folder is None else Path(folder) for folder in (domain.data_dir, domain.path))
-        )
+        name: version.load_domain(name, domain.data_dir, domain.path, domain.retrieval, domain.retrieval_options)
         for name, domain in config.domain.items()
     }
     scaffolds = find_scaffolds(config.agent.scaffold, config.user_llm.scaffold)

@@ -71,7 +71,7 @@ class DomainContext:
         self.agent_tools = ToolSet.of(self._offered(own_tools))
         self.user_tools = None if self.solo else ToolSet.of(domain.user_tools)
         self.policy: str = (domain.solo_policy if self.solo else None) or domain.policy
-        self.agent_policy = edit_policy(self.policy, settings.policy_edit if settings.clients.experts else "off")
+        self.agent_policy = self._edited(self.policy)
         self.greeting = prompts.greeting()
         self.opening: Sequence[Message] = [AssistantMessage(role="assistant", content=self.greeting, cost=0.0)]
         """The conversation before the user's first turn, where the task brings none."""
@@ -89,12 +89,24 @@ class DomainContext:
 
     def agent_prompt(self, task: Task) -> ChatMessage:
         """The agent's system message, with the policy as edited for runs with experts."""
-        text = self._agent_text(task, self.agent_policy, self.settings.agent_instructions)
+        text = self._agent_text(task, self.agent_policy_of(task), self.settings.agent_instructions)
         return self._system(f"{text}\n\n{FORMAT_INSTRUCTION}" if self.settings.format_instruction else text)
 
     def expert_prompt(self, task: Task) -> ChatMessage:
         """An expert's system message: the benchmark's own, with the unedited policy."""
-        return self._system(self._agent_text(task, self.policy))
+        return self._system(self._agent_text(task, self.policy_of(task)))
+
+    def policy_of(self, task: Task) -> str:
+        """The policy of a task: the domain's, but where each task has its own."""
+        return (None if self.solo else self.domain.policy_of(task)) or self.policy
+
+    def agent_policy_of(self, task: Task) -> str:
+        """The same as edited for runs with experts."""
+        own = self.policy_of(task)
+        return self.agent_policy if own is self.policy else self._edited(own)
+
+    def _edited(self, policy: str) -> str:
+        return edit_policy(policy, self.settings.policy_edit if self.settings.clients.experts else "off")
 
     def user_prompt(self, scenario: str) -> ChatMessage:
         """The user simulator's system message."""

@@ -64,7 +64,7 @@ def agent_context(context: DomainContext, task: Task, sessions: Sessions, histor
         trial=sessions.key.trial,
         seed=sessions.seed,
         mode=settings.mode,
-        policy=context.agent_policy,
+        policy=context.agent_policy_of(task),
         tools=context.agent_tools.schemas if context.agent_tools is not None else (),
         model=sessions.open("agent", settings.clients.agent, context.agent_prompt(task), context.agent_tools, choice),
         history=context.opening_view if opened else agent_view(known),

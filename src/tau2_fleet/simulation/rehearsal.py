@@ -83,7 +83,8 @@ async def rehearse(
 async def _make_both(context: DomainContext, task: Task) -> Implementations:
     scaffolds = context.settings.scaffolds
     sessions = Sessions(context.settings.run_id, SimulationKey(context.domain.name, task.id, 0), 0, None)
-    context.domain.prepare(task)
+    await context.domain.make_ready(task)
+    context.domain.environment(task, solo=context.solo)
     parties: list[Any] = [scaffolds.agent.try_out(agent_context(context, task, sessions, []), Agent)]
     if not context.solo:
         parties.append(scaffolds.user.try_out(user_context(context, task, sessions, []), User))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.calculator import ToolDeadline
+from tau2_fleet.benchmark.custom.process import ChildError
 from tau2_fleet.evaluation.reward import NLCheck, evaluate
 from tau2_fleet.evaluation.termination import TerminationReason
 from tau2_fleet.llm.call_log import as_dict
@@ -124,6 +125,7 @@ class Simulation:
         outcome = _Outcome()
         conversation = None
         try:
+            await self.context.domain.make_ready(self.task)
             environment = self.context.domain.environment(self.task, solo=self.context.solo)
             parties = self._parties = make_parties(self.context, self.task, self.sessions)
             rules, calls = self.context.settings.rules, self.sessions.calls
@@ -158,7 +160,7 @@ class Simulation:
             return TerminationReason.deadline, str(error)
         if isinstance(error, TimeoutError):
             return TerminationReason.deadline, f"longer than {self.context.settings.simulation_timeout_s} s"
-        if isinstance(error, ModelError):
+        if isinstance(error, ModelError | ChildError):
             return TerminationReason.infrastructure_error, str(error)
         log.error("%s failed unexpectedly", self.job.key.label, exc_info=error)
         return TerminationReason.infrastructure_error, f"{type(error).__name__}: {error}"
@@ -172,7 +174,7 @@ class Simulation:
             outcome.final_state,
             outcome.verdicts,
             domain.rules,
-            domain.template.tool_types if domain.rules.tool_types else None,
+            domain.tool_types if domain.rules.tool_types else None,
         )
         notes = outcome.notes
         if evaluation.notes:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -45,7 +46,11 @@ _LAST_WORDS = 4_000
 _READ = 1 << 16
 
 
-class ChildEnded(Exception):
+class ChildError(Exception):
+    """No answer for a reason that says nothing about the simulation."""
+
+
+class ChildEnded(ChildError):
     """The process ended, wrote nonsense, or was killed because it did not answer; the message says which."""
 
     def __init__(self, text: str, *, guilty: bool) -> None:
@@ -58,15 +63,19 @@ class ChildRefused(Exception):
     """The code cannot do what was asked; the message says why, for people."""
 
 
-class ChildFailed(Exception):
+class ChildFailed(ChildError):
     """The code failed at a request; the message names the exception and its line."""
+
+
+class Unopened(ChildError):
+    """The process does not have the environment: it was opened in an earlier one."""
 
 
 class CallHeld(Exception):
     """A tool call reached its limit of processor time."""
 
 
-_ERRORS = {"unusable": ChildRefused, "failed": ChildFailed, "held": CallHeld}
+_ERRORS = {"unusable": ChildRefused, "failed": ChildFailed, "held": CallHeld, "unopened": Unopened}
 
 
 class Child:
@@ -92,6 +101,7 @@ class Child:
         self._call_limit_s = call_limit_s
         self._lock = threading.RLock()
         self._running: _Running | None = None
+        self._numbers = count(1)
         self.generation = 0
         """Grows with each process that is started."""
         atexit.register(self.close)
@@ -101,6 +111,11 @@ class Child:
         """Of the process that runs now."""
         return None if self._running is None else self._running.process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._running is not None and not self._running.over
+
     def ask(self, what: str, **arguments: Any) -> Any:
         """What the process answers.
 
@@ -109,9 +124,13 @@ class Child:
         """
         return self.send(what, arguments).result()
 
-    async def answer(self, what: str, **arguments: Any) -> Any:
-        """As `ask`, in an event loop."""
-        return await asyncio.wrap_future(self.send(what, arguments))
+    async def answer(self, what: str, *, closed: tuple[int, ...] = (), **arguments: Any) -> Any:
+        """As `ask`, in an event loop; `closed` as in `send`."""
+        return await asyncio.wrap_future(self.send(what, arguments, closed))
+
+    def next_number(self) -> int:
+        """A number for an environment that no other has had."""
+        return next(self._numbers)
 
     def send(self, what: str, arguments: dict[str, Any], closed: tuple[int, ...] = ()) -> Future[Any]:
         """Put a request on its way; `closed`: environments that nobody needs any more."""

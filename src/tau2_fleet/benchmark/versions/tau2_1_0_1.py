@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tau2_fleet.benchmark.version import GUIDELINE_FILES, BenchmarkVersion
+from tau2_fleet.benchmark.version import GUIDELINE_FILES, BenchmarkVersion, offered_user_tools
 
 if TYPE_CHECKING:
     from tau2.data_model.tasks import Task
@@ -50,9 +50,4 @@ class Version(BenchmarkVersion):
         return text.replace(f"\n\n{_GOAL}", f"\n{_GOAL}") + "\n"
 
     def user_tools_of(self, task: Task, raw: Mapping[str, Any], schemas: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """All without a list; of a list those that it names, and none where it names one that there is not."""
-        named = raw.get("user_tools")
-        if named is None:
-            return schemas
-        known = {schema["function"]["name"] for schema in schemas}
-        return [schema for schema in schemas if schema["function"]["name"] in named] if known.issuperset(named) else []
+        return offered_user_tools(raw, schemas)

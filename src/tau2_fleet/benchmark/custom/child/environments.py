@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 import json
@@ -52,7 +53,8 @@ class Rules:
     skip_unknown: bool
     """And those of names that no tool has."""
     strict: bool
-    """Another answer than the recorded one ends the replay."""
+    """Another answer than the recorded one ends the replay. Otherwise only answers of tools that change something are
+    compared, and calls of names that no tool has are passed over."""
 
 
 class Domain:
@@ -62,25 +64,26 @@ class Domain:
         self.name = name
         self._constructor = constructor
         self._options = dict(options)
-        self._parameters = _parameters(constructor)
+        self.parameters = _parameters(constructor)
+        """What the constructor can be told."""
         self._kept: dict[str, bytes | None] = {}
         for option in self._options:
-            if option not in self._parameters:
+            if option not in self.parameters:
                 raise Unusable(f"domain {name} takes no {option}")
 
     @property
     def by_task(self) -> bool:
         """Whether policy and tools can be others for each task."""
-        return "task" in self._parameters
+        return "task" in self.parameters
 
     def new(self, task: Any | None = None, *, solo: bool = False) -> Any:
         """An environment that nobody has used."""
         arguments = dict(self._options)
         if solo:
             arguments["solo_mode"] = True
-        if task is not None and "task" in self._parameters:
+        if task is not None and "task" in self.parameters:
             arguments["task"] = task
-        if task is not None and _LOGGED_READS in self._parameters:
+        if task is not None and _LOGGED_READS in self.parameters:
             arguments[_LOGGED_READS] = _logged_reads(task)
         named = task.model_dump_json() if task is not None and "task" in arguments else None
         identity = json.dumps({**arguments, "task": named}, default=sorted)
@@ -91,7 +94,7 @@ class Domain:
             self._kept[identity] = _packed(environment)
             return environment
         packed = self._kept[identity]
-        return self._constructor(**arguments) if packed is None else pickle.loads(packed)
+        return self._constructor(**arguments) if packed is None else _unpacked(packed)
 
     def begun(self, task: Any, *, solo: bool = False) -> Any:
         """An environment after the task's initial data and actions, before its message history."""
@@ -132,6 +135,15 @@ def _packed(environment: Any) -> bytes | None:
         return None
 
 
+def _unpacked(packed: bytes) -> Any:
+    # A hundred thousand new records, none of which is garbage: looking for some would take as long as making them.
+    gc.disable()
+    try:
+        return pickle.loads(packed)
+    finally:
+        gc.enable()
+
+
 def respond(environment: Any, call: Call) -> tuple[str | None, bool]:
     """The environment's answer to a call and whether it is an error.
 
@@ -158,34 +170,37 @@ def _respond(environment: Any, call: Call) -> tuple[str | None, bool]:
     return message.content, bool(message.error)
 
 
-def replay(environment: Any, calls: Sequence[Call], rules: Rules) -> tuple[int, str | None] | None:
-    """Make recorded calls again; the first call whose answer is another one, with that answer, if any.
-
-    Not strict: the calls go on after it.
+def replay(environment: Any, calls: Sequence[Call], rules: Rules) -> list[dict[str, Any]]:
+    """Make recorded calls again; each whose answer is another one, by its place among them, with that answer.
 
     Raises:
         Held: a call does not end.
+        Unusable: no answer was recorded where one is compared.
     """
-    first = None
+    found: list[dict[str, Any]] = []
     for index, call in enumerate(calls):
-        if not _replayed(environment, call.name, rules):
+        writes = _changes_state(environment, call.name)
+        if writes is None and (rules.skip_unknown or not rules.strict):
             continue
+        if rules.only_writes and writes is False:
+            continue
+        compared = rules.strict or writes
+        if compared and call.answer is None:
+            raise Unusable(f"call {index + 1}, {call.name}: no output was recorded")
         answer, _ = respond(environment, call)
-        if answer != call.answer and _value(answer) != _value(call.answer):
-            first = first or (index, answer)
+        if compared and answer != call.answer and _value(answer) != _value(call.answer):
+            found.append({"index": index, "answer": answer})
             if rules.strict:
                 break
     environment.sync_tools()
-    return first
+    return found
 
 
-def _replayed(environment: Any, name: str, rules: Rules) -> bool:
-    """The agent's tools are looked through first, whoever called."""
+def _changes_state(environment: Any, name: str) -> bool | None:
+    """Whether a tool does; the agent's are looked through first, whoever called. None: no tool has this name."""
     toolkit = next((kit for kit in toolkits(environment) if kit.has_tool(name)), None)
     if toolkit is None:
-        return not rules.skip_unknown
-    if not rules.only_writes:
-        return True
+        return None
     if hasattr(toolkit, "tool_mutates_state"):
         return bool(toolkit.tool_mutates_state(name))
     return tool_type(toolkit, name) == "write"

@@ -17,6 +17,10 @@ from .scoring import Gold, final_state, task_of
 _MOST_GOLD = 5_000
 
 
+class Unopened(Exception):
+    """An environment of an earlier process, or of none."""
+
+
 class Service:
     """One registry and the environments that are open."""
 
@@ -36,6 +40,8 @@ class Service:
             return {"id": request["id"], "is": ask(**request.get("with", {}))}
         except Unusable as error:
             return {"id": request["id"], "unusable": str(error)}
+        except Unopened:
+            return {"id": request["id"], "unopened": "no environment of this number is open"}
         except Held as error:
             return {"id": request["id"], "held": str(error)}
         except (Exception, SystemExit) as error:
@@ -67,6 +73,9 @@ class Service:
                 raise
             raise Unusable(f"domain {name} cannot be made: {describe(error, self.root)}") from error
 
+    def do_parameters(self, name: str) -> Any:
+        return sorted(self._domain(name, {}).parameters)
+
     def do_splits(self, name: str) -> Any:
         return contents.splits(self._registry, name)
 
@@ -92,12 +101,15 @@ class Service:
         environment = self._domain(name, options).begun(task_of(task), solo=solo)
         again = [Call.of(call) for call in (*history, *calls)]
         different = replay(environment, again, Rules(**rules))
-        if different is None:
+        if not different:
             self._environments[number] = environment
-        return None if different is None else {"index": different[0], "answer": different[1]}
+        return different
+
+    def do_count_open(self) -> Any:
+        return len(self._environments)
 
     def do_call(self, number: int, sync: bool, call: dict[str, Any]) -> Any:
-        environment = self._environments[number]
+        environment = self._open(number)
         if sync:
             environment.sync_tools()
         answer, error = respond(environment, Call.of(call))
@@ -123,13 +135,17 @@ class Service:
             self._gold[identity] = Gold(domain, made, [Call.of(call) for call in history], chosen)
         environment = domain.begun(made, solo=solo)
         different = replay(environment, [Call.of(call) for call in calls], chosen)
-        told = None if different is None else {"index": different[0], "answer": different[1]}
-        if different is not None and chosen.strict:
+        if different and chosen.strict:
             if number is None:
-                return {"different": told}
-            environment = self._environments[number]
+                return {"different": different}
+            environment = self._open(number)
             environment.sync_tools()
-        return {"different": told, **final_state(self._gold[identity], environment)}
+        return {"different": different, **final_state(self._gold[identity], environment)}
+
+    def _open(self, number: int) -> Any:
+        if number not in self._environments:
+            raise Unopened
+        return self._environments[number]
 
     def _domain(self, name: str, options: dict[str, Any]) -> Domain:
         identity = json.dumps([name, options], sort_keys=True)

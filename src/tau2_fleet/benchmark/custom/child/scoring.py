@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .comparison import MAX_DIFFERENCES, differences, plain
+from .comparison import MAX_DIFFERENCES, differences
 from .environments import Call, Domain, Rules, of_tau2, replay
 
 _Hashes = tuple[Any, Any]
@@ -47,26 +47,24 @@ def final_state(gold: Gold, environment: Any) -> dict[str, Any]:
     equal = _hashes(environment) == gold.hashes
     if not equal:
         found = _differences(gold.environment(), environment)
-    assertions, notes = [], []
+    assertions, failed = [], []
     for assertion in gold.task.evaluation_criteria.env_assertions or []:
         try:
             assertions.append(bool(environment.run_env_assertion(assertion, raise_assertion_error=False)))
         except Exception as error:
             assertions.append(False)
-            notes.append(f"the assertion {assertion.func_name} failed to run: {error}")
-    return {"db_match": equal, "differences": found, "assertions": assertions, "notes": notes}
+            failed.append(f"the assertion {assertion.func_name} failed to run: {error}")
+    return {"db_match": equal, "differences": found, "assertions": assertions, "failed": failed}
 
 
 def _differences(gold: Any, environment: Any) -> list[dict[str, str]]:
-    found = differences("agent", *_plain(gold.tools, environment.tools))
+    found = []
+    if environment.tools is not None:
+        found += differences("agent", gold.tools.db, environment.tools.db)
     shared = environment.user_tools is None or environment.user_tools.db is getattr(environment.tools, "db", None)
     if not shared:
-        found += differences("user", *_plain(gold.user_tools, environment.user_tools))
+        found += differences("user", gold.user_tools.db, environment.user_tools.db)
     return found[:MAX_DIFFERENCES]
-
-
-def _plain(gold: Any, actual: Any) -> tuple[Any, Any]:
-    return tuple(None if kit is None or kit.db is None else plain(kit.db) for kit in (gold, actual))  # type: ignore[return-value]
 
 
 def task_of(raw: dict[str, Any]) -> Any:

@@ -1,0 +1,284 @@
+"""Domains of somebody's tau2, played in its own process; `benchmark/versions/custom.py` makes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tau2_fleet.benchmark.calculator import ToolDeadline
+from tau2_fleet.benchmark.custom.environment import (
+    RemoteEnvironment,
+    compared,
+    mismatches,
+    sent_with_answer,
+    state_of,
+)
+from tau2_fleet.benchmark.custom.process import CallHeld, Child, ChildError, ChildRefused
+from tau2_fleet.benchmark.data import DomainFiles
+from tau2_fleet.benchmark.domains import BASE, Domain
+from tau2_fleet.benchmark.environment import FinalState
+from tau2_fleet.benchmark.scoring.rules import Replay, UnknownTool
+from tau2_fleet.benchmark.transcript import Mismatch, RecordedCall, TranscriptError, recorded_calls
+from tau2_fleet.errors import UserError
+
+if TYPE_CHECKING:
+    from tau2_fleet.benchmark.environment_template import EnvironmentTemplate
+    from tau2_fleet.benchmark.package import Message, Task
+    from tau2_fleet.benchmark.prepared import PreparedTask
+    from tau2_fleet.benchmark.version import BenchmarkVersion
+
+OFFLINE_RETRIEVAL = ("bm25_grep", "bm25", "grep_only", "full_kb", "golden_retrieval", "no_knowledge")
+"""Ways to look things up in banking_knowledge that need neither a key nor a sandbox."""
+_RETRIEVAL, _RETRIEVAL_OPTIONS = "retrieval_variant", "retrieval_kwargs"
+_PLAIN = "no_knowledge"
+"""Enough to score by: what is looked up changes no database."""
+
+
+class CustomDomain(Domain):
+    """A domain of the registry in another process."""
+
+    def __init__(
+        self,
+        name: str,
+        version: BenchmarkVersion,
+        child: Child,
+        files: DomainFiles,
+        source: Path,
+        retrieval: str | None = None,
+        retrieval_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            files: its data, for their digests; a folder that is not there where it has none.
+            retrieval: a variant of banking_knowledge, and its options.
+        """
+        super().__init__(name, files, version, source)
+        self._child = child
+        self._closed: list[int] = []
+        self._options: dict[str, Any] = {}
+        if retrieval is not None:
+            self._options[_RETRIEVAL] = retrieval
+        if retrieval_options:
+            self._options[_RETRIEVAL_OPTIONS] = dict(retrieval_options)
+        self._policies: dict[int, str] = {}
+        self._given: dict[str | None, list[dict[str, Any]]] = {}
+
+    # What is asked of the process.
+
+    def _ask(self, what: str, **arguments: Any) -> Any:
+        """
+        Raises:
+            UserError: the code cannot do it, or its process ended.
+        """
+        try:
+            return self._child.ask(what, **arguments)
+        except (ChildRefused, ChildError) as error:
+            raise UserError(f"benchmark.path={self.source}: {error}") from error
+
+    async def answer(self, what: str, **arguments: Any) -> Any:
+        """What the process answers; environments that nobody has any more are closed on the way.
+
+        Raises:
+            ChildError, ChildRefused, CallHeld: it does not.
+        """
+        closed, self._closed = tuple(self._closed), []
+        return await self._child.answer(what, closed=closed, **arguments)
+
+    def next_number(self) -> int:
+        """The number of a new environment."""
+        return self._child.next_number()
+
+    def forget(self, number: int) -> None:
+        """An environment is needed no more."""
+        self._closed.append(number)
+
+    def opened(self, task: Task, solo: bool, calls: Sequence[RecordedCall]) -> dict[str, Any]:
+        """What an environment is opened with: where a conversation begins, or stands after these calls."""
+        return self._described(task, solo, strict=True) | {
+            "options": self._options,
+            "history": [sent_with_answer(one) for one in self.history(task)],
+            "calls": [sent_with_answer(one) for one in calls],
+        }
+
+    def scored(self, task: Task, solo: bool, calls: Sequence[RecordedCall], *, strict: bool) -> dict[str, Any]:
+        """What a run is scored by; `calls` are all of it, the task's message history among them."""
+        options = {**self._options, _RETRIEVAL: _PLAIN} if self._needs_retrieval else self._options
+        return self._described(task, solo, strict=strict) | {
+            "options": options,
+            "history": [sent_with_answer(one) for one in self.history(task)],
+            "calls": [sent_with_answer(one) for one in calls],
+        }
+
+    def _described(self, task: Task, solo: bool, *, strict: bool) -> dict[str, Any]:
+        rules = {
+            "only_writes": self.rules.replay is Replay.writes,
+            "skip_unknown": self.rules.unknown_tool is UnknownTool.skip,
+            "strict": strict,
+        }
+        return {"name": self.name, "task": self.as_written(task), "solo": solo, "rules": rules}
+
+    def history(self, task: Task) -> list[RecordedCall]:
+        """The calls of a task's message history.
+
+        Raises:
+            UserError: it is broken.
+        """
+        start = task.initial_state
+        try:
+            return recorded_calls((start and start.message_history) or [])
+        except TranscriptError as error:
+            raise UserError(f"task {task.id}: its message history is broken: {error}") from error
+
+    # What a domain is asked for.
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        """Policies and tools."""
+        options = self._options
+        if self._needs_retrieval and _RETRIEVAL not in options:
+            ways = ", ".join(OFFLINE_RETRIEVAL)
+            raise UserError(
+                f"domain {self.name}: choose domain.{self.name}.retrieval; {ways} need neither a key nor a sandbox"
+            )
+        try:
+            told: dict[str, Any] = self._child.ask("domain", name=self.name, options=options)
+        except (ChildRefused, ChildError) as error:
+            way = f" (retrieval={options[_RETRIEVAL]}; without key and sandbox: {', '.join(OFFLINE_RETRIEVAL)})"
+            raise UserError(f"benchmark.path={self.source}: {error}{way if _RETRIEVAL in options else ''}") from error
+        return told
+
+    @cached_property
+    def _needs_retrieval(self) -> bool:
+        """Whether it has variants, of which its default wants a key."""
+        return _RETRIEVAL in self._ask("parameters", name=self.name)
+
+    def load(self) -> None:
+        _ = self._told
+
+    @property
+    def policy(self) -> str:
+        return str(self._told["policy"])
+
+    @property
+    def solo_policy(self) -> str | None:
+        found: str | None = self._told["solo_policy"]
+        return found
+
+    @property
+    def agent_tools(self) -> list[dict[str, Any]]:
+        return list(self._told["agent_tools"])
+
+    @property
+    def user_tools(self) -> list[dict[str, Any]]:
+        return list(self._told["user_tools"] or ())
+
+    @property
+    def has_user_tools(self) -> bool:
+        return self._told["user_tools"] is not None
+
+    @property
+    def tool_types(self) -> Mapping[str, str]:
+        return dict(self._told["tool_types"])
+
+    @property
+    def template(self) -> EnvironmentTemplate:
+        raise NotImplementedError("its environments are made in another process")
+
+    async def make_ready(self, task: Task) -> None:
+        if self._told["by_task"] and id(task) not in self._policies:
+            asked = {"name": self.name, "options": self._options, "task": self.as_written(task), "solo": False}
+            try:
+                self._policies[id(task)] = (await self.answer("task", **asked))["policy"]
+            except ChildRefused as error:
+                raise UserError(str(error)) from error
+
+    def policy_of(self, task: Task) -> str | None:
+        return self._policies.get(id(task))
+
+    def environment(self, task: Task, solo: bool = False) -> RemoteEnvironment:  # type: ignore[override]
+        if solo and not self.supports_solo:
+            raise UserError(f"domain {self.name} does not support agent.mode=solo")
+        return RemoteEnvironment(self, task, solo=solo)
+
+    def prepare(self, task: Task) -> PreparedTask:
+        raise NotImplementedError("its tasks are prepared in another process")
+
+    async def replayed(
+        self, task: Task, messages: Sequence[Message], *, solo: bool = False, strict: bool = True
+    ) -> tuple[FinalState, tuple[Mismatch, ...]]:
+        if solo and any(message.role == "user" for message in messages):
+            raise TranscriptError("a message of the user in solo mode")
+        calls = recorded_calls(messages)
+        if not compared(task):
+            return FinalState(compared=False, db_match=True, differences=(), assertions=()), ()
+        try:
+            found = await self.answer("score", number=None, **self.scored(task, solo, calls, strict=strict))
+        except ChildRefused as error:
+            raise TranscriptError(str(error)) from error
+        except CallHeld as error:
+            raise ToolDeadline(str(error)) from error
+        except ChildError as error:
+            raise UserError(f"benchmark.path={self.source}: {error}") from error
+        different = mismatches(calls, found["different"])
+        if different and strict:
+            raise TranscriptError(str(different[0]))
+        return state_of(found), tuple(different)
+
+    # Tasks.
+
+    @cached_property
+    def _named_sets(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = self._ask("splits", name=self.name)
+        return found
+
+    @cached_property
+    def _splits(self) -> dict[str, list[str]]:
+        return self._named_sets or {BASE: [str(raw["id"]) for raw in self._raw_of(BASE)]}
+
+    def _raw_of(self, task_set: str | None) -> list[dict[str, Any]]:
+        """The tasks of a set as the registry gives them; None: all that it has for this domain."""
+        split = task_set if self._named_sets else None
+        if split not in self._given:
+            self._given[split] = self._ask("tasks", name=self.name, split=split)
+        return self._given[split]
+
+    def find(self, ids: Iterable[str]) -> dict[str, Task]:
+        wanted = set(ids)
+        raw_tasks = [raw for raw in self._raw_of(None) if str(raw["id"]) in wanted]
+        return {task.id: task for task in self._validated(f"{self.name} of {self.source}", raw_tasks)}
+
+    def _tasks_of_set(self, task_set: str) -> list[Task]:
+        return self._validated(f"{self.name} of {self.source}", self._raw_of(task_set))
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        tools = json.dumps([self.agent_tools, self.user_tools], sort_keys=True)
+        return {
+            "code": self.version.code().digest,
+            "policy": _sha256(self.policy),
+            "tools": _sha256(tools),
+            "tasks": _sha256(json.dumps(self._raw_of(BASE), sort_keys=True)),
+            **{name: digest for name, digest in self.data_digests.items() if not name.endswith(".md")},
+        }
+
+    @cached_property
+    def data_digests(self) -> dict[str, str]:
+        """SHA-256 of its data files, and of each folder of them as one."""
+        found: dict[str, str] = {}
+        folder = self.folder
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.is_dir():
+                files = sorted(file for file in path.rglob("*") if file.is_file())
+                each = [[file.relative_to(path).as_posix(), _sha256(file.read_bytes())] for file in files]
+                found[path.name] = _sha256(json.dumps(each))
+            elif path.suffix in (".json", ".toml", ".md"):
+                found[path.name] = _sha256(path.read_bytes())
+        return found
+
+
+def _sha256(data: str | bytes) -> str:
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
