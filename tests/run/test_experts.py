@@ -114,6 +114,20 @@ def test_every_simulation_scores_as_without_experts(routed: Path):
     assert {task for (task, _), reward in rewards.items() if reward != 1.0} == {NO_GOLD_ACTIONS}
 
 
+def test_the_record_names_the_tools_that_each_role_was_offered(routed: Path):
+    texts = {
+        line["digest"]: line["text"] for line in map(json.loads, (routed / "prompts.jsonl").read_text().splitlines())
+    }
+    for record in records(routed):
+        offered = {
+            role: {tool["function"]["name"] for tool in json.loads(texts[digest])}
+            for role, digest in record["tools"].items()
+        }
+        assert offered.keys() == {"agent", "expert-1", "expert-2", "expert-3"}
+        assert "call_expert" in offered["agent"]
+        assert offered["expert-1"] == offered["expert-2"] >= offered["agent"] - {"call_expert"}
+
+
 def test_turns_are_the_agents_or_a_willing_experts_and_all_failures_are_recorded(routed: Path):
     said = turns(routed)
     authors = Counter(about["author"] for about in said)

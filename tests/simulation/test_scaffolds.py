@@ -76,6 +76,7 @@ def test_the_text_action_agent_acts_without_being_offered_tools(examples: Path) 
     assert all(request.tools is None for request in agent.sent)
     assert agent.texts[1][-1]["content"].startswith("Result: ")
     assert "Action: NAME" in prompts[record.prompts["agent"]]
+    assert record.tools == {}
 
 
 def test_a_user_of_ones_own_speaks_its_own_lines(examples: Path) -> None:

@@ -116,7 +116,7 @@ class LatestRecords:
 
     def _key(self, place: Place, line: bytes) -> SimulationKey | None:
         begins = _BEGINNING.match(line)
-        if begins is not None:
+        if begins is not None and line.endswith(b"\n"):
             try:
                 return SimulationKey(decode_line(begins[1]), decode_line(begins[2]), int(begins[3]))
             except ValueError:
