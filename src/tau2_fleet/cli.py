@@ -40,6 +40,9 @@ COMMANDS = {
     "plan": Command(
         "tau2_fleet.compare.plan", "trials and tasks that a difference takes to be seen, and what they cost"
     ),
+    "forecast": Command(
+        "tau2_fleet.run.forecast", "what a run would cost and how long it would take, before it starts"
+    ),
     "rescore": Command("tau2_fleet.analysis.rescore", "score results files or run directories again"),
 }
 

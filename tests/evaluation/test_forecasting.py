@@ -1,0 +1,57 @@
+"""A forecast's 80% interval holds eight times in ten, and its middle is near, whether tasks were seen before or not."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+
+from tau2_fleet.evaluation.forecasting import around, forecast
+
+
+@pytest.mark.parametrize(
+    ("tasks", "before", "after", "new_tasks"),
+    [(30, 4, 1, False), (60, 1, 2, False), (40, 2, 2, True), (8, 3, 3, False)],
+)
+def test_the_interval_covers_eight_times_in_ten(tasks: int, before: int, after: int, new_tasks: bool) -> None:
+    random = numpy.random.default_rng(6)
+    held, off = 0, []
+    for _ in range(300):
+        means = random.lognormal(3, 0.4, tasks)
+        others = random.lognormal(3, 0.4, tasks) if new_tasks else means
+        names = [f"{'ab'[n % 2]}/{n}" for n in range(tasks)]
+        samples = [
+            (name, mean * random.lognormal(0, 0.4))
+            for name, mean in zip(names, means, strict=True)
+            for _ in range(before)
+        ]
+        total = sum(float(mean * random.lognormal(0, 0.4)) for mean in others for _ in range(after))
+        found = forecast(samples, {f"{name}x" if new_tasks else name: after for name in names})
+        assert found is not None
+        held += found.low <= total <= found.high
+        off.append(abs(found.expected / total - 1))
+    assert 0.7 <= held / 300 <= 0.9
+    assert numpy.median(off) < 0.33
+
+
+def test_nothing_is_forecast_from_nothing_and_what_is_never_used_stays_so() -> None:
+    assert forecast([], {"a/1": 3}) is None
+    none = forecast([("a/1", 0.0), ("a/2", 0.0)], {"a/1": 5})
+    assert none is not None
+    assert (none.expected, none.low, none.high) == (0, 0, 0)
+    assert forecast([("a/1", 2.0), ("a/2", 4.0)], {}) == none
+
+
+def test_a_domain_that_was_not_seen_is_doubted_more() -> None:
+    samples = [(f"a/{n}", 10.0 + n % 3) for n in range(40)]
+    known, other = forecast(samples, {"a/100": 20}), forecast(samples, {"b/1": 20})
+    assert known is not None
+    assert other is not None
+    assert other.high - other.low > known.high - known.low
+    assert known.expected == pytest.approx(other.expected)
+
+
+def test_a_scaled_total_is_doubted_as_much_and_what_is_known_is_added() -> None:
+    half = around(100.0, 0.2).scaled(0.5)
+    assert (half.low, half.high) == pytest.approx((around(50.0, 0.2).low, around(50.0, 0.2).high))
+    assert around(100.0, 0.2).scaled(1.0, 0.2).high > around(100.0, 0.2).high
+    assert around(100.0, 0.0).plus(20.0).low == 120
