@@ -169,6 +169,7 @@ def _problems(config: Config, sources: Sources) -> Iterator[str]:
 
 
 def _agent_problems(config: Config) -> Iterator[str]:
+    from tau2_fleet.fleet.host import make_hosts
     from tau2_fleet.fleet.routing_policy import routing_policy
     from tau2_fleet.fleet.server_kind import server_kind
 
@@ -176,6 +177,7 @@ def _agent_problems(config: Config) -> Iterator[str]:
     try:
         yield from server_kind(config.server.kind).problems(config.server, agent.model)
         routing_policy(config.server.routing)
+        yield from make_hosts(config.hosts).problems(config.server)
     except UserError as error:
         yield str(error)
     if agent.mode is AgentMode.solo:

@@ -30,14 +30,22 @@ from tau2_fleet.paths import caches
 from tau2_fleet.telemetry.secrets import without_secrets
 
 _GATE = Path(__file__).with_name("reaper") / "gate.py"
-_ALLOWED_ENVIRONMENT = re.compile(
+_OF_A_MACHINE = (
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TERM|LD_LIBRARY_PATH|LD_PRELOAD|LIBRARY_PATH|CPATH|CC|CXX|MAX_JOBS"
     r"|VIRTUAL_ENV|CONDA_PREFIX|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
-    r"|(HTTP|HTTPS|NO|ALL)_PROXY|(http|https|no|all)_proxy"
-    r"|(LC|NVIDIA|NCCL|VLLM|HF|TRANSFORMERS|TOKENIZERS|SAFETENSORS|PYTORCH|TRITON|XDG|OMP|MKL|KMP|OPENBLAS|GLOO|UCX"
+    r"|(HTTP|HTTPS|NO|ALL)_PROXY|(http|https|no|all)_proxy|CUDA_VISIBLE_DEVICES|CUDA_HOME|LC_\w+|XDG_\w+"
+)
+_OF_SERVERS = (
+    r"(NVIDIA|NCCL|VLLM|HF|TRANSFORMERS|TOKENIZERS|SAFETENSORS|PYTORCH|TRITON|OMP|MKL|KMP|OPENBLAS|GLOO|UCX"
     r"|RAY|FLASHINFER|HIP|ROCR|ROCM|TIKTOKEN|HUGGING_?FACE(_HUB)?)_\w+|(CUDA|TORCH)\w*"
 )
+ALLOWED_ENVIRONMENT = f"{_OF_A_MACHINE}|{_OF_SERVERS}"
+"""What of an environment a server gets: names of variables, as a regular expression."""
+_LOOPBACK_ONLY = ("VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING")
+"""Variables of vLLM that open ways in which no key guards."""
 _SECRET_OF_OURS = "VLLM_API_KEY"
+_CACHES = {"VLLM_CACHE_ROOT": "vllm", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+"""Variable to folder."""
 _OF_THE_HUB = ("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_DISABLE_IMPLICIT_TOKEN")
 """What a download from the hub proves itself by, though it is named like a secret."""
 
@@ -56,6 +64,11 @@ class LaunchSpec:
     key: str | None = None
     needs_hub: bool = False
     """It gets the hub's token, where there is one."""
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of its caches."""
+        return () if self.cache is None else tuple(str(self.cache / name) for name in _CACHES.values())
 
     def shown(self) -> str:
         """The command as one could type it, the key masked."""
@@ -97,17 +110,7 @@ class LocalProcess:
 
     def log_text(self, limit: int = 400_000) -> str:
         """What this process (not an earlier one) has written; of a long log the beginning and the end."""
-        try:
-            with self._log.open("rb") as file:
-                file.seek(self._log_start)
-                data = file.read(limit // 2)
-                file.seek(0, os.SEEK_END)
-                size = file.tell()
-                file.seek(max(self._log_start + len(data), size - limit // 2))
-                data += file.read()
-        except OSError:
-            return ""
-        return data.decode("utf-8", "replace")
+        return read_log(self._log, self._log_start, limit)
 
     def forget(self) -> None:
         """After its group has ended: reap it and tell the reaper."""
@@ -138,12 +141,8 @@ def launch(spec: LaunchSpec, reaper: Reaper) -> LocalProcess:
     runner = identify(os.getpid())
     assert runner is not None
     in_main = str(int(threading.current_thread() is threading.main_thread()))
+    log_start = begin_log(spec)
     with spec.log.open("ab") as log:
-        apart = "\n" if log.tell() else ""  # also from a line that was torn when an earlier attempt was killed
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        log.write(f"{apart}--- {now} for process {os.getpid()}: {spec.shown()}\n".encode())
-        log.flush()
-        log_start = log.tell()
         popen = subprocess.Popen(
             [sys.executable, "-E", "-S", str(_GATE), str(runner.pid), str(runner.started), in_main, *spec.command],
             cwd=spec.cwd,
@@ -165,6 +164,35 @@ def launch(spec: LaunchSpec, reaper: Reaper) -> LocalProcess:
     return LocalProcess(popen, group, reaper, spec.log, log_start)
 
 
+def begin_log(spec: LaunchSpec) -> int:
+    """Write at the end of the log what is started now; where its own lines will begin.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with spec.log.open("ab") as log:
+        apart = "\n" if log.tell() else ""  # also from a line that was torn when an earlier attempt was killed
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        log.write(f"{apart}--- {now} for process {os.getpid()}: {spec.shown()}\n".encode())
+        log.flush()
+        return log.tell()
+
+
+def read_log(path: Path, start: int, limit: int) -> str:
+    """What a log holds from `start` on; of much of it the beginning and the end, `limit` bytes in all."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read(limit // 2)
+            file.seek(0, os.SEEK_END)
+            size = file.tell()
+            file.seek(max(start + len(data), size - limit // 2))
+            data += file.read()
+    except OSError:
+        return ""
+    return data.decode("utf-8", "replace")
+
+
 def end_servers(servers: Sequence[ServerProcess], grace_s: float) -> None:
     """End servers with all that belongs to them, side by side; blocks, a little over `grace_s` seconds at most."""
     here = [server for server in servers if isinstance(server, LocalProcess)]
@@ -182,20 +210,28 @@ def end_servers(servers: Sequence[ServerProcess], grace_s: float) -> None:
 
 
 def _environment(spec: LaunchSpec, mark: str, scratch: str) -> dict[str, str]:
-    kept = {name: value for name, value in without_secrets().items() if _ALLOWED_ENVIRONMENT.fullmatch(name)}
-    if spec.needs_hub:
-        kept |= {name: os.environ[name] for name in _OF_THE_HUB if name in os.environ}
-    caches: dict[str, str] = {}
-    if spec.cache is not None:
-        spec.cache.mkdir(parents=True, exist_ok=True)
-        caches = {
-            "VLLM_CACHE_ROOT": str(spec.cache / "vllm"),
-            "TORCHINDUCTOR_CACHE_DIR": str(spec.cache / "inductor"),
-            "TRITON_CACHE_DIR": str(spec.cache / "triton"),
-        }
+    kept = {name: value for name, value in without_secrets().items() if re.fullmatch(ALLOWED_ENVIRONMENT, name)}
+    for folder in spec.folders:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    own = {"TMPDIR": scratch, MARK: mark}
+    return {**kept, **environment_anywhere(spec), **own}
+
+
+def environment_anywhere(spec: LaunchSpec) -> dict[str, str]:
+    """What a server gets wherever it runs: its own variables, caches and keys."""
+    hub = {name: os.environ[name] for name in _OF_THE_HUB if name in os.environ} if spec.needs_hub else {}
     key = {_SECRET_OF_OURS: spec.key} if spec.key else {}
-    own = {"TMPDIR": scratch, MARK: mark, "PYTHONUNBUFFERED": "1"}
-    return {**kept, **caches, **spec.environment, **key, **own}
+    return {**hub, **dict(zip(_CACHES, spec.folders, strict=False)), **spec.environment, **key, "PYTHONUNBUFFERED": "1"}
+
+
+def environment_elsewhere(spec: LaunchSpec, address: str) -> dict[str, str]:
+    """What a server on another host gets beside what is that host's own: the user's settings of servers too."""
+    kept = {name: value for name, value in without_secrets().items() if re.fullmatch(_OF_SERVERS, name)}
+    kept.pop("CUDA_VISIBLE_DEVICES", None)
+    if not address.startswith("127."):
+        kept = {name: value for name, value in kept.items() if name not in _LOOPBACK_ONLY}
+        kept["VLLM_HOST_IP"] = address
+    return {**kept, **environment_anywhere(spec)}
 
 
 def cache_root() -> Path:

@@ -99,6 +99,10 @@ class ServerKind(Protocol):
         """Entries for CUDA_VISIBLE_DEVICES that servers may be given; None: they run on the CPU."""
         ...
 
+    def on_cpu(self, server: ServerSettings) -> bool:
+        """Whether servers that could have GPUs are to do without, on hosts elsewhere."""
+        ...
+
     async def prepare(self, preparation: Preparation) -> Starter:
         """All that is done once before the first launch.
 
@@ -155,6 +159,9 @@ class LaunchedKind:
 
     def devices(self, server: ServerSettings) -> list[str] | None:
         return []
+
+    def on_cpu(self, server: ServerSettings) -> bool:
+        return False
 
     async def prepare(self, preparation: Preparation) -> Starter:
         def start(placement: Placement, host: str, port: int) -> ServerCommand:

@@ -51,5 +51,8 @@ class External:
     def devices(self, server: ServerSettings) -> list[str] | None:
         return []
 
+    def on_cpu(self, server: ServerSettings) -> bool:
+        return False
+
     async def prepare(self, preparation: Preparation) -> Starter:
         raise RuntimeError("servers elsewhere are not launched")

@@ -13,10 +13,11 @@ from tau2_fleet.fleet.extra_args import ExtraArgs
 from tau2_fleet.fleet.launch import cache_root, find_executable
 from tau2_fleet.fleet.plan import Placement, PoolSpec
 from tau2_fleet.fleet.server_kind import LaunchedKind, Preparation, ServerCommand, Starter
-from tau2_fleet.fleet.settings import ServerSettings
+from tau2_fleet.fleet.settings import Device, ServerSettings
 from tau2_fleet.fleet.vllm_command import (
     HELP_WORDS,
     FlagBook,
+    is_cpu_build,
     parse_flags,
     python_of,
     server_executable,
@@ -70,6 +71,9 @@ class Vllm(LaunchedKind):
 
     def devices(self, server: ServerSettings) -> list[str] | None:
         return choose_devices(server, find_executable(server.executable) or "")
+
+    def on_cpu(self, server: ServerSettings) -> bool:
+        return server.device is Device.auto and is_cpu_build(find_executable(server.executable) or "")
 
     async def prepare(self, preparation: Preparation) -> Starter:
         server = preparation.server

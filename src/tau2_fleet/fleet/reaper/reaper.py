@@ -19,16 +19,13 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from tau2_fleet.fleet.reaper.processes import Group, ProcessId, end, group_of, identify, is_alive, is_stopped
+from tau2_fleet.fleet.reaper.listen import GRACE_S, listen
+from tau2_fleet.fleet.reaper.processes import Group, ProcessId, end, identify, is_alive, is_stopped
 from tau2_fleet.paths import IMPORT_ROOT
 
-GRACE_S = 3.0
-"""Between SIGTERM and SIGKILL when the runner is gone; all is over within ten seconds of its end."""
-
 _READY_S = 30.0
-_LOOK_S = 0.5
 
 
 class Reaper:
@@ -152,46 +149,11 @@ def main(arguments: list[str]) -> None:
     sys.stdout.write(f"ready {os.getpid()}\n")
     sys.stdout.flush()
     os.dup2(2, 1)  # whoever waits for the end of what we say has heard it
-    groups = _listen(runner)
+    groups = listen(runner)
     if groups:
         _note(log, f"the runner {runner.pid} is gone: ending {len(groups)} server(s)")
         end(list(groups.values()), GRACE_S)
         _note(log, "ended")
-
-
-def _listen(runner: ProcessId) -> dict[int, Group]:
-    """What is registered when the runner is gone.
-
-    The runner itself is watched beside the pipe: a child that it forked may hold the pipe open.
-    """
-    groups: dict[int, Group] = {}
-    rest = b""
-    while True:
-        readable, _, _ = select.select([0], [], [], _LOOK_S)
-        gone = not is_alive(runner)
-        while readable:
-            try:
-                data = os.read(0, 65536)
-            except BlockingIOError:
-                break
-            if not data:
-                return groups
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                message = json.loads(line)
-                if message["word"] == "over":
-                    return groups
-                _apply(groups, message)
-        if gone:
-            return groups
-
-
-def _apply(groups: dict[int, Group], message: dict[str, Any]) -> None:
-    group = group_of(message)
-    if message["word"] == "add":
-        groups[group.leader.pid] = group
-    else:
-        groups.pop(group.leader.pid, None)
 
 
 def _note(log: Path, text: str) -> None:

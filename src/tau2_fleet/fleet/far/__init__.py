@@ -1,0 +1,1 @@
+"""Servers on other hosts: the program that starts them there, and this side of the pipe to it."""
