@@ -21,7 +21,7 @@ SHIM := tests/vllm/shim
 export DIFFERENTIAL
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install smoke test test-browser test-export test-vllm install-vllm install-launchers install-inspect bench bench-quick bench-guard docs pictures lint mutants format lock clean
+.PHONY: help install smoke test test-browser test-export test-cluster test-vllm install-vllm install-launchers install-inspect bench bench-quick bench-guard docs pictures lint mutants format lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s%s\n", $$1, $$2}' Makefile
@@ -49,6 +49,17 @@ test-browser: $(INSTALLED) ## The report in headless Chromium, which Debian's pa
 
 test-export: $(INSTALLED) $(INSTALLED_INSPECT) ## Exported logs, read by Inspect itself
 	@$(RUN) pytest tests/inspect $(ARGS)
+
+# What Debian's packages are installed for: a SLURM of the tests' own and SSH servers of their own, nothing under /etc.
+CLUSTER_PACKAGES := slurm-wlm munge openssh-server openssh-client
+test-cluster: $(INSTALLED) $(INSTALLED_LAUNCHERS) ## Servers on hosts of a real SLURM and of SSH, sweeps through other launchers (as root)
+	@if ! PATH="$$PATH:/usr/sbin" command -v slurmctld slurmd munged sshd ssh-keygen | awk 'END {exit NR < 5}'; then \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \
+			echo "test-cluster: needs root on Debian, to install $(CLUSTER_PACKAGES) and to run them"; exit 1; }; \
+		echo "test-cluster: installing $(CLUSTER_PACKAGES) from Debian's packages"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			$(CLUSTER_PACKAGES) >/dev/null || exit 1; fi
+	@$(VENV_LAUNCHERS)/bin/python -m pytest tests/cluster $(ARGS)
 
 test-vllm: $(INSTALLED) $(INSTALLED_VLLM) ## The tests that run real vLLM servers, on the GPU or the CPU
 	@$(RUN) pytest tests/vllm $(ARGS)

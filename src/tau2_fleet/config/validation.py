@@ -175,9 +175,12 @@ def _agent_problems(config: Config) -> Iterator[str]:
 
     agent = config.agent
     try:
-        yield from server_kind(config.server.kind).problems(config.server, agent.model)
+        hosts = make_hosts(config.hosts)
+        # Where hosts share no files with this machine, a path of a model is theirs.
+        model = agent.model if hosts.here or agent.model is None else Path(agent.model).name
+        yield from server_kind(config.server.kind).problems(config.server, model)
         routing_policy(config.server.routing)
-        yield from make_hosts(config.hosts).problems(config.server)
+        yield from hosts.problems(config.server)
     except UserError as error:
         yield str(error)
     if agent.mode is AgentMode.solo:

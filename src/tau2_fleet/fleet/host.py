@@ -111,7 +111,7 @@ class Hosts(Protocol):
     name: str
     """For people."""
     here: bool
-    """Whether servers run on this machine, with its programs and files."""
+    """Whether servers find this machine's programs and files: on itself, or by a file system that hosts share."""
 
     def problems(self, server: ServerSettings) -> Iterator[str]:
         """What in `hosts` and `server` cannot be; a line or two each. Looks at the configuration only."""

@@ -266,6 +266,18 @@ def _fresh_cache_root() -> Path:
 
 
 def find_executable(name: str) -> str | None:
-    """Absolute path of a program, by name or path; None when it is not there."""
-    found = shutil.which(os.path.expanduser(name))
-    return os.path.abspath(found) if found else None
+    """Absolute path of a program, by name or path; of a command with arguments its first word's, which stand behind it.
+
+    None when it is not there, or the words cannot be told apart.
+    """
+    try:
+        program, *arguments = [name] if shutil.which(os.path.expanduser(name)) else shlex.split(name)
+    except ValueError:
+        return None
+    found = shutil.which(os.path.expanduser(program))
+    return shlex.join([os.path.abspath(found), *arguments]) if found and arguments else found and os.path.abspath(found)
+
+
+def command_words(executable: str) -> list[str]:
+    """The words of what `find_executable` found; a path may hold blanks."""
+    return [executable] if os.path.exists(executable) else shlex.split(executable)

@@ -54,7 +54,7 @@ async def prepare(
         return Prepared(tuple(external), None, uses_gpus=False)
     logs.mkdir(parents=True, exist_ok=True)
     reaper = start_reaper()
-    for kind, own in by_kind.items():
+    for kind, own in by_kind.items() if hosts.here else ():
         kind.check(own, server, tasks_file)
     rooms = await hosts.open(Opening(server, by_kind, logs, reaper))
     devices = devices_of(rooms)
@@ -66,7 +66,7 @@ async def prepare(
         return await hosts.run(LaunchSpec(command, {}, log, IMPORT_ROOT, needs_hub=needs_hub), limit_s)
 
     starters = {
-        kind: await kind.prepare(Preparation(server, own, devices, logs, tasks_file, run_tool))
+        kind: await kind.prepare(Preparation(server, own, devices, logs, tasks_file, run_tool, hosts.here))
         for kind, own in by_kind.items()
     }
     launcher = Launcher(hosts, logs, reaper, key, starters)

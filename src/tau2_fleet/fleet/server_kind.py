@@ -56,6 +56,8 @@ class Preparation:
     tasks_file: Path | None
     """The tasks of the run, for servers that play them."""
     run_tool: RunTool
+    here: bool = True
+    """Whether servers find this machine's programs and files."""
 
 
 class ServerKind(Protocol):

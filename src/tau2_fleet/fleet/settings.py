@@ -181,7 +181,9 @@ class ServerSettings:
         None, help="which GPUs, as CUDA_VISIBLE_DEVICES counts them; null: those visible"
     )
     device: Device = key(Device.auto, help="auto, cuda or cpu")
-    executable: str = key("vllm", help="the vllm command, of another environment too", path=True)
+    executable: str = key(
+        "vllm", help="a vllm of any environment, or a command that ends with it: 'apptainer exec FILE vllm'", path=True
+    )
     tensor_parallel_size: int = key(1, help="GPUs of a replica", range=COUNT)
     tool_call_parser: str = key("hermes", help="vllm serve's parser for the model's tool calls")
     chat_template: Optional[str] = key(None, help="a template file in place of the model's own", path=True)

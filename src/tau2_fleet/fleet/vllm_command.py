@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.extra_args import ExtraArgs
-from tau2_fleet.fleet.launch import find_executable
+from tau2_fleet.fleet.launch import command_words, find_executable
 from tau2_fleet.fleet.plan import Placement, PoolSpec
 
 HELP_WORDS = ("--help=all", "--help")
@@ -87,8 +87,10 @@ class FlagBook:
             return  # it will be asked again
 
     def _file(self, executable: str) -> Path:
-        path = os.path.realpath(executable)
-        identity = [path, os.stat(path).st_mtime_ns, *_distributions(executable)]
+        program, *arguments = command_words(executable)
+        path = os.path.realpath(program)
+        files = [os.stat(word).st_mtime_ns for word in arguments if os.path.isfile(word)]  # an image of a container
+        identity = [path, os.stat(path).st_mtime_ns, *_distributions(executable), *arguments, *files]
         return self._folder / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}.json"
 
 
@@ -118,7 +120,7 @@ def vllm_command(
         wanted.append(("--no-enable-chunked-prefill", None))
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             wanted.append(("--kv-cache-memory-bytes", _CPU_KV_CACHE))
-    words = [executable, "serve", spec.model]
+    words = [*command_words(executable), "serve", spec.model]
     for flag, value in wanted:
         if flag in flags and not extra.has(flag):
             words += [flag] if value is None else [flag, value]

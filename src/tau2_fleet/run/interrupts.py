@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
+
+from tau2_fleet.run.slurm_job import grace_within, kill_wait_s
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -103,13 +105,24 @@ class Interrupts:
             self._task.uncancel()
         return True
 
+    def _continued(self, grace_s: float) -> None:
+        """SIGCONT: SLURM sends it with SIGTERM to a job that it will kill in KillWait, and not where it only warns."""
+        asyncio.get_running_loop().call_later(grace_s, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        if self.state is InterruptState.STOPPING:
+            self.signal()
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hear the signals while the block lasts; inside a running event loop of the main thread."""
         loop = asyncio.get_running_loop()
-        before = {number: signal.getsignal(number) for number in _heard()}
+        before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in _heard()}
         for number in before:
             loop.add_signal_handler(number, self.signal)
+        if (kill_wait := kill_wait_s()) is not None:
+            before[signal.SIGCONT] = signal.SIG_DFL
+            loop.add_signal_handler(signal.SIGCONT, self._continued, grace_within(kill_wait))
         try:
             yield
         finally:

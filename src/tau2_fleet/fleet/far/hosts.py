@@ -34,7 +34,7 @@ class FarHosts:
     """Reaches hosts by a command, one link for each server or each host as the subclass wants it."""
 
     name = ""
-    here = False
+    here = True
     python = "python3"
     """What the Python of the hosts is called, unless `hosts.python` says it."""
 

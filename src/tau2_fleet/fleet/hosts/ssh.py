@@ -48,6 +48,7 @@ class Ssh(FarHosts):
     """One connection a host; the hosts need Python 3.10 and the server's program, no shared file system."""
 
     name = "ssh"
+    here = False
 
     def __init__(self, settings: HostsSettings) -> None:
         super().__init__(settings)
@@ -110,7 +111,7 @@ class Ssh(FarHosts):
         return await self.run_at(await self._connected(self._choose(0)), spec, limit_s)
 
     def _choose(self, gpus: int) -> _Machine:
-        """The host to take: one with room that was not lost just now, no spare one, the emptiest.
+        """The host to take: one with room that was not lost just now, a spare one only if another was, the emptiest.
 
         Raises:
             HostLostError: none has room.
@@ -123,7 +124,8 @@ class Ssh(FarHosts):
         ]
         if not fit:
             raise HostLostError(f"no host has room for it ({gpus} GPU(s))")
-        return min(fit, key=lambda machine: (machine.avoided, machine.spare, machine.running))
+        whole = not any(machine.avoided for machine in self._machines if not machine.spare)
+        return min(fit, key=lambda machine: (machine.avoided, machine.spare and whole, machine.running))
 
     async def _connected(self, machine: _Machine) -> Reached:
         if machine.reached is None or machine.reached.link.lost is not None:

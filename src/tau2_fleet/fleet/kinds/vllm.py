@@ -10,7 +10,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet import hub
 from tau2_fleet.fleet.devices import choose_devices
 from tau2_fleet.fleet.extra_args import ExtraArgs
-from tau2_fleet.fleet.launch import cache_root, find_executable
+from tau2_fleet.fleet.launch import cache_root, command_words, find_executable
 from tau2_fleet.fleet.plan import Placement, PoolSpec
 from tau2_fleet.fleet.server_kind import LaunchedKind, Preparation, ServerCommand, Starter
 from tau2_fleet.fleet.settings import Device, ServerSettings
@@ -77,11 +77,16 @@ class Vllm(LaunchedKind):
 
     async def prepare(self, preparation: Preparation) -> Starter:
         server = preparation.server
-        executable = server_executable(server.executable)
-        flags = await _flags(preparation, executable)
-        on_hub = {spec.name for spec in preparation.pools if hub.is_on_hub(spec.model or "", spec.model_key)}
+        if preparation.here:
+            executable = server_executable(server.executable)
+            on_hub = {spec.name for spec in preparation.pools if hub.is_on_hub(spec.model or "", spec.model_key)}
+            book: FlagBook | None = FlagBook(cache_root())
+        else:  # each host has its own, and fetches its own models
+            executable, book = server.executable, None
+            on_hub = {spec.name for spec in preparation.pools if not str(spec.model).startswith(("/", "~", "."))}
+        flags = await _flags(preparation, executable, book)
         for spec in preparation.pools:
-            if spec.name in on_hub:
+            if spec.name in on_hub and preparation.here:
                 await _download(preparation, executable, spec)
         cpu = preparation.devices is None
 
@@ -96,22 +101,24 @@ class Vllm(LaunchedKind):
         return start
 
 
-async def _flags(preparation: Preparation, executable: str) -> frozenset[str]:
+async def _flags(preparation: Preparation, executable: str, book: FlagBook | None) -> frozenset[str]:
     """The flags that this vLLM knows; asking it takes ten seconds, so that the answer is kept across runs."""
-    book = FlagBook(cache_root())
-    known = book.read(executable)
+    known = book.read(executable) if book else None
     if known is not None:
         return known
     log.info("asking %s which flags it knows (once)", executable)
     text, target = "", preparation.logs / "vllm-help.log"
     for word in HELP_WORDS:
         try:
-            _, text = await preparation.run_tool([executable, "serve", word], target, HELP_LIMIT_S, False)
+            _, text = await preparation.run_tool(
+                [*command_words(executable), "serve", word], target, HELP_LIMIT_S, False
+            )
         except TimeoutError:
             asked = f"`serve {word}` has not ended within {HELP_LIMIT_S:g} s"
             raise UserError(f"server.executable={executable}: {asked} (log: {target})") from None
         if flags := parse_flags(text):
-            book.write(executable, flags)
+            if book:
+                book.write(executable, flags)
             return flags
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
     raise UserError(f"server.executable={executable} does not show its flags: {last.strip()[:300]}")

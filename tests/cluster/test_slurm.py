@@ -1,0 +1,201 @@
+"""Servers as steps of a SLURM allocation: started where SLURM says, and whatever is killed, no simulation is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.replica import Phase
+from tau2_fleet.fleet.settings import Device, HostsSettings
+from tests.cluster.fleets import (
+    SLOW,
+    far_programs,
+    fleet_on,
+    gpu_pool,
+    in_a_loop,
+    listening_everywhere,
+    seen_by_everybody,
+)
+from tests.cluster.slurm import Cluster
+from tests.fleet.support import children_of, fake_pool, gone, until
+from tests.run.runs import ROOT, env, inventory, keys, servers_of, stored, summary, wait_for
+
+ON_SLURM = HostsSettings(kind="slurm")
+
+
+@pytest.fixture
+def allocation(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A job of three nodes for a fleet of this process."""
+    made = subprocess.run(
+        ["salloc", "--no-shell", "--no-kill", "-N3", "--exclusive", "--gres=gpu:4"],
+        env=slurm.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    job = re.findall(r"allocation (\d+)", made.stderr)[0]
+    monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    try:
+        yield job
+    finally:
+        slurm.run("scancel", job)
+        slurm.until(lambda: not slurm.run("squeue", "-h"))
+
+
+class Job:
+    """A run as a batch job: `sbatch` of a script as slurm/run.sbatch is one."""
+
+    def __init__(self, cluster: Cluster, folder: Path, *arguments: str, options: str = "") -> None:
+        self.cluster, self.run_dir, self.output = cluster, folder / "run", folder / "job.out"
+        line = [sys.executable, "-m", "src.main", *SLOW, "hosts=slurm", *arguments, f"hydra.run.dir={self.run_dir}"]
+        script = folder / "job.sh"
+        script.write_text(
+            f"#!/bin/bash\n#SBATCH --no-kill --exclusive --requeue --open-mode=append -N3 --gres=gpu:4 {options}\n"
+            f"#SBATCH --output={self.output}\ncd {ROOT}\nexec {' '.join(line)}\n"
+        )
+        environment = env(cluster.environment)
+        made = subprocess.run(["sbatch", script], env=environment, capture_output=True, text=True, check=True)
+        self.id = made.stdout.split()[-1]
+
+    def await_stored(self, count: int = 3) -> None:
+        wait_for(lambda: stored(self.run_dir) > count or self.state() == "", 120)
+        assert stored(self.run_dir) > count, self.output.read_text()
+
+    def state(self) -> str:
+        return self.cluster.run("squeue", "-h", "-j", self.id, "-o", "%T").strip()
+
+    def await_end(self, seconds: float = 110.0) -> None:
+        self.cluster.until(lambda: self.state() == "", seconds)
+
+    def runner(self) -> int:
+        text = (self.run_dir / "run.log").read_text()
+        return int(re.findall(r"begins: run id \w+, process (\d+)", text)[-1])
+
+    def assert_nothing_is_left(self) -> None:
+        over = time.monotonic() + 10
+        while left := [*servers_of(self.run_dir), *far_programs()]:
+            assert time.monotonic() < over, left
+            time.sleep(0.1)
+
+    def assert_whole(self) -> None:
+        assert (set(keys(self.run_dir).values()), inventory(self.run_dir)["finished"]) == ({1}, 114)
+        assert summary(self.run_dir)["exit_status"] == 0, self.output.read_text()
+
+
+@in_a_loop
+async def test_six_replicas_on_three_nodes_are_ready_in_seconds_with_the_gpus_that_slurm_gave(
+    allocation: str, slurm: Cluster, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    async with fleet_on(ON_SLURM, tmp_path, gpu_pool(tmp_path, 6, children=True)) as fleet:
+        await until(lambda: all(one.phase is Phase.ready for one in fleet.status()), 60)
+        took = time.monotonic() - began
+        statuses = fleet.status()
+        assert Counter(one.host for one in statuses) == {"n0": 2, "n1": 2, "n2": 2}
+        shown = [(fleet.logs / f"agent-{number}.log").read_text() for number in range(6)]
+        given = {
+            (one.host, found[1])
+            for one, text in zip(statuses, shown, strict=True)
+            if (found := re.search(r"CUDA_VISIBLE_DEVICES=(\S+)", text))
+        }
+        assert given == {(node, devices) for node in slurm.nodes for devices in ("0,1", "2,3")}
+        pids = {int(one.pid or 0) for one in statuses}
+        assert not list(listening_everywhere(pids))
+        seen = seen_by_everybody()
+        seen += slurm.run("scontrol", "show", "job", allocation) + slurm.run("scontrol", "show", "step")
+        assert fleet.key not in seen
+        families = [pid for number in range(6) for pid in children_of(fleet.logs / f"agent-{number}.log")]
+        assert len(families) == 12
+    assert took < 5
+    assert all(gone(pid) for pid in [*pids, *families])
+    await until(lambda: not far_programs(), 10)
+
+
+@in_a_loop
+async def test_a_step_that_is_killed_is_started_again(allocation: str, slurm: Cluster, tmp_path: Path) -> None:
+    pool = fake_pool(tmp_path, 3, children=True)
+    async with fleet_on(ON_SLURM, tmp_path, pool, device=Device.cpu) as fleet:
+        await until(lambda: all(one.phase is Phase.ready for one in fleet.status()), 60)
+        first = fleet.status()[1]
+        family = [int(first.pid or 0), *children_of(fleet.logs / "agent-1.log")]
+        step = next(one for one in psutil.Process().children() if "--job-name=agent-1" in one.cmdline())
+        step.kill()
+        await until(lambda: fleet.status()[1].phase is Phase.ready and fleet.status()[1].pid != first.pid, 60)
+        await until(lambda: all(gone(pid) for pid in family), 10)
+        assert fleet.status()[1].restarts == 1
+
+
+@in_a_loop
+async def test_without_an_allocation_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UserError, match=r"hosts=slurm .* sbatch slurm/run.sbatch"):
+        async with fleet_on(ON_SLURM, tmp_path, fake_pool(tmp_path, 1), device=Device.cpu):
+            pass
+
+
+def test_a_run_outlives_the_loss_of_a_node(slurm: Cluster, tmp_path: Path) -> None:
+    job = Job(slurm, tmp_path, "server.num=6")
+    job.await_stored()
+    host = "n2" if slurm.run("squeue", "-h", "-j", job.id, "-o", "%B").strip() != "n2" else "n1"
+    lost = slurm.daemons.pop(host)
+    steps = [one for one in psutil.process_iter() if f"slurmstepd: [{job.id}." in " ".join(one.cmdline())]
+    family = {one for step in steps if f".{host}" in str(step.environ()) for one in step.children(recursive=True)}
+    lost.kill()
+    lost.wait()
+    tasks = [one for one in far_programs() if one.environ().get("SLURMD_NODENAME") == host]
+    assert len(tasks) >= 2
+    for one in {*tasks, *family}:
+        one.kill()
+    try:
+        job.await_end()
+    finally:
+        slurm.start_node(host)
+    assert "was lost with its host" in job.output.read_text()
+    job.assert_whole()
+    job.assert_nothing_is_left()
+    slurm.until(lambda: slurm.run("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * 3)
+
+
+def test_nothing_is_left_of_a_runner_that_was_killed(slurm: Cluster, tmp_path: Path) -> None:
+    job = Job(slurm, tmp_path, "server.num=3")
+    job.await_stored()
+    os.kill(job.runner(), signal.SIGKILL)  # which is the batch script, too
+    job.assert_nothing_is_left()
+    job.await_end()
+    assert set(keys(job.run_dir).values()) == {1}
+
+
+@pytest.mark.parametrize("flags", [(), ("-b", "-s", "TERM")], ids=["plain", "of the batch script"])
+def test_a_cancelled_job_leaves_its_record_and_a_summary(
+    flags: tuple[str, ...], slurm: Cluster, tmp_path: Path
+) -> None:
+    job = Job(slurm, tmp_path, "server.num=3", "limits.grace_s=5")
+    job.await_stored()
+    slurm.run("scancel", *flags, job.id)
+    job.await_end()
+    job.assert_nothing_is_left()
+    assert set(keys(job.run_dir).values()) == {1}
+    assert summary(job.run_dir)["exit_status"] == 130
+    assert inventory(job.run_dir)["finished"] == stored(job.run_dir)
+
+
+def test_a_requeued_job_goes_on_in_the_same_directory(slurm: Cluster, tmp_path: Path) -> None:
+    job = Job(slurm, tmp_path, "server.num=3")
+    job.await_stored()
+    slurm.run("scontrol", "requeue", job.id)
+    wait_for(lambda: (job.run_dir / ".hydra" / "attempt-1").is_dir(), 60)
+    job.await_end()
+    job.assert_whole()
+    job.assert_nothing_is_left()
