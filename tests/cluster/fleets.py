@@ -74,7 +74,7 @@ def far_programs() -> list[psutil.Process]:
 
 
 def seen_by_everybody() -> str:
-    """The arguments of all processes, and the environment of the programs that start servers and of what reaches them."""
+    """The arguments of all processes, and the environment of what reaches hosts and of the programs it runs there."""
     words, environments = [], []
     for process in psutil.process_iter():
         try:
