@@ -35,6 +35,20 @@ def test_a_format_of_ones_own_is_found_by_its_import_path(
     assert "assistant: " not in path.read_text()
 
 
+def test_a_format_of_ones_own_that_fails_is_told_by_its_name(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_examples(tmp_path)
+    (tmp_path / "broken.py").write_text(
+        "from transcript import Transcript\n"
+        "class Broken(Transcript):\n"
+        "    def write(self, export): raise ValueError('no\\nluck')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main([str(run_dir), "--format", "broken.Broken", "-o", str(tmp_path / "out.txt")]) == 1
+    assert capsys.readouterr().err == "error: --format: broken.Broken failed: ValueError: no luck\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
@@ -107,6 +121,12 @@ def test_a_sweeps_directory_is_all_its_runs(run_dir: Path, tmp_path: Path) -> No
         write_records(tmp_path / "sweep" / name, records(run_dir)[:3])
     assert main([str(tmp_path / "sweep"), "--format", "csv", "-o", str(tmp_path / "a.csv")]) == 0
     assert [line.split(",")[0] for line in (tmp_path / "a.csv").read_text().splitlines()] == ["run", *"000111"]
+
+
+def test_a_command_line_without_a_format_is_told_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["DIR"])
+    assert "error: --format is missing: csv, dpo, inspect, leaderboard, parquet, sft, or" in capsys.readouterr().err
 
 
 def test_help_has_the_options_of_the_format(capsys: pytest.CaptureFixture[str]) -> None:

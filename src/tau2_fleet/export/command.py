@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tau2_fleet.analysis.profile_reader import run_directories
 from tau2_fleet.display.console import complain, out, tell
-from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.errors import ExitStatus, UserError, writing
 from tau2_fleet.export import formats
 from tau2_fleet.export.export_format import Export, ExportFormat, Refused
 from tau2_fleet.export.runs import Filters, Run
@@ -45,7 +45,8 @@ def _export(arguments: Sequence[str] | None) -> ExitStatus:
     known, _ = first.parse_known_args(arguments)
     parser = _parser()
     if known.format is None:
-        options = parser.parse_args(arguments)  # prints the help, or that the format is missing
+        parser.parse_args(arguments)  # prints the help, or what else is wrong
+        parser.error(f"--format is missing: {', '.join(names(formats.__name__))}, or a class of your own")
     form = make(known.format, "--format", formats.__name__, ExportFormat)
     form.add_arguments(parser.add_argument_group(f"of --format {known.format}"))
     options = parser.parse_args(arguments)
@@ -98,17 +99,28 @@ def _refuse_to_overwrite(path: Path, form: ExportFormat, force: bool) -> None:
 
 def _write(form: ExportFormat, export: Export) -> None:
     path = export.path
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     if not form.folder:
-        form.write(export)
+        _fill(form, export)
         return
     with folder_replaced(path) as folder:
         export.path = folder
-        form.write(export)
+        _fill(form, export)
         write_json(folder / _MARK, {"format": export.options.format, "runs": [run.name for run in export.runs]})
+
+
+def _fill(form: ExportFormat, export: Export) -> None:
+    """Let the format write; what goes wrong in code of one's own is told by its name."""
+    try:
+        form.write(export)
+    except (OSError, Refused, UserError):
+        raise
+    except Exception as error:
+        if type(form).__module__.startswith(formats.__name__):
+            raise
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"--format: {export.options.format} failed: {told}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,7 +133,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--format",
-        required=True,
         metavar="NAME",
         help=f"{', '.join(names(formats.__name__))}, or the import path of a class; with --help also its options",
     )

@@ -31,9 +31,8 @@ def add_training_arguments(parser: Arguments) -> None:
     )
     parser.add_argument(
         "--train-on",
-        type=Trained,
-        choices=list(Trained),
-        default=Trained.agent,
+        choices=[whose.value for whose in Trained],
+        default=Trained.agent.value,
         metavar="WHOSE",
         help="whose turns have a loss mask of 1: agent (default), experts, or both",
     )

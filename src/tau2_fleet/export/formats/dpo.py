@@ -9,7 +9,7 @@ from functools import partial
 from itertools import product
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.export.conversation import Turn, agent_turns
+from tau2_fleet.export.conversation import Trained, Turn, agent_turns
 from tau2_fleet.export.export_format import Arguments, Export, Refused
 from tau2_fleet.export.formats.sft import Encoded
 from tau2_fleet.export.runs import Json, Run
@@ -139,7 +139,7 @@ def _pair(
     export: Export, run: Run, other_run: Run, rejected: Json, selection: Selection, chosen: Json
 ) -> tuple[Json, dict[str, tuple[list[Turn], list[int]]]] | None:
     """What a line says of a pair; None where there is nothing to learn from it, which is noted."""
-    options = export.options
+    options, trained = export.options, Trained(export.options.train_on)
     better = agent_turns(chosen["messages"], run.prompt(chosen), options.thinking)
     worse = agent_turns(rejected["messages"], other_run.prompt(rejected), options.thinking)
     at = _shared(better, worse)
@@ -152,7 +152,7 @@ def _pair(
         selection.left["pairs parted by another than the agent"] += 1
         return None
     worse = _with_ids_of(better[:at], worse, at)
-    masks = [[int(turn.is_trained(options.train_on)) for turn in turns[at:]] for turns in (better, worse)]
+    masks = [[int(turn.is_trained(trained)) for turn in turns[at:]] for turns in (better, worse)]
     if not all(any(mask) for mask in masks):
         selection.left["pairs without a turn to learn"] += 1
         return None

@@ -8,7 +8,7 @@ from functools import cache
 
 import orjson
 
-from tau2_fleet.export.conversation import Turn, agent_turns
+from tau2_fleet.export.conversation import Trained, Turn, agent_turns
 from tau2_fleet.export.export_format import Arguments, Export
 from tau2_fleet.export.runs import Json, Run
 from tau2_fleet.export.token_sequences import tokens_of
@@ -126,7 +126,7 @@ class _Conversations:
 
     def line(self, record: Json) -> _Line:
         """The line of a record."""
-        run, trained = self._run, self._options.train_on
+        run, trained = self._run, Trained(self._options.train_on)
         turns = agent_turns(record["messages"], run.prompt(record), self._options.thinking)
         mask = [int(turn.is_trained(trained)) for turn in turns]
         tokens = tokens_of(record, trained)
