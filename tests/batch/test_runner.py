@@ -225,3 +225,39 @@ def test_what_comes_out_of_a_simulation_ends_the_run_with_that_failure(tmp_path:
         asyncio.run(runner.run())
     assert runner.stop_reason is RunEnd.FATAL
     assert len(watched(runner).begun) < 60
+
+
+def test_more_or_fewer_run_at_once_from_the_moment_it_is_said_and_none_is_broken_off(tmp_path: Path):
+    let_go = asyncio.Semaphore(0)
+
+    async def simulate(job: SimulationJob) -> Record:
+        await let_go.acquire()
+        return make_record(job.key)
+
+    async def settle() -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    async def scene() -> Runner:
+        runner = make_runner(tmp_path, simulate, {"retail": 60}, max_concurrency=3)
+        running = asyncio.create_task(runner.run())
+        await settle()
+        assert (runner.in_flight, runner.queued) == (3, 57)
+        runner.set_concurrency(20)
+        await settle()
+        assert runner.in_flight == 20
+        runner.set_concurrency(0)
+        await settle()
+        assert runner.in_flight == 20
+        for _ in range(19):
+            let_go.release()
+        await settle()
+        assert (runner.in_flight, len(runner.store.entries)) == (1, 19)
+        runner.set_concurrency(1000)
+        for _ in range(60):
+            let_go.release()
+        await asyncio.wait_for(running, 10)
+        return runner
+
+    runner = asyncio.run(scene())
+    assert len(watched(runner).begun) == len(set(watched(runner).begun)) == len(runner.store.entries) == 60

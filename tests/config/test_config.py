@@ -117,7 +117,7 @@ def test_the_defaults_are_those_of_the_specification() -> None:
     agent, server, limits = config.agent, config.server, config.limits
     assert (agent.temperature, agent.top_p, agent.max_output_tokens, agent.max_context_tokens) == (1, None, 8000, 23000)
     assert (server.num, server.start_port, server.tool_call_parser, server.host) == (4, 1900, "hermes", "127.0.0.1")
-    assert (config.max_steps, config.max_errors, config.num_trials, config.max_concurrency) == (200, 10, 1, 10)
+    assert (config.max_steps, config.max_errors, config.num_trials, config.max_concurrency) == (200, 10, 1, "auto")
     assert (config.seed, config.log_level, config.validate_communication) == (300, LogLevel.INFO, False)
     assert (limits.call_timeout_s, limits.simulation_timeout_s, limits.run_timeout_s) == (600, 3600, None)
     assert (limits.max_cost_usd, limits.grace_s) == (None, 30)
@@ -236,7 +236,11 @@ def test_what_does_not_compose_is_refused_in_words_that_name_it(overrides: str, 
     [
         ("num_trials=0", ["num_trials=0: must be at least 1"]),
         ("num_tasks=0", ["num_tasks=0"]),
-        ("max_concurrency=-1", ["max_concurrency=-1"]),
+        ("max_concurrency=-1", ["max_concurrency=-1: must be auto, or a whole number, at least 1"]),
+        ("max_concurrency=many", ["max_concurrency=many: must be auto, or a whole number"]),
+        ("max_concurrency=2.5", ["max_concurrency=2.5: must be auto"]),
+        ("max_concurrency=null", ["max_concurrency=None: must be auto"]),
+        ("providers.openai.max_in_flight=0", ["providers.openai.max_in_flight=0: must be at least 1"]),
         ("seed=-1", ["seed=-1"]),
         ("agent.temperature=3", ["agent.temperature=3.0: must be at least 0 and at most 2"]),
         ("agent.temperature=nan", ["agent.temperature=nan"]),
@@ -532,8 +536,8 @@ def test_runs_begun_before_models_had_lifetimes_can_go_on(experiment: str, diges
     assert result_digest(config).startswith(digest)
 
 
-def test_what_the_official_experiment_says_in_full_is_the_default_but_for_the_models() -> None:
-    plain = configure("user_llm=gpt-5", "judge=gpt-5", "experts=official")
+def test_what_the_official_experiment_says_in_full_is_the_default_but_for_the_models_and_ten_at_once() -> None:
+    plain = configure("user_llm=gpt-5", "judge=gpt-5", "experts=official", "max_concurrency=10")
     official = configure("experiment=official")
     official.experiment_name = None
     assert plain == official

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tau2_fleet.fleet.diagnose import diagnose
-from tau2_fleet.fleet.sampler import ReplicaMetrics, parse_metrics
+from tau2_fleet.fleet.sampler import ReplicaMetrics, next_period_s, parse_metrics
 from tau2_fleet.llm.markup import find_markup
 
 NOISE = "INFO 11-22 15:00:00 [api_server.py:1] vLLM API server version 0.32.0\n"
@@ -122,3 +122,18 @@ vllm:cache_config_info{block_size="16",engine="2",num_gpu_blocks="None"} 1.0
     old = 'vllm:gpu_cache_usage_perc{model_name="m"} 0.5\nvllm:gpu_prefix_cache_queries_total{model_name="m"} 8.0\n'
     assert parse_metrics(old) == ReplicaMetrics(kv_use=0.5, prefix_queries=8.0)
     assert parse_metrics("") == ReplicaMetrics()
+
+
+def test_metrics_are_read_every_second_while_they_move_and_every_five_when_they_stand_still():
+    still, more, fuller = ReplicaMetrics(running=40), ReplicaMetrics(running=50), ReplicaMetrics(running=40, kv_use=0.1)
+    for moved in (more, fuller, ReplicaMetrics(running=40, preemptions=1)):
+        assert next_period_s(5.0, {"a": still}, {"a": moved}) == 1.0
+    assert next_period_s(5.0, {}, {"a": still}) == 1.0
+    period_s, slower = 1.0, []
+    for _ in range(6):
+        period_s = next_period_s(period_s, {"a": still}, {"a": ReplicaMetrics(running=41, prompt_tokens=9.0)})
+        slower.append(period_s)
+    assert slower == sorted(slower)
+    assert slower[-1] == 5.0
+    many = {str(number): more for number in range(48)}
+    assert next_period_s(5.0, {}, many) == 3.0

@@ -192,3 +192,42 @@ def test_models_of_one_provider_and_key_share_a_limit() -> None:
     assert limiters.of(together) is not limiters.of(nebius)
     one, other = (ModelSettings(Provider.vllm, pool=PoolSettings(name)) for name in ("agent", "user"))
     assert limiters.of(one) is not limiters.of(other)
+
+
+def test_a_limit_that_is_given_is_approached_by_doubling_and_never_passed() -> None:
+    async def run() -> None:
+        limiter = Limiter(Hand().clock, most=30)
+        assert limiter.limit == 10
+        held = [asyncio.create_task(limiter.acquire()) for _ in range(100)]
+        seen = []
+        for _ in range(60):
+            await asyncio.sleep(0)
+            seen.append(limiter.in_flight)
+            limiter.release(replied=True)
+        assert max(seen) == limiter.limit == 30
+        for task in held:
+            task.cancel()
+
+    asyncio.run(run())
+
+
+def test_where_a_provider_refused_one_of_many_is_remembered_and_hardly_tried_beyond() -> None:
+    async def run() -> None:
+        limiter = Limiter(Hand().clock, most=200)
+        refused = 0
+        inside = [await limiter.acquire() for _ in range(10)]
+        for _ in range(3000):
+            inside.pop(0)
+            limiter.release(replied=True)
+            while limiter.in_flight + 1 <= limiter.limit:
+                generation = await limiter.acquire()
+                if limiter.in_flight > 20:
+                    refused += 1
+                    limiter.throttle(generation, None)
+                    limiter.release(replied=False)
+                else:
+                    inside.append(generation)
+        assert refused == limiter.refused < 30
+        assert 18 <= limiter.limit <= 21
+
+    asyncio.run(run())

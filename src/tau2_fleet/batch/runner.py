@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.errors import UserError
-from tau2_fleet.record.line import Record
+from tau2_fleet.record.line import Record, SimulationKey
 from tau2_fleet.record.store import Store
 from tau2_fleet.simulation.simulate import SimulationJob
 
@@ -91,12 +92,30 @@ class Runner:
         self.limits = limits
         self.stop_reason: RunEnd | None = None
         self.stop_detail: str | None = None
-        self._queue: Iterator[SimulationJob] = iter(schedule.jobs)
-        self._workers: list[asyncio.Task[None]] = []
+        self._queue = deque(schedule.jobs)
+        self._workers: set[asyncio.Task[None]] = set()
+        self._in_flight: dict[SimulationKey, None] = {}
+        self._resized = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._idle = asyncio.Event()
+        """Set when nobody works any more, nor will."""
         self._failure: BaseException | None = None
         self.over = False
         """True once `run` has returned: there is nothing left to stop."""
+
+    @property
+    def in_flight(self) -> int:
+        """Simulations that have begun and not ended."""
+        return len(self._workers)
+
+    @property
+    def queued(self) -> int:
+        """Simulations that have not begun."""
+        return len(self._queue)
+
+    def left(self) -> list[SimulationKey]:
+        """Those that have not ended, in flight or not."""
+        return [*self._in_flight, *(job.key for job in self._queue)]
 
     async def run(self) -> None:
         """Work through the schedule, or up to a stop.
@@ -105,24 +124,24 @@ class Runner:
             UserError: a record or a prompt could not be stored.
             Exception: what came out of a simulation, which should record its own failures.
         """
-        count = min(self.max_concurrency, len(self.schedule.jobs))
-        gates = [asyncio.Event() for _ in range(0, count, _BEGUN_TOGETHER)]
-        self._workers = [
-            asyncio.create_task(self._work(gates[index // _BEGUN_TOGETHER]), name=f"simulations {index}")
-            for index in range(count)
-        ]
-        for worker in self._workers:
-            worker.add_done_callback(self._look_at_end)
-        others = [asyncio.create_task(self._watch_clock()), asyncio.create_task(_open_in_turn(gates))]
+        if not self._queue:
+            self._idle.set()
+        others = [asyncio.create_task(self._watch_clock()), asyncio.create_task(self._staff())]
         try:
             await self._wait_for_workers()
         finally:
-            for task in (*others, *self._workers):
+            working = [*others, *self._workers]
+            for task in working:
                 task.cancel()
-            await asyncio.gather(*others, *self._workers, return_exceptions=True)
+            await asyncio.gather(*working, return_exceptions=True)
             self.over = True
         if self._failure is not None:
             raise self._failure
+
+    def set_concurrency(self, count: int) -> None:
+        """Let so many simulations (one at least) be in flight from now on; none that has begun is broken off."""
+        self.max_concurrency = max(1, count)
+        self._resized.set()
 
     def stop(self, reason: RunEnd, detail: str | None = None) -> None:
         """Begin nothing new; give what is in flight `grace_s` to end. The first reason stands."""
@@ -132,8 +151,10 @@ class Runner:
 
     def abort(self) -> None:
         """End at once: what is in flight is given up, and will be run again by a resumed run."""
+        self._stopping.set()
         for worker in self._workers:
             worker.cancel()
+        self._look_whether_idle()
 
     def keep_prompt(self, digest: str, text: str) -> None:
         """Store a prompt for a simulation; that it cannot be stored ends the run, not this simulation alone."""
@@ -148,34 +169,55 @@ class Runner:
         self.stop(RunEnd.FATAL, str(error))
         self.abort()
 
+    async def _staff(self) -> None:
+        """Begin simulations, a few in each turn of the event loop, until there are as many as there may be."""
+        while True:
+            self._resized.clear()
+            while (missing := self._missing()) > 0:
+                for _ in range(min(missing, _BEGUN_TOGETHER)):
+                    worker = asyncio.create_task(self._work(), name="simulations")
+                    self._workers.add(worker)
+                    worker.add_done_callback(self._look_at_end)
+                await asyncio.sleep(0)
+            await self._resized.wait()
+
+    def _missing(self) -> int:
+        if self._stopping.is_set():
+            return 0
+        return min(self.max_concurrency - len(self._workers), len(self._queue))
+
     def _look_at_end(self, worker: asyncio.Task[None]) -> None:
         """Whatever a worker raised: the store's failure, or a simulation's that it could not put in its record."""
+        self._workers.discard(worker)
         error = None if worker.cancelled() else worker.exception()
         if error is not None:
             self._fail(error)
+        self._look_whether_idle()
+
+    def _look_whether_idle(self) -> None:
+        if not self._workers and (not self._queue or self._stopping.is_set()):
+            self._idle.set()
 
     async def _wait_for_workers(self) -> None:
         """Return when all workers are done, or `grace_s` after a stop."""
-        if not self._workers:
-            return
-        everyone = asyncio.create_task(self._all_workers())
+        everyone = asyncio.create_task(self._idle.wait())
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait((everyone, stopping), return_when=asyncio.FIRST_COMPLETED)
+            self._look_whether_idle()
             if not everyone.done():
                 await asyncio.wait((everyone,), timeout=self.limits.grace_s)
         finally:
             everyone.cancel()
             stopping.cancel()
 
-    async def _all_workers(self) -> None:
-        await asyncio.wait(self._workers)
-
-    async def _work(self, gate: asyncio.Event) -> None:
-        await gate.wait()
-        while not self._is_to_stop() and (job := next(self._queue, None)) is not None:
+    async def _work(self) -> None:
+        while not self._is_to_stop() and self._queue and len(self._workers) <= self.max_concurrency:
+            job = self._queue.popleft()
+            self._in_flight[job.key] = None
             self.watcher.started(*job.key)
             entry = self.store.append(await self.simulate(job))
+            del self._in_flight[job.key]
             self.watcher.finished(*entry.key, entry.reward, entry.termination_reason, entry.cost_usd)
 
     def _is_to_stop(self) -> bool:
@@ -190,9 +232,3 @@ class Runner:
         if deadline_s is not None:
             await asyncio.sleep(deadline_s - time.monotonic())
             self.stop(RunEnd.TIMEOUT, self.limits.out_of_time)
-
-
-async def _open_in_turn(gates: Sequence[asyncio.Event]) -> None:
-    for gate in gates:
-        gate.set()
-        await asyncio.sleep(0)

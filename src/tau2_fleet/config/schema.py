@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Optional
 
+from tau2_fleet.batch.settings import AUTO, MOST_IN_FLIGHT, PAID_IN_FLIGHT, Order
 from tau2_fleet.benchmark.settings import BenchmarkSettings
 from tau2_fleet.config.sources import SHIPPED
 from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 from tau2_fleet.key import COUNT, FROM_ZERO, POSITIVE, Range, Resume, key
-from tau2_fleet.llm.settings import PriceSettings
+from tau2_fleet.llm.settings import PAID, PriceSettings, Provider, ProvidersSettings
 from tau2_fleet.simulation.settings import AgentSettings, ExpertsSettings, JudgeSettings, UserSettings
 from tau2_fleet.telemetry.levels import LogLevel
 from tau2_fleet.telemetry.settings import WandbSettings
@@ -124,6 +125,12 @@ class Config:
     experts: ExpertsSettings = key(
         factory=ExpertsSettings, help="to whom the agent can hand a turn", section=Section.models
     )
+    providers: ProvidersSettings = key(
+        factory=ProvidersSettings,
+        help="how hard paid providers may be asked",
+        section=Section.models,
+        resume=Resume.may_differ,
+    )
     limits: LimitsSettings = key(
         factory=LimitsSettings,
         help="when to stop waiting, spending, running; seconds and USD, null: never",
@@ -168,8 +175,17 @@ class Config:
         range=Range(1, 256),
         resume=Resume.may_differ,
     )
-    max_concurrency: int = key(
-        10, help="simulations in flight over all domains", range=Range(1, 100_000), resume=Resume.may_differ
+    max_concurrency: Any = key(
+        AUTO,
+        help="simulations in flight over all domains; auto: as many as the servers can hold",
+        range=Range(1, 100_000),
+        among=(AUTO,),
+        resume=Resume.may_differ,
+    )
+    schedule: Order = key(
+        Order.longest,
+        help="which simulations begin first: longest (as earlier runs, or gold actions, tell) or as_listed",
+        resume=Resume.may_differ,
     )
     seed: int = key(300, help="from which the trials' seeds are drawn", range=FROM_ZERO)
     log_level: LogLevel = key(
@@ -201,6 +217,23 @@ class Config:
     experiment_name: Optional[str] = key(
         None, help="set by the files of experiment/: which of them this run started from", resume=Resume.may_differ
     )
+
+    @property
+    def auto_concurrency(self) -> bool:
+        """Whether the program finds out how many simulations may be in flight."""
+        return bool(self.max_concurrency == AUTO)
+
+    @property
+    def most_in_flight(self) -> int:
+        """Simulations in flight at most."""
+        return self.max_concurrency if isinstance(self.max_concurrency, int) else MOST_IN_FLIGHT
+
+    @property
+    def paid_in_flight(self) -> dict[Provider, int]:
+        """Requests in flight at most, by provider; one that is not there has no such limit."""
+        given = {provider: getattr(self.providers, provider.value).max_in_flight for provider in PAID}
+        default = PAID_IN_FLIGHT if self.auto_concurrency else None
+        return {provider: most for provider, set_to in given.items() if (most := set_to or default) is not None}
 
 
 _OWN_DOMAIN = re.compile(r"\+{0,2}domain\.([^.=]+)\.path=")

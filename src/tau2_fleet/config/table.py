@@ -43,10 +43,16 @@ class KeyEntry:
 
     def wanted(self) -> str:
         """What it takes, in words."""
+        if self.key.range is not None and self.key.among:
+            return " or ".join(["a whole number", *self.key.among])
         return _in_words(_without_none(self.hint)) + (" or null" if self.optional else "")
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value of the right type, in words; None when nothing is."""
+        if self.key.range is not None and self.key.among:  # a number, or a word in its place
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            fits = value in self.key.among or (whole and self.key.range.holds(value))
+            return None if fits else f"must be {' or '.join(self.key.among)}, or a whole number, {self.key.range}"
         if value is None:
             return None
         if self.key.range is not None and not self.key.range.holds(value):

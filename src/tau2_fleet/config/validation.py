@@ -223,7 +223,7 @@ def _shard_problems(config: Config) -> Iterator[str]:
     index, count = config.shard.index, config.shard.count
     if index >= count:
         yield f"shard.index={index}: of shard.count={count} parts the last is {count - 1}"
-    if config.max_concurrency < count:
+    if config.most_in_flight < count:
         yield f"max_concurrency={config.max_concurrency}: all {count} shards share it, and each needs at least one"
 
 

@@ -168,6 +168,11 @@ class Fleet:
             await self._http.close()
             self._http = None
 
+    async def sample(self) -> None:
+        """Read the metrics of the ready replicas now, and emit them; what does not answer is passed over."""
+        if self._http is not None:
+            await sample_replicas(self._http, self._replicas)
+
     async def stop(self) -> None:
         """End every server of this fleet and what belongs to it."""
         self._ended = True

@@ -31,7 +31,7 @@ def raise_open_files(max_concurrency: int, replicas: int = 0) -> int:
         raised = soft
     if raised < need:
         log.warning(
-            "max_concurrency=%d may need %d open files, the hard limit is %d: lower it or raise `ulimit -Hn`",
+            "%d simulations at once may need %d open files, the limit is %d: set max_concurrency or raise ulimit -Hn",
             max_concurrency, need, raised,
         )  # fmt: skip
     return raised

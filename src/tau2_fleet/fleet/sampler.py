@@ -1,12 +1,15 @@
-"""Every few seconds, the metrics of each ready replica and the use of each GPU, handed to telemetry as events."""
+"""The metrics of each ready replica and the use of each GPU, handed to telemetry as events.
+
+Every second while the metrics move, every five while they stand still or a fleet is large.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 
 import aiohttp
 
@@ -16,6 +19,12 @@ from tau2_fleet.fleet.replica import Replica
 from tau2_fleet.telemetry.events import GpuSample, ReplicaSample, emit
 
 PERIOD_S = 5.0
+_MOVING_S = 1.0
+_REPLICAS_PER_S = 16
+"""Read in a second at most, in the mean."""
+_SLOWER = 1.5
+_MOVED = 0.05
+"""Share of the requests, or of the KV cache, that tells moving from standing still."""
 _TIMEOUT_S = 4.0
 
 _LINE = re.compile(r"^(vllm:[a-z_]+)(?:\{[^}]*\})? ([-+0-9.eEInfNa]+)", re.MULTILINE)
@@ -53,6 +62,19 @@ class ReplicaMetrics:
     kv_tokens: float = 0.0
     """Room of the KV cache: blocks times tokens of a block, of all engines."""
 
+    def moved_since(self, before: ReplicaMetrics) -> bool:
+        """Whether the load is another than it was."""
+        requests = before.running + before.waiting
+        return (
+            abs(self.running + self.waiting - requests) > _MOVED * max(requests, 1 / _MOVED)
+            or abs(self.kv_use - before.kv_use) > _MOVED
+            or self.preemptions != before.preemptions
+        )
+
+    def sample_of(self, replica: str) -> ReplicaSample:
+        """The event that tells of them."""
+        return ReplicaSample(replica, **asdict(self))
+
 
 def parse_metrics(text: str) -> ReplicaMetrics:
     """Read vLLM's metrics, of any version since 0.9.2, from the Prometheus text form."""
@@ -80,9 +102,11 @@ def counted_tokens(text: str) -> float | None:
     return found.prompt_tokens + found.generation_tokens
 
 
-async def sample_replicas(http: aiohttp.ClientSession, replicas: Iterable[Replica]) -> None:
-    """Read the metrics of those in the routing once and emit them."""
-    await asyncio.gather(*(_sample(http, replica) for replica in replicas if replica.endpoint is not None))
+async def sample_replicas(http: aiohttp.ClientSession, replicas: Iterable[Replica]) -> dict[str, ReplicaMetrics]:
+    """Read the metrics of those in the routing once and emit them; what was read, by replica."""
+    ready = [replica for replica in replicas if replica.endpoint is not None]
+    read = await asyncio.gather(*(_sample(http, replica) for replica in ready))
+    return {replica.name: found for replica, found in zip(ready, read, strict=True) if found is not None}
 
 
 async def sample_forever(
@@ -90,35 +114,36 @@ async def sample_forever(
     replicas: Callable[[], Iterable[Replica]],
     readings: Callable[[], list[tuple[str, GpuReading]]] | None,
 ) -> None:
-    """Sample every `PERIOD_S` seconds until cancelled; `readings`: each GPU's last, with its host."""
+    """Sample until cancelled; `readings`: each GPU's last, with its host."""
     loop = asyncio.get_running_loop()
-    next_time = loop.time()
+    period_s = _MOVING_S
+    before: dict[str, ReplicaMetrics] = {}
+    gpus_at = next_time = loop.time()
     while True:
-        await sample_replicas(http, replicas())
-        if readings is not None:
+        found = await sample_replicas(http, replicas())
+        if readings is not None and loop.time() >= gpus_at:
+            gpus_at = loop.time() + PERIOD_S
             for host, gpu in await asyncio.to_thread(readings):
                 emit(GpuSample(gpu.index, gpu.utilisation, gpu.memory_used, gpu.memory_total, host))
-        next_time = max(next_time + PERIOD_S, loop.time())
+        period_s = next_period_s(period_s, before, found)
+        before = found
+        next_time = max(next_time + period_s, loop.time())
         await asyncio.sleep(next_time - loop.time())
 
 
-async def _sample(http: aiohttp.ClientSession, replica: Replica) -> None:
+def next_period_s(period_s: float, before: Mapping[str, ReplicaMetrics], found: Mapping[str, ReplicaMetrics]) -> float:
+    """Seconds until the next sample, from the last two."""
+    least_s = max(_MOVING_S, len(found) / _REPLICAS_PER_S)
+    if before.keys() != found.keys() or any(found[name].moved_since(before[name]) for name in found):
+        return min(PERIOD_S, least_s)
+    return min(PERIOD_S, max(least_s, period_s * _SLOWER))
+
+
+async def _sample(http: aiohttp.ClientSession, replica: Replica) -> ReplicaMetrics | None:
     try:
         text = await metrics_text(http, replica.base_url, replica.key, _TIMEOUT_S)
     except ProbeError:
-        return
+        return None
     found = parse_metrics(text)
-    emit(
-        ReplicaSample(
-            replica=replica.name,
-            running=found.running,
-            waiting=found.waiting,
-            kv_use=found.kv_use,
-            prefix_queries=found.prefix_queries,
-            prefix_hits=found.prefix_hits,
-            prompt_tokens=found.prompt_tokens,
-            generation_tokens=found.generation_tokens,
-            preemptions=found.preemptions,
-            kv_tokens=found.kv_tokens,
-        )
-    )
+    emit(found.sample_of(replica.name))
+    return found

@@ -133,7 +133,7 @@ def check_open_files(max_concurrency: int) -> Finding:
     if hard != resource.RLIM_INFINITY and hard < need:
         return warning(
             "open files",
-            f"max_concurrency={max_concurrency} may need {need:,}, the hard limit is {limit}",
+            f"{max_concurrency:,} simulations at once may need {need:,}, the hard limit is {limit}",
             f"raise it (ulimit -Hn {need}, or limits.conf), or lower max_concurrency",
         )
     raised = "" if soft >= need or soft == resource.RLIM_INFINITY else " (a run raises it)"

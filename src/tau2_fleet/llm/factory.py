@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tau2_fleet.errors import UserError
@@ -24,12 +26,25 @@ class Limiters:
 
     clock: Clock = field(default_factory=Clock)
     by_provider: dict[tuple[str | None, ...], Limiter] = field(default_factory=dict)
+    most: Mapping[Provider, int] = field(default_factory=dict)
+    """Requests in flight at most; a provider that is not there has no limit before it answers 429."""
 
     def of(self, settings: ModelSettings) -> Limiter:
         where = settings.pool.name if settings.provider.is_pool and settings.pool else settings.base_url
         prefix = (settings.model or "").partition("/")[0] if settings.provider is Provider.litellm else None
         key = (settings.provider.value, where, key_name(settings), prefix)
-        return self.by_provider.setdefault(key, Limiter(self.clock))
+        if key not in self.by_provider:
+            self.by_provider[key] = Limiter(self.clock, most=self.most.get(settings.provider, math.inf))
+        return self.by_provider[key]
+
+    def of_providers(self) -> dict[str, Limiter]:
+        """Those of paid providers: name to limiter, told apart by a number where one name has several."""
+        found: dict[str, Limiter] = {}
+        for (provider, *_), limiter in self.by_provider.items():
+            if not Provider(str(provider)).is_pool:
+                twins = sum(name.partition(" ")[0] == provider for name in found)
+                found[f"{provider} {twins + 1}" if twins else str(provider)] = limiter
+        return found
 
 
 def build(

@@ -15,19 +15,38 @@ _REFUSALS_TO_CLOSE = 2
 """429s without a reply between them that close a provider for all; a single one is its call's own."""
 
 
+_FIRST = 10
+"""Requests in flight to begin with where a limit is given: doubled with every round of replies up to it."""
+_BELOW = 0.95
+"""What is left of the number at which a provider refused a single request of many that it took,"""
+_PROBE = 0.05
+"""and how much slower than elsewhere the limit grows beyond that number."""
+
+
 class Limiter:
-    """Requests in flight to one provider: no limit until it answers 429, then AIMD.
+    """Requests in flight to one provider: no limit, or the one that is given, until it answers 429, then AIMD.
 
     A 429 halves the limit, once for all requests that were in flight together; every reply raises it
     by 1/limit, so that it grows by one in the time in which `limit` replies come. (Chiu and Jain,
-    "Analysis of the increase and decrease algorithms for congestion avoidance", 1989.)
+    "Analysis of the increase and decrease algorithms for congestion avoidance", 1989.) A 429 after a whole round of
+    replies says where the provider's own limit is: then it falls to just below, and tries for more but slowly.
+    (As TCP CUBIC remembers the window of its last loss: Ha, Rhee, Xu, 2008.)
     While requests wait and `silence_s` passes without a reply, one more is let through: those in flight may hang,
     and at a low limit they would hold back all others until their time is over.
     """
 
-    def __init__(self, clock: Clock, silence_s: float = 10.0) -> None:
-        self.limit = math.inf
+    def __init__(self, clock: Clock, silence_s: float = 10.0, most: float = math.inf) -> None:
+        """`most`: requests in flight that are never exceeded."""
+        self.most = most
+        self.limit = most if most == math.inf else min(most, _FIRST)
         self.in_flight = 0
+        self.refused = 0
+        """429s since the start."""
+        self._doubling = most != math.inf
+        self._known = math.inf
+        """The number in flight that the provider took before it refused one more."""
+        self._replies = 0
+        """Since the last 429."""
         self._clock = clock
         self._generation = 0
         self._open_at = -math.inf
@@ -38,6 +57,11 @@ class Limiter:
         self._silence_s = silence_s
         self._last_reply = -math.inf
         self._look: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a slot."""
+        return len(self._waiting)
 
     async def acquire(self, left_s: float = math.inf) -> int:
         """Wait for a slot; the number returned is given back to `throttle`. `left_s` is the time that the call has."""
@@ -86,18 +110,38 @@ class Limiter:
     def release(self, *, replied: bool) -> None:
         """The request is over; `replied` when the provider took it."""
         if replied and self.limit != math.inf:
-            self.limit += 1 / self.limit
+            self._replies += 1
+            self._grow()
             self._last_reply = asyncio.get_running_loop().time()
             self._refusals = 0
             self._open_at = -math.inf
             self._opened.set()
         self._free()
 
+    def _grow(self) -> None:
+        """By a reply."""
+        used = self.in_flight >= 0.9 * self.limit
+        if self._doubling:
+            self.limit += 1.0 if used else 0.0
+        elif self.limit < self._known:
+            self.limit += 1 / self.limit
+        elif used:
+            self.limit += _PROBE / self.limit
+        self.limit = min(self.limit, self.most)
+
     def throttle(self, generation: int, retry_after_s: float | None) -> None:
         """A 429 came, while its request was still counted in flight."""
+        self.refused += 1
         if generation == self._generation:
             self._generation += 1
-            self.limit = max(1.0, min(self.limit, self.in_flight) / 2)
+            in_round = self._replies >= self.limit and self.in_flight > 1
+            if in_round or self._doubling:
+                self._known = max(1.0, min(self.limit, self.in_flight) - 1)
+                self.limit = max(1.0, _BELOW * self._known)
+            else:
+                self._known = math.inf
+                self.limit = max(1.0, min(self.limit, self.in_flight) / 2)
+            self._doubling, self._replies = False, 0
         self._refusals += 1
         if retry_after_s and self._refusals >= _REFUSALS_TO_CLOSE:
             self._open_at = max(self._open_at, self._clock.monotonic() + retry_after_s)
@@ -109,7 +153,7 @@ class Limiter:
         loop = asyncio.get_running_loop()
         silent_s = loop.time() - self._last_reply
         if silent_s >= self._silence_s and self._waiting:
-            self.limit += 1
+            self.limit = min(self.limit + 1, self.most)
             self._admit()
             silent_s = 0.0
         if self._waiting:

@@ -34,6 +34,10 @@ class Provider(StrEnum):
         return self in (Provider.vllm, Provider.simulated)
 
 
+PAID = tuple(provider for provider in Provider if not provider.is_pool)
+"""Those that are not servers of a run."""
+
+
 class Api(StrEnum):
     """Which of OpenAI's protocols a model of provider `openai` is asked by."""
 
@@ -146,3 +150,24 @@ class ModelSettings:
     lifetime: Optional[LifetimeSettings] = key(
         None, help="until when it can be asked; null: not known, or one's own", packed=True, resume=_FREE
     )
+
+
+@dataclass
+class ProviderSettings:
+    """How hard a paid provider may be asked."""
+
+    max_in_flight: Optional[int] = key(
+        None,
+        help="requests at once; below it 429s decide; null: 10 with max_concurrency=auto, else as simulations ask",
+        range=COUNT,
+        resume=_FREE,
+    )
+
+
+@dataclass
+class ProvidersSettings:
+    """Limits of the providers that are not servers of this run."""
+
+    openai: ProviderSettings = key(factory=ProviderSettings, help="of provider openai", resume=_FREE)
+    anthropic: ProviderSettings = key(factory=ProviderSettings, help="of provider anthropic", resume=_FREE)
+    litellm: ProviderSettings = key(factory=ProviderSettings, help="of each one behind litellm", resume=_FREE)

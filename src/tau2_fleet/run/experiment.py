@@ -10,21 +10,25 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack, closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tau2_fleet.batch.auto_concurrency import AutoConcurrency
+from tau2_fleet.batch.lengths import LearnedLengths
 from tau2_fleet.batch.runner import Limits, RunEnd, Runner
-from tau2_fleet.batch.schedule import expected_length
+from tau2_fleet.batch.settings import Order
 from tau2_fleet.config import Config, flat
 from tau2_fleet.display.console import err, neutralise, tell, wide
 from tau2_fleet.display.progress import Progress
 from tau2_fleet.errors import ExitStatus
+from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.fleet.limits import raise_open_files
+from tau2_fleet.llm.factory import Limiters
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.prices import PriceTable
 from tau2_fleet.llm.reply_watch import ReplyWatch
@@ -125,13 +129,25 @@ class Experiment:
         self.store = store
         self.logs = logs
         self.schedule = plan.schedule.without(store.finished)
+        self.learned = LearnedLengths(self.config.agent.model or self.config.server.kind_name)
+        self.lengths = self.learned.of(self.schedule.tasks)
+        if self.config.schedule is Order.longest:
+            self.schedule = self.schedule.longest_first(self.lengths.by_task)
         self.run_id = secrets.token_hex(4)
         self.attempt = sum(1 for path in self.run_dir.glob(".hydra/attempt-*") if path.is_dir())
         self.started = datetime.now()
         limits, shard = self.config.limits, plan.schedule.shard
         budget = None if limits.max_cost_usd is None else limits.max_cost_usd / shard.count
         self.limits = Limits(budget, limits.run_timeout_s, limits.grace_s)
-        self.max_concurrency = shard.share(self.config.max_concurrency)
+        self.max_concurrency = shard.share(self.config.most_in_flight)
+        paid = self.config.paid_in_flight
+        self.limiters = Limiters(most={provider: max(1, shard.share(most)) for provider, most in paid.items()})
+        self.auto = AutoConcurrency(
+            {job.key: self.lengths.by_task[job.key[:2]] for job in self.schedule.jobs},
+            self.limiters.of_providers,
+            counted=self.lengths.counted,
+            most=self.max_concurrency,
+        )
         self.runner: Runner | None = None
         self._too_late = False
         """Set where `limits.run_timeout_s` was over before the first simulation."""
@@ -164,7 +180,7 @@ class Experiment:
                         self.run_dir,
                         logs=self.logs,
                         progress=progress,
-                        listeners=[tracker.listen, watch.listen],
+                        listeners=[tracker.listen, watch.listen, self.auto.listen],
                         writers=[trace.write],
                     )
                     with recorder, progress:
@@ -218,7 +234,7 @@ class Experiment:
     def _progress(self) -> Progress:
         stored = [entry for key, entry in self.store.entries.items() if self.schedule.includes(key)]
         lengths: dict[tuple[str, str, int], float] = {
-            job.key: expected_length(self.schedule.tasks[job.key[:2]]) for job in self.schedule.jobs
+            job.key: self.lengths.by_task[job.key[:2]] for job in self.schedule.jobs
         }
         return Progress(self.schedule.totals, stored, level=self.config.log_level.number, lengths=lengths)
 
@@ -286,7 +302,7 @@ class Experiment:
         models = named_by_servers(self.plan.models, fleet.endpoints, self.store, force=self.config.resume_force)
         limits = self.config.limits
         clients = make_clients(
-            models, fleet.router, http, PriceTable.load(PRICES), limits.call_timeout_s, limits.outage_s
+            models, fleet.router, http, PriceTable.load(PRICES), limits.call_timeout_s, limits.outage_s, self.limiters
         )
         settings = self.plan.simulation_settings(self.run_id, self.attempt, clients, models)
         contexts = {name: DomainContext(self.plan.benchmark[name], settings) for name in self.plan.selection.tasks}
@@ -298,6 +314,8 @@ class Experiment:
 
         async def simulate(job: SimulationJob) -> Record:
             record, fatal = await play(job)
+            if record.termination_reason not in OURS:
+                self.learned.add(job.key, sum(call["role"] == "agent" for call in record.calls))
             if fatal is not None and runner.stop_reason is None:
                 log.error("the run is stopped: %s", fatal)
                 runner.stop(RunEnd.FATAL, fatal)
@@ -311,7 +329,7 @@ class Experiment:
             simulate,
             self.store,
             progress,
-            max_concurrency=self.max_concurrency,
+            max_concurrency=1 if self.config.auto_concurrency else self.max_concurrency,
             limits=self.limits,
         )
         interrupts.put_in_charge(RunningSimulations(runner, progress))
@@ -320,9 +338,27 @@ class Experiment:
             if self.config.shards > 1:
                 shards = await stack.enter_async_context(self._shards(fleet, models, keep_prompt))
                 play = shards.play
-            async with collected_in_turn():
+            async with collected_in_turn(), self._steered(runner, fleet):
                 await runner.run()
         await clients.close()
+        await asyncio.to_thread(self.learned.save)
+
+    @asynccontextmanager
+    async def _steered(self, runner: Runner, fleet: Fleet) -> AsyncIterator[None]:
+        """With `max_concurrency=auto` the number of simulations in flight follows the servers meanwhile."""
+        if not self.config.auto_concurrency:
+            yield
+            return
+        for endpoint in fleet.endpoints():
+            self.auto.ready(endpoint.name)
+        await fleet.sample()
+        self.auto.decide(runner, asyncio.get_running_loop().time())
+        steering = asyncio.create_task(self.auto.steer(runner))
+        try:
+            yield
+        finally:
+            steering.cancel()
+            await asyncio.gather(steering, return_exceptions=True)
 
     def _shards(
         self, fleet: Fleet, models: Roles[ModelSettings], keep_prompt: Callable[[str, str], None]

@@ -100,7 +100,7 @@ class _Service:
         from tau2_fleet.telemetry.events import subscribe
 
         specs = self._pools()
-        raise_open_files(self._plan.config.max_concurrency)
+        raise_open_files(self._plan.config.most_in_flight)
         interrupts = Interrupts()
         silence = subscribe(_show_state)
         fleet: Fleet | None = None

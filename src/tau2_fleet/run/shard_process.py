@@ -137,6 +137,7 @@ class _Player:
     async def run(self, first: Json) -> None:
         """From the first order to the last."""
         from tau2_fleet.fleet.limits import raise_open_files
+        from tau2_fleet.llm.factory import Limiters
         from tau2_fleet.llm.http import HttpPool
         from tau2_fleet.llm.prices import PriceTable
         from tau2_fleet.run.experiment import PRICES
@@ -152,12 +153,13 @@ class _Player:
         models = plan.models.named(dict(beginning.names))
         self._routes = _Routes(beginning.pools, plan.config.server.routing, self._speaker)
         self._routes.take(Servers.of(first["servers"]))
-        limits = plan.config.limits
+        limits, paid = plan.config.limits, plan.config.paid_in_flight
         self._buffer = EventBuffer([self._tell_events])
         async with HttpPool() as http:
+            limiters = Limiters(most={name: -(-most // plan.config.shards) for name, most in paid.items()})
             clients = make_clients(
                 models, self._routes.routers.__getitem__, http, PriceTable.load(PRICES), limits.call_timeout_s,
-                limits.outage_s,
+                limits.outage_s, limiters,
             )  # fmt: skip
             settings = plan.simulation_settings(beginning.run_id, beginning.attempt, clients, models)
             self._contexts = {name: DomainContext(plan.benchmark[name], settings) for name in plan.selection.tasks}

@@ -66,9 +66,10 @@ def make_clients(
     prices: PriceTable,
     call_timeout_s: float | None,
     outage_s: float = 60.0,
+    limiters: Limiters | None = None,
 ) -> Roles[ChatModel]:
-    """Clients for all roles; `routers` gives the router of a pool by its name."""
-    limiters = Limiters()
+    """Clients for all roles; `routers` gives the router of a pool by its name, `limiters` are those of the run."""
+    limiters = limiters or Limiters()
 
     def client(role: str, settings: ModelSettings) -> ChatModel:
         pool = settings.pool if settings.provider.is_pool else None

@@ -151,6 +151,17 @@ class ReplicaSample(Event):
 
 
 @dataclass(slots=True)
+class ConcurrencyChange(Event):
+    """Another number of simulations may be in flight from now on."""
+
+    limit: int
+    before: int
+    reason: str
+    pool: str | None = None
+    """The servers that decided it; null: no server did."""
+
+
+@dataclass(slots=True)
 class GpuSample(Event):
     """One reading of a GPU; memory in bytes, use 0 to 1."""
 

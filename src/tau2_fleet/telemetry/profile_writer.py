@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from tau2_fleet.telemetry.events import (
+    ConcurrencyChange,
     Event,
     GpuSample,
     LLMCall,
@@ -38,6 +39,7 @@ TYPES: dict[type[Event], str] = {
     ReplicaState: "replica_state",
     ReplicaSample: "replica_sample",
     GpuSample: "gpu_sample",
+    ConcurrencyChange: "concurrency",
     RunMark: "run",
 }
 """The `type` of each event in the file; an `LLMCall` brings its own (llm_call, expert_call, user_sim, evaluator)."""

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from tau2_fleet.telemetry.events import (
+    ConcurrencyChange,
     Event,
     GpuSample,
     LLMCall,
@@ -97,6 +98,7 @@ class TraceWriter:
             ReplicaSample: self._replica_sample,
             ReplicaState: self._replica_state,
             GpuSample: self._gpu_sample,
+            ConcurrencyChange: self._concurrency,
             RunMark: self._mark,
         }
 
@@ -191,6 +193,13 @@ class TraceWriter:
         name = f"{event.host} GPU {event.gpu}".strip()
         self._counter(process, f"{name} use", event.time, {"percent": round(event.utilisation * 100, 2)})
         self._counter(process, f"{name} memory", event.time, {"GiB": round(event.memory_used / 2**30, 3)})
+
+    def _concurrency(self, event: ConcurrencyChange) -> None:
+        process = self._process("run")
+        self._counter(process, "simulations in flight at most", event.time, {"limit": event.limit})
+        self._instant(
+            process, f"{event.before} to {event.limit}", event.time, {"why": event.reason, "pool": event.pool}
+        )
 
     def _mark(self, event: RunMark) -> None:
         self._instant(self._process("run"), f"run {event.mark}", event.time, {})
