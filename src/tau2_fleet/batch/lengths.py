@@ -60,8 +60,7 @@ class LearnedLengths:
         """
         models = self._read()
         known: dict[TaskName, float] = {}
-        for name, found in sorted(models.items(), key=lambda entry: entry[0] != self._model):
-            log.debug("lengths learned with %s: %d tasks", name, len(found))
+        for _, found in sorted(models.items(), key=lambda entry: entry[0] != self._model):
             for text, (_, calls) in found.items():
                 known.setdefault(_task_name(text), calls)
         guesses = {name: expected_length(task) for name, task in tasks.items()}
