@@ -32,6 +32,7 @@ NAMES = (
     "profiling",
     "long",
     "busy",
+    "concurrency",
     "scale",
     "pages",
     "exports",
@@ -39,7 +40,7 @@ NAMES = (
 )
 """Modules of this package with a function `rows(*, quick: bool) -> list[Row]`."""
 
-GUARDED = ("parts", "environment", "requests")
+GUARDED = ("parts", "environment", "requests", "concurrency")
 """The cheap and steady ones that the guard runs."""
 _MEASUREMENTS = 3
 """At most, before the guard believes that something is lost."""

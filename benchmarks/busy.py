@@ -26,7 +26,6 @@ _ENGINE = (
     "server.simulated.engine.decode_tokens_per_s=400",
     "server.simulated.engine.output_tokens=200",
     "server.simulated.engine.kv_tokens=80000",
-    "server.simulated.prefix_cache_tokens=80000",
     # The customers' servers are none of the question.
     "user_llm.pool.num=4",
 )

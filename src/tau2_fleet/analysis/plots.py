@@ -188,9 +188,15 @@ def _timeline(run: str, timeline: Timeline, path: Path) -> Path:
     axes[0].fill_between(times, running, color="#2563eb", alpha=0.18, linewidth=0)
     axes[0].plot(times, running, color="#2563eb", linewidth=1.6, label="simulations")
     axes[0].plot(times, in_flight, color="#d97706", linewidth=1.4, linestyle="--", label="model calls")
+    if timeline.limits:
+        # No higher than the run came to: a limit that nothing reaches says nothing.
+        most = max(running)
+        steps = [(time / scale, min(limit, 1.1 * most)) for time, limit in timeline.limits]
+        steps.append((times[-1], steps[-1][1]))
+        axes[0].step(*zip(*steps, strict=True), where="post", color="#dc2626", linewidth=1.0, label="limit (auto)")
     axes[0].set_title("at once")
     axes[0].yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    axes[0].legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1.0), fontsize=9)
+    axes[0].legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1.0), fontsize=9)
     rate = timeline.token_rate.values()
     axes[1].fill_between(times, rate, color="#0d9488", alpha=0.25, linewidth=0)
     axes[1].plot(times, rate, color="#0d9488", linewidth=1.4)

@@ -151,6 +151,8 @@ class _Reader:
                 self._simulation(event, timeline)
             elif kind == "replica_sample":
                 timeline.sample(event["replica"], time_s, event["kv_use"])
+            elif kind == "concurrency":
+                timeline.limit(time_s, event["limit"])
             elif kind == "run" and event.get("mark") == "start":
                 self._attempt_ends()
                 self._attempt_began = time_s

@@ -51,6 +51,8 @@ class Timeline:
     """Output tokens per second."""
     kv_use: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """By replica: (seconds since the start, 0 to 1)."""
+    limits: list[tuple[float, int]] = field(default_factory=list)
+    """What `max_concurrency=auto` decided: (seconds since the start, simulations at once at most)."""
 
     @classmethod
     def over(cls, start_s: float, end_s: float) -> Timeline:
@@ -69,6 +71,10 @@ class Timeline:
     def sample(self, replica: str, time_s: float, kv_use: float) -> None:
         """A reading of a replica's KV use."""
         self.kv_use.setdefault(replica, []).append((time_s - self.start_s, kv_use))
+
+    def limit(self, time_s: float, limit: int) -> None:
+        """Another number of simulations may be in flight from then on."""
+        self.limits.append((time_s - self.start_s, limit))
 
     def _add(self, track: Track, end_s: float, duration_s: float, amount: float) -> None:
         end = (end_s - self.start_s) / self.width_s
