@@ -141,6 +141,16 @@ def test_settings_that_do_not_qualify_are_named(
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("lacking", ["summary.json", ".hydra/config.yaml"])
+def test_a_run_that_is_not_over_does_not_qualify(
+    qualified: Path, tmp_path: Path, lacking: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copy(qualified, tmp_path)
+    (directory / lacking).unlink()
+    assert main([str(directory), "--format", "leaderboard", *WHO]) == 2
+    assert "it has no summary.json or .hydra/config.yaml that can be read: is the run over?" in capsys.readouterr().err
+
+
 def test_results_that_do_not_qualify_are_named(
     qualified: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
