@@ -199,3 +199,14 @@ def test_a_requeued_job_goes_on_in_the_same_directory(slurm: Cluster, tmp_path: 
     job.await_end()
     job.assert_whole()
     job.assert_nothing_is_left()
+
+
+def test_the_doctor_looks_at_the_allocation_and_at_every_node(allocation: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tau2_fleet", "doctor", "--no-calls", "experiment=smoke", "hosts=slurm"]
+    done = subprocess.run([*command, f"hydra.run.dir={tmp_path}/run"], cwd=ROOT, capture_output=True, text=True)
+    text = " ".join(done.stdout.split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "an allocation of 3 node(s) with 12 GPU(s)" in text
+    assert all(f"n{number} answers; servers listen on 127.0.0.1" in text for number in range(3))
+    assert "limits.grace_s=30, and SLURM kills 3 s after scancel" in text
+    assert not [path for path in tmp_path.iterdir() if "doctor" in path.name]

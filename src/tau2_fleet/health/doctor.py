@@ -72,6 +72,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     config = report.value("configuration", lambda: read(tree))
     if config is None:
         return
+    from tau2_fleet.health.hosts import check_hosts
     from tau2_fleet.health.model_checks import check_keys, check_lifetimes, check_remote, check_wandb
     from tau2_fleet.health.servers import check_external, check_gpus, check_models, check_plan
     from tau2_fleet.health.vllm_programs import check_vllm
@@ -95,11 +96,15 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     specs = report.value("fleet", lambda: plan.pools) if valid else None
     launches = [spec for spec in specs or () if spec.kind.name == "vllm"]
     needs_vllm = bool(launches) if specs is not None else config.server.kind_name == "vllm"
-    report.run("GPUs", lambda: check_gpus(needs_vllm and config.server.device != "cpu"))
-    report.run("vllm", lambda: check_vllm(config.server, needs_vllm, CHECKOUT))
-    report.run("model", lambda: check_models(launches))
+    local = config.hosts.kind == "local"
+    files_here = config.hosts.kind != "ssh"
+    report.run("GPUs", lambda: check_gpus(local and needs_vllm and config.server.device != "cpu"))
+    report.run("vllm", lambda: check_vllm(config.server, needs_vllm and files_here, CHECKOUT))
+    report.run("model", lambda: check_models(launches if files_here else []))
     if specs is not None:
-        report.run("fleet", lambda: check_plan(specs, config.server))
+        if local:
+            report.run("fleet", lambda: check_plan(specs, config.server))
+        await report.run_async("hosts", lambda: check_hosts(config, specs, run_dir))
         await report.run_async("servers", lambda: check_external(specs))
     report.run("keys", lambda: check_keys(models))
     await report.run_async("lifetime", lambda: check_lifetimes(models, calls, today, config.experiment_name))

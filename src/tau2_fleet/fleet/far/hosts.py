@@ -53,9 +53,17 @@ class FarHosts:
             yield f"server.gpu_ids names GPUs of this machine; with hosts={self.name} leave it out"
 
     async def open(self, opening: Opening) -> Sequence[Room]:
+        self.begin(opening)
+        return await self.rooms(opening)
+
+    def begin(self, opening: Opening) -> None:
+        """From here on hosts can be reached."""
         self._opening = opening
         self._links = Links(opening.reaper, opening.logs / "hosts.log")
-        return await self.rooms(opening)
+
+    async def visit(self) -> list[tuple[str, Reached | HostLostError]]:
+        """Every host once, or why it is not reached; for the doctor."""
+        raise NotImplementedError
 
     async def rooms(self, opening: Opening) -> Sequence[Room]:
         """What room the hosts have.

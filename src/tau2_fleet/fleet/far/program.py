@@ -138,9 +138,9 @@ class Program:
         self._say("port", number, port=free_port(message["address"], message["wanted"]))
 
     def _do_look(self, number: int, message: dict[str, Any]) -> None:
-        """Which of these programs and files are here."""
+        """Which of these programs are here, what these files begin with, and whether a lock on them is felt."""
         programs = {name: shutil.which(os.path.expanduser(name)) for name in message["programs"]}
-        self._say("look", number, programs=programs, files={path: _beginning(path) for path in message["files"]})
+        self._say("look", number, programs=programs, files={path: _seen(path) for path in message["files"]})
 
     def _do_start(self, number: int, message: dict[str, Any]) -> None:
         scratch = tempfile.mkdtemp(prefix=SCRATCH_PREFIX)
@@ -368,10 +368,16 @@ def _parse_gpus(text: bytes) -> list[dict[str, Any]]:
     return found
 
 
-def _beginning(path: str) -> str | None:
+def _seen(path: str) -> tuple[str, bool] | None:
+    """How a file begins, and whether somebody holds a lock on it; None where it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return file.read(4096).decode("utf-8", "replace")
+        with open(path, "r+b") as file:
+            beginning = file.read(4096).decode("utf-8", "replace")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return beginning, True
+            return beginning, False
     except OSError:
         return None
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.cluster import LOGIN_NODE, on_login_node
 from tau2_fleet.fleet.gpus import GpuReading, readings
 from tau2_fleet.fleet.host import Opening, Room, Site, SpecFor, Started
 from tau2_fleet.fleet.launch import LaunchSpec, cache_root, end_servers, launch
@@ -22,6 +24,7 @@ class Local:
     here = True
 
     def __init__(self, settings: HostsSettings) -> None:
+        self._settings = settings
         self._book = PortBook(cache_root())
         self._opening: Opening | None = None
 
@@ -29,7 +32,15 @@ class Local:
         yield from ()
 
     async def open(self, opening: Opening) -> Sequence[Room]:
+        """As the protocol says; servers of real models are not started on a login node unless that is meant.
+
+        Raises:
+            UserError: this is one.
+        """
         self._opening = opening
+        real = any(kind.gpus_per_replica(spec) for kind, specs in opening.kinds.items() for spec in specs)
+        if real and not self._settings.login_node and await asyncio.to_thread(on_login_node):
+            raise UserError(LOGIN_NODE)
         devices = await asyncio.to_thread(devices_for, opening.kinds, opening.server)
         return [Room("", None if devices is None else tuple(devices))]
 

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.cluster import Node, allocated_nodes, client_environment
 from tau2_fleet.fleet.far.hosts import FarHosts, Reached
 from tau2_fleet.fleet.host import HostLostError, Opening, Room, Site, SpecFor, Started
-from tau2_fleet.fleet.launch import ALLOWED_ENVIRONMENT, LaunchSpec
+from tau2_fleet.fleet.launch import LaunchSpec
 from tau2_fleet.fleet.plan import Placement
 from tau2_fleet.fleet.settings import HostsSettings
-from tau2_fleet.telemetry.secrets import without_secrets
 
-NO_ALLOCATION = (
-    "hosts=slurm starts servers inside an allocation, and this is none (SLURM_JOB_ID is not set): "
-    "sbatch slurm/run.sbatch, or salloc first"
-)
 _AVOIDED_S = 120.0
 """A node on which a link was lost is tried last for so long."""
-_ASKED_S = 30.0
 
 
 class Slurm(FarHosts):
@@ -87,6 +79,17 @@ class Slurm(FarHosts):
         finally:
             reached.link.close()
 
+    async def visit(self) -> list[tuple[str, Reached | HostLostError]]:
+        """Every node once, or why it is not reached; for the doctor."""
+        found: list[tuple[str, Reached | HostLostError]] = []
+        for node in await asyncio.to_thread(allocated_nodes):
+            words = [*srun("doctor", 0, 1, node.name, self.settings.options), *self.python_words()]
+            try:
+                found.append((node.name, await self.reach(node.name, words, client_environment())))
+            except HostLostError as error:
+                found.append((node.name, error))
+        return found
+
     def _choose(self) -> str:
         """The node with the fewest servers, of those that were not lost just now."""
         now = time.monotonic()
@@ -103,77 +106,9 @@ class Slurm(FarHosts):
         return max(1, min(shares, default=1))
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A node of the allocation, with what the job has there."""
-
-    name: str
-    cpus: int
-    gpus: int
-
-
 def srun(name: str, gpus: int, cpus: int, node: str, options: Sequence[str]) -> list[str]:
     """The start of a step: with GPUs of its own on whatever node has them, else beside others on the node named."""
     words = ["srun", "--no-kill", "--nodes=1", "--ntasks=1", "--mem=0", f"--cpus-per-task={cpus}"]
     words += ["--unbuffered", "--kill-on-bad-exit=0", "--wait=0", f"--job-name={re.sub('[^a-zA-Z0-9.-]', '-', name)}"]
     words += ["--exact", f"--gres=gpu:{gpus}"] if gpus else ["--overlap", "--gres=none", f"--nodelist={node}"]
     return [*words, *options]
-
-
-def client_environment() -> Mapping[str, str]:
-    """For SLURM's commands, which hand theirs on to what they start: no key is in it."""
-    return {
-        name: value
-        for name, value in without_secrets().items()
-        if re.fullmatch(ALLOWED_ENVIRONMENT, name) or name.startswith(("SLURM_", "MUNGE_"))
-    } | {"SLURM_EXPORT_ENV": "ALL"}
-
-
-def allocated_nodes() -> list[Node]:
-    """The nodes of this job that are there, with its CPUs and GPUs on each.
-
-    Raises:
-        UserError: this is no job, or SLURM does not say.
-    """
-    job = os.environ.get("SLURM_JOB_ID")
-    if not job:
-        raise UserError(NO_ALLOCATION)
-    text = said("scontrol", "--details", "show", "job", job)
-    nodes = []
-    for line in text.splitlines():
-        if (found := re.match(r"\s+Nodes=(\S+) CPU_IDs=(\S+)", line)) is None:
-            continue
-        gpus = sum(int(count) for count in re.findall(r"gpu(?::[^:,(]+)?:(\d+)\(", line))
-        names = (
-            [found[1]] if not re.search(r"[\[,]", found[1]) else said("scontrol", "show", "hostnames", found[1]).split()
-        )
-        nodes += [Node(name, _count(found[2]), gpus) for name in names]
-    if not nodes:
-        raise UserError(f"hosts=slurm: SLURM names no nodes of job {job}; has the allocation ended?")
-    return nodes
-
-
-def said(*command: str) -> str:
-    """What a command of SLURM prints.
-
-    Raises:
-        UserError: it cannot be run, or fails.
-    """
-    import subprocess
-
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_ASKED_S, env=dict(client_environment()))
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"hosts=slurm: `{' '.join(command)}` cannot be run: {error}") from None
-    if done.returncode != 0:
-        raise UserError(f"hosts=slurm: `{' '.join(command)}` failed: {done.stderr.strip()[:300]}")
-    return done.stdout
-
-
-def _count(ranges: str) -> int:
-    """How many numbers `0-3,6` names."""
-    total = 0
-    for part in ranges.split(","):
-        low, _, high = part.partition("-")
-        total += int(high or low) - int(low) + 1 if low.isdigit() else 1
-    return total

@@ -110,6 +110,16 @@ class Ssh(FarHosts):
     async def run(self, spec: LaunchSpec, limit_s: float | None = None) -> tuple[int, str]:
         return await self.run_at(await self._connected(self._choose(0)), spec, limit_s)
 
+    async def visit(self) -> list[tuple[str, Reached | HostLostError]]:
+        """Every host once, or why it is not reached; for the doctor."""
+        found: list[tuple[str, Reached | HostLostError]] = []
+        for machine in [_Machine(name, False) for name in self.settings.names]:
+            try:
+                found.append((machine.name, await self._connected(machine)))
+            except HostLostError as error:
+                found.append((machine.name, error))
+        return found
+
     def _choose(self, gpus: int) -> _Machine:
         """The host to take: one with room that was not lost just now, a spare one only if another was, the emptiest.
 
