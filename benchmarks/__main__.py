@@ -34,6 +34,7 @@ NAMES = (
     "busy",
     "concurrency",
     "scale",
+    "hosts",
     "pages",
     "exports",
     "vllm",

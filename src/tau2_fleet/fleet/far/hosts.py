@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from tau2_fleet.fleet.launch import LaunchSpec, begin_log, environment_elsewhere
 from tau2_fleet.fleet.plan import Placement
 from tau2_fleet.fleet.settings import Device, HostsSettings, ServerSettings
 
+_OWN_PORTS = range(12_000, 30_000)
+"""From which ports are wanted that nobody names: below those that systems give to connections."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -42,6 +45,9 @@ class FarHosts:
         self.settings = settings
         self._links: Links | None = None
         self._opening: Opening | None = None
+        first = secrets.choice(_OWN_PORTS)
+        self._ports = itertools.chain.from_iterable(itertools.repeat((*range(first, _OWN_PORTS[-1]), *_OWN_PORTS)))
+        """Another one for each start: between a look and a server's own start, nobody else of the fleet takes it."""
 
     def problems(self, server: ServerSettings) -> Iterator[str]:
         if server.host not in _LOOPBACK:
@@ -155,7 +161,8 @@ class FarHosts:
             HostLostError: the host was lost.
             OSError: it cannot be started there.
         """
-        _, asked = reached.link.ask("port", address=reached.address, wanted=placement.port)
+        wanted = placement.port or next(self._ports)
+        _, asked = reached.link.ask("port", address=reached.address, wanted=wanted)
         port = (await asyncio.wrap_future(asked))["port"]
         site = Site(host, reached.address, port, devices)
         what = spec(site)

@@ -143,12 +143,15 @@ class Ssh(FarHosts):
         assert machine.reached is not None
         return machine.reached
 
-    async def _connect(self, machine: _Machine) -> None:
+    def words(self, name: str) -> list[str]:
+        """The command by which a host's Python is reached."""
         there = " ".join(map(shlex.quote, self.python_words()))
-        words = ["ssh", *_OPTIONS, *self.settings.options, machine.name, f"exec {there}"]
+        return ["ssh", *_OPTIONS, *self.settings.options, name, f"exec {there}"]
+
+    async def _connect(self, machine: _Machine) -> None:
         agent = {name: os.environ[name] for name in ("SSH_AUTH_SOCK",) if name in os.environ}
         try:
-            reached = await self.reach(machine.name, words, without_secrets() | agent)
+            reached = await self.reach(machine.name, self.words(machine.name), without_secrets() | agent)
         except HostLostError:
             machine.lost_at = time.monotonic()
             raise
