@@ -55,7 +55,10 @@ UnkillableStepTimeout=20
 CompleteWait=0
 JobRequeue=1
 {nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
 """
 
 
@@ -93,7 +96,11 @@ class Cluster:
         self._spawn("slurmctld", "slurmctld", "-D", "-i")
         for node in self.nodes:
             self.start_node(node)
-        self.until(lambda: self.run("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * len(self.nodes))
+        self.until(self.is_idle)
+
+    def is_idle(self) -> bool:
+        """Whether all nodes are there, with nothing to do."""
+        return self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() == ["idle"] * len(self.nodes)
 
     def start_node(self, node: str) -> None:
         self._spawn(node, "slurmd", "-D", "-N", node)

@@ -29,7 +29,7 @@ from tests.cluster.fleets import (
 )
 from tests.cluster.slurm import Cluster
 from tests.fleet.support import children_of, fake_pool, gone, until
-from tests.run.runs import ROOT, env, inventory, keys, servers_of, stored, summary, wait_for
+from tests.run.runs import ROOT, command, env, inventory, keys, servers_of, stored, summary, wait_for
 
 ON_SLURM = HostsSettings(kind="slurm")
 
@@ -165,7 +165,7 @@ def test_a_run_outlives_the_loss_of_a_node(slurm: Cluster, tmp_path: Path) -> No
     assert "was lost with its host" in job.output.read_text()
     job.assert_whole()
     job.assert_nothing_is_left()
-    slurm.until(lambda: slurm.run("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * 3)
+    slurm.until(slurm.is_idle)
 
 
 def test_nothing_is_left_of_a_runner_that_was_killed(slurm: Cluster, tmp_path: Path) -> None:
@@ -191,10 +191,33 @@ def test_a_cancelled_job_leaves_its_record_and_a_summary(
     assert inventory(job.run_dir)["finished"] == stored(job.run_dir)
 
 
-def test_a_requeued_job_goes_on_in_the_same_directory(slurm: Cluster, tmp_path: Path) -> None:
+def test_a_job_that_is_near_its_time_limit_ends_in_good_order(slurm: Cluster, tmp_path: Path) -> None:
+    flags = "--time=1 --signal=B:TERM@45"
+    job = Job(slurm, tmp_path, "server.num=3", "server.simulated.latency_scale=1", "limits.grace_s=1", options=flags)
+    job.await_end()
+    job.assert_nothing_is_left()
+    assert summary(job.run_dir)["exit_status"] == 130
+    assert inventory(job.run_dir)["finished"] == stored(job.run_dir) < 114
+
+
+def test_a_whole_benchmark_plays_on_six_servers_of_three_nodes(slurm: Cluster, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    keys_of_run = ("experiment=simulated", "hosts=slurm", "server.num=6", "wandb=disabled", "max_concurrency=60")
+    line = ["salloc", "--no-kill", "-N3", "--exclusive", *command(run_dir, *keys_of_run)]
+    done = subprocess.run(line, env=env(slurm.environment), capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (set(keys(run_dir).values()), inventory(run_dir)["finished"]) == ({1}, 278)
+    assert {one["host"] for one in summary(run_dir)["fleet"]["replicas"]} == {"n0", "n1", "n2"}
+
+
+@pytest.mark.parametrize("why", ["requeued", "preempted"])
+def test_a_job_that_is_queued_again_goes_on_in_the_same_directory(why: str, slurm: Cluster, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path, "server.num=3")
     job.await_stored()
-    slurm.run("scontrol", "requeue", job.id)
+    if why == "requeued":
+        slurm.run("scontrol", "requeue", job.id)
+    else:
+        slurm.run("sbatch", "-p", "urgent", "-N3", "--exclusive", "--output=/dev/null", "--wrap", "true")
     wait_for(lambda: (job.run_dir / ".hydra" / "attempt-1").is_dir(), 60)
     job.await_end()
     job.assert_whole()
@@ -202,8 +225,8 @@ def test_a_requeued_job_goes_on_in_the_same_directory(slurm: Cluster, tmp_path: 
 
 
 def test_the_doctor_looks_at_the_allocation_and_at_every_node(allocation: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tau2_fleet", "doctor", "--no-calls", "experiment=smoke", "hosts=slurm"]
-    done = subprocess.run([*command, f"hydra.run.dir={tmp_path}/run"], cwd=ROOT, capture_output=True, text=True)
+    doctor = [sys.executable, "-m", "tau2_fleet", "doctor", "--no-calls", "experiment=smoke", "hosts=slurm"]
+    done = subprocess.run([*doctor, f"hydra.run.dir={tmp_path}/run"], cwd=ROOT, capture_output=True, text=True)
     text = " ".join(done.stdout.split())
     assert done.returncode == 0, done.stdout + done.stderr
     assert "an allocation of 3 node(s) with 12 GPU(s)" in text
