@@ -50,11 +50,19 @@ class Watcher(Protocol):
     ) -> None: ...
 
 
+class Purse(Protocol):
+    """What a runner knows of money beyond its own record (`run.money`)."""
+
+    def elsewhere_usd(self) -> float: ...
+    def holds_back(self, left_usd: float) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When a run ends by itself."""
 
     max_cost_usd: float | None = None
+    """For this run and all that its purse knows of together."""
     run_timeout_s: float | None = None
     grace_s: float = 30.0
     """How long simulations in flight may go on once the run is told to stop."""
@@ -83,6 +91,7 @@ class Runner:
         *,
         max_concurrency: int,
         limits: Limits = Limits(),
+        purse: Purse | None = None,
     ) -> None:
         self.schedule = schedule
         self.simulate = simulate
@@ -90,6 +99,7 @@ class Runner:
         self.watcher = watcher
         self.max_concurrency = max_concurrency
         self.limits = limits
+        self.purse = purse
         self.stop_reason: RunEnd | None = None
         self.stop_detail: str | None = None
         self._queue = deque(schedule.jobs)
@@ -222,10 +232,21 @@ class Runner:
 
     def _is_to_stop(self) -> bool:
         """Looked at before every simulation, so that a run resumed beyond its budget begins none."""
-        spent, limit = self.store.cost_usd, self.limits.max_cost_usd
-        if limit is not None and spent >= limit:
-            self.stop(RunEnd.BUDGET, f"spent ${spent:.2f} of limits.max_cost_usd={limit:g}")
-        return self._stopping.is_set()
+        limit = self.limits.max_cost_usd
+        if limit is not None:
+            elsewhere = 0.0 if self.purse is None else self.purse.elsewhere_usd()
+            spent = self.store.cost_usd + elsewhere
+            if spent >= limit:
+                others = f", ${elsewhere:.2f} of it in other jobs of the sweep" if elsewhere else ""
+                self.stop(RunEnd.BUDGET, f"spent ${spent:.2f} of limits.max_cost_usd={limit:g}{others}")
+        return self._stopping.is_set() or self._is_held_back()
+
+    def _is_held_back(self) -> bool:
+        """Whether the money that is left is that of the simulations in flight; the last of them looks again."""
+        limit, purse = self.limits.max_cost_usd, self.purse
+        if limit is None or purse is None:
+            return False
+        return purse.holds_back(limit - self.store.cost_usd - purse.elsewhere_usd())
 
     async def _watch_clock(self) -> None:
         deadline_s = self.limits.deadline_s

@@ -70,7 +70,9 @@ class LimitsSettings:
         range=FROM_ZERO,
     )
     max_cost_usd: Optional[float] = key(
-        None, help="no new simulation starts once the run has cost this much", range=POSITIVE
+        None,
+        help="no new simulation starts once the run, or its whole sweep, has cost this much with those in flight",
+        range=POSITIVE,
     )
     grace_s: float = key(30.0, help="for simulations in flight after the first Ctrl-C", range=FROM_ZERO)
 

@@ -127,7 +127,7 @@ def expect(plan: RunPlan, schedule: Schedule, prices: PriceTable, earlier: Earli
         earlier: None: from typical lengths.
     """
     models = plan.models.by_name()
-    known = {role: _price(settings, prices) for role, settings in models.items()}
+    known = {role: price_of(settings, prices) for role, settings in models.items()}
     unpriced = tuple(dict.fromkeys(str(models[role].model) for role, price in known.items() if price is None))
     wanted = dict(Counter(f"{job.key.domain}/{job.key.task_id}" for job in schedule.jobs))
     priced = {role: price for role, price in known.items() if price is not None}
@@ -176,7 +176,8 @@ def _cost(spent: Spending | None, price: Price) -> float:
     return price.cost_usd(Usage(spent.input_tokens, spent.output_tokens, spent.cached_tokens))
 
 
-def _price(settings: ModelSettings, prices: PriceTable) -> Price | None:
+def price_of(settings: ModelSettings, prices: PriceTable) -> Price | None:
+    """What a model costs: nothing on a fleet unless it has a price; None where that is not known."""
     if settings.price is not None or settings.provider.is_pool:
         return prices.price_of(settings)
     return prices.find(settings.model or "")

@@ -37,12 +37,14 @@ from tau2_fleet.paths import DATA_DIR, use_scratch_dir
 from tau2_fleet.record.line import Record
 from tau2_fleet.record.lock import DirectoryLock
 from tau2_fleet.record.store import Store
+from tau2_fleet.run.expectation import Expectation
 from tau2_fleet.run.files import RunFiles
 from tau2_fleet.run.gc_policy import collected_in_turn
 from tau2_fleet.run.interrupts import Interrupts
 from tau2_fleet.run.job_context import JobContext, JobResult
 from tau2_fleet.run.model_lifetimes import check_models
 from tau2_fleet.run.model_names import named_by_record, named_by_servers
+from tau2_fleet.run.money import Purse, refuse_unpriced, tell_forecast
 from tau2_fleet.run.outcome import Outcome, judge_outcome, short_path, show
 from tau2_fleet.run.plan import RunPlan, plan_run, write_played_tasks
 from tau2_fleet.run.reply_servers import reply_servers
@@ -82,6 +84,7 @@ def prepare(config: Config, run_dir: Path) -> RunPlan:
         UserError: it cannot be run as it is, or the data are not those that the run in `run_dir` began with.
     """
     plan = plan_run(config)
+    refuse_unpriced(plan, PriceTable.load(PRICES))
     check_same_data(plan, run_dir)
     return asyncio.run(plan.rehearsed())
 
@@ -149,6 +152,8 @@ class Experiment:
             most=self.max_concurrency,
         )
         self.runner: Runner | None = None
+        self.expected: Expectation | None = None
+        """What is to come, where it costs money."""
         self._too_late = False
         """Set where `limits.run_timeout_s` was over before the first simulation."""
 
@@ -259,6 +264,7 @@ class Experiment:
         if not self.schedule.jobs:
             tell(f"nothing is left to run: all {self.schedule.total} simulations are in the record")
             return FleetReport()
+        self.expected = tell_forecast(self.plan, self.schedule, PriceTable.load(PRICES))
         raise_open_files(self.max_concurrency)
         async with HttpPool() as http:
             try:
@@ -306,6 +312,7 @@ class Experiment:
         )
         settings = self.plan.simulation_settings(self.run_id, self.attempt, clients, models)
         contexts = {name: DomainContext(self.plan.benchmark[name], settings) for name in self.plan.selection.tasks}
+        purse = Purse(self.run_dir, self.store, self.expected, in_sweep=self.context.sweep is not None)
 
         async def play_here(job: SimulationJob) -> tuple[Record, str | None]:
             task = self.schedule.tasks[job.key.domain, job.key.task_id]
@@ -326,11 +333,12 @@ class Experiment:
 
         runner = self.runner = Runner(
             self.schedule,
-            simulate,
+            purse.counted(simulate),
             self.store,
             progress,
             max_concurrency=1 if self.config.auto_concurrency else self.max_concurrency,
             limits=self.limits,
+            purse=purse,
         )
         interrupts.put_in_charge(RunningSimulations(runner, progress))
         async with AsyncExitStack() as stack:
