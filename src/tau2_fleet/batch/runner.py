@@ -192,7 +192,7 @@ class Runner:
             await self._resized.wait()
 
     def _missing(self) -> int:
-        if self._stopping.is_set():
+        if self._stopping.is_set() or self._is_held_back():
             return 0
         return min(self.max_concurrency - len(self._workers), len(self._queue))
 
@@ -228,6 +228,8 @@ class Runner:
             self.watcher.started(*job.key)
             entry = self.store.append(await self.simulate(job))
             del self._in_flight[job.key]
+            if self.purse is not None:
+                self._resized.set()  # there may be money again for more at once
             self.watcher.finished(*entry.key, entry.reward, entry.termination_reason, entry.cost_usd)
 
     def _is_to_stop(self) -> bool:

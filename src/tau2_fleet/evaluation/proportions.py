@@ -49,7 +49,9 @@ def effective_size(share: float, variance: float, trials: float, clusters: int) 
         clusters: at least 2.
     """
     worth = trials if variance <= 0.0 else min(trials, 1 + share * (1 - share) / variance)
-    return worth * (_t(trials - 1) / _t(clusters - 1)) ** 2 if trials > clusters else worth
+    if trials > clusters:
+        worth *= (_t(trials - 1) / _t(clusters - 1)) ** 2
+    return max(worth, clusters) if variance <= 0.0 else worth
 
 
 def mean_of_tasks(values: Sequence[float], trials: float) -> Estimate:

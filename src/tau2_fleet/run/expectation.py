@@ -25,6 +25,7 @@ _PACE_DOUBT = 0.1
 """How far the pace of another run may be from an earlier one's: one standard deviation, as a share."""
 _TYPICAL_DOUBT = 0.45
 """The same of anything that typical lengths say."""
+_PER_SERVER = 32
 _FIGURES = ("calls", "input_tokens", "output_tokens")
 
 
@@ -131,7 +132,7 @@ def expect(plan: RunPlan, schedule: Schedule, prices: PriceTable, earlier: Earli
     unpriced = tuple(dict.fromkeys(str(models[role].model) for role, price in known.items() if price is None))
     wanted = dict(Counter(f"{job.key.domain}/{job.key.task_id}" for job in schedule.jobs))
     priced = {role: price for role, price in known.items() if price is not None}
-    concurrency = min(plan.config.max_concurrency, max(len(schedule.jobs), 1))
+    concurrency = min(_at_once(plan), max(len(schedule.jobs), 1))
     if earlier is None or not earlier.simulations:
         return _from_typical(schedule, wanted, models, priced, unpriced, concurrency)
     roles = {role: _role(earlier.simulations, role, wanted) for role in models}
@@ -159,6 +160,12 @@ def expect(plan: RunPlan, schedule: Schedule, prices: PriceTable, earlier: Earli
         unpriced,
         notes,
     )
+
+
+def _at_once(plan: RunPlan) -> int:
+    """Simulations in flight; where the program is to find out, what one server commonly holds."""
+    config = plan.config
+    return config.server.num * _PER_SERVER if config.auto_concurrency else config.most_in_flight
 
 
 def _role(simulations: Sequence[Seen], role: str, wanted: Mapping[str, int]) -> dict[str, Forecast]:

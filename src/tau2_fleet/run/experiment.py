@@ -208,7 +208,7 @@ class Experiment:
             if interrupts.given_up:
                 tracker.abandon()
             told = await asyncio.to_thread(tracker.finish, summary, int(outcome.exit_status))
-        if told:
+        if told and not (tracker.kept_offline and self.context.sweep is not None):
             tell(told)
         return outcome
 

@@ -188,8 +188,14 @@ class Jobs:
                 for end in ends if self._sent_away else []:
                     complain(f"job {end.run_dir.name}: {end.error}")
             else:
-                write_sweep(directory, ends)
-                show_sweep(directory, ends, wide)
+                from tau2_fleet.run.outcome import short_path
+                from tau2_fleet.run.seed_means import seed_means
+
+                means = seed_means(ends)
+                write_sweep(directory, ends, means)
+                show_sweep(directory, ends, wide, means)
+                if any(directory.glob("*/wandb/**/offline-run-*")):
+                    tell(f"W&B: kept offline; upload all jobs with: wandb sync {short_path(directory)}/*/wandb")
                 self._show_not_begun(directory)
                 self._report(directory, ends)
         except UserError as error:

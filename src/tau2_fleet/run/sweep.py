@@ -19,7 +19,11 @@ from tau2_fleet.record.atomic import write_json
 from tau2_fleet.record.reading import SUMMARY_FILE
 
 if TYPE_CHECKING:
+    from tau2_fleet.evaluation.proportions import Estimate
     from tau2_fleet.fleet.lease import FleetLease
+    from tau2_fleet.run.seed_means import SeedMean
+
+_PASSES_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,12 @@ def title_of(overrides: Sequence[str], swept: Collection[str]) -> str:
     return " ".join(override for override in overrides if override.lstrip("+").partition("=")[0] in swept)
 
 
-def write_sweep(directory: Path, ends: Sequence[JobEnd]) -> None:
+def write_sweep(directory: Path, ends: Sequence[JobEnd], means: Sequence[SeedMean] = ()) -> None:
     """Write the sweep's `summary.json`: every job's directory, status and error, and the results of those that ran.
 
     Args:
         ends: of all jobs that were begun, in their order.
+        means: over the jobs that differ in their seed alone.
 
     Raises:
         UserError: it cannot be written.
@@ -82,11 +87,11 @@ def write_sweep(directory: Path, ends: Sequence[JobEnd]) -> None:
         }
         for end in ends
     ]
-    write_json(directory / SUMMARY_FILE, {"jobs": jobs})
+    write_json(directory / SUMMARY_FILE, {"jobs": jobs, "means_over_seeds": [mean.as_dict() for mean in means]})
 
 
-def show_sweep(directory: Path, ends: Sequence[JobEnd], console: Console) -> None:
-    """One row a job, and a line for each error."""
+def show_sweep(directory: Path, ends: Sequence[JobEnd], console: Console, means: Sequence[SeedMean] = ()) -> None:
+    """One row a job, the means over seeds, and a line for each error."""
     from tau2_fleet.run.outcome import short_path
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -98,10 +103,40 @@ def show_sweep(directory: Path, ends: Sequence[JobEnd], console: Console) -> Non
     console.print()
     console.print(table)
     console.print()
+    if means:
+        console.print(_means_table(means))
+        console.print()
     for end in ends:
         if end.error is not None:
             console.print(neutralise(f"{end.run_dir.name}: {end.error}"), markup=False)
     console.print(f"sweep: {short_path(directory)}", markup=False, soft_wrap=True)
+
+
+def _means_table(means: Sequence[SeedMean]) -> Table:
+    """pass^k over the seeds' trials together, with 95% intervals, a row for each domain and set of jobs."""
+    most = max(len(metrics.pass_hat) for mean in means for metrics in mean.metrics.values())
+    shown = [k for k in range(1, most + 1) if k <= _PASSES_SHOWN]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("mean over seeds", no_wrap=True)
+    for heading in ("seeds", "simulations", *(f"pass^{k}" for k in shown), "over seeds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for mean in means:
+        for name, metrics in mean.metrics.items():
+            overall = name == "overall"
+            if overall and len(mean.metrics) == 2:
+                continue
+            own = " ".join(one for one in mean.overrides if any(one not in other.overrides for other in means))
+            cells = [f"{own} {name}".strip(), str(len(mean.jobs)), str(metrics.simulations)]
+            passes = [metrics.pass_hat.get(k) for k in shown]
+            cells += ["-" if one is None else _with_interval(one) for one in passes]
+            table.add_row(*cells, f"± {mean.deviation:.3f}" if overall or len(mean.metrics) == 2 else "")
+    return table
+
+
+def _with_interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
 def _figures(results: Mapping[str, Any] | None) -> list[str]:

@@ -182,6 +182,12 @@ class Tracker:
         self._child.problem = self._child.problem or "interrupted"
         self._child.finished.set()
 
+    @property
+    def kept_offline(self) -> bool:
+        """Whether all is in the run directory, as it was meant to be."""
+        child = self._child
+        return self._is_wandb and child.finished.is_set() and child.mode == "offline" and child.problem is None
+
     def _message(self) -> str:
         child = self._child
         if not self._is_wandb:
