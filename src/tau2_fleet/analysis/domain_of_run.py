@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -11,37 +12,79 @@ from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
     from tau2_fleet.benchmark.domains import Domain
+    from tau2_fleet.benchmark.settings import BenchmarkSettings
+    from tau2_fleet.benchmark.version import BenchmarkVersion
 
 _SAVED = Path(".hydra", "config.yaml")
 
 
-def domain_of_run(name: str, directory: Path, data_dir: Path | None = None) -> Domain:
+def domain_of_run(
+    name: str, directory: Path, data_dir: Path | None = None, version: BenchmarkVersion | None = None
+) -> Domain:
     """A domain by its name.
 
     Args:
-        directory: of the run, whose configuration says where a domain of one's own lies.
+        directory: of the run, whose configuration says of which benchmark it is, and where a domain of one's own lies.
         data_dir: other data of the benchmark's form, or the folder of such a domain.
+        version: of the benchmark; None: the run's.
 
     Raises:
         UserError: it is not there.
     """
-    from tau2_fleet.benchmark.domains import DOMAINS, load_domain
+    from tau2_fleet.benchmark.domains import DOMAINS
+    from tau2_fleet.benchmark.version import find_version
 
-    if name in DOMAINS:
-        return load_domain(name, data_dir)
-    path = data_dir or own_domains(directory).get(name)
-    if path is None:
-        try:
-            return load_domain(name)
-        except UserError as error:
-            raise UserError(f"{error}; where a domain of your own lies is said with --data-dir") from error
-    return load_domain(name, path=path)
+    looked_up = _looked_up(directory, name) if version is None else None
+    version = version or find_version(_benchmark(directory))
+    path = None
+    if name not in DOMAINS:
+        own = own_domains(directory).get(name)
+        # A folder that is named is the domain's own, where the benchmark is one that does not have the domain.
+        path = data_dir if version.name != "custom" else None
+        path, data_dir = path or (None if own is None else Path(own)), None
+    try:
+        if looked_up is not None:
+            return version.load_domain(name, data_dir, path, *looked_up)
+        return version.load_for_scoring(name, data_dir, path)
+    except UserError as error:
+        if name in DOMAINS or path is not None or version.name == "custom":
+            raise
+        raise UserError(f"{error}; where a domain of your own lies is said with --data-dir") from error
 
 
 def own_domains(directory: Path) -> dict[str, str]:
     """Name to folder of the domains of its own that a run had; empty where its configuration cannot be read."""
     try:
-        saved = yaml.safe_load((directory / _SAVED).read_text(encoding="utf-8"))
-        return {name: str(about["path"]) for name, about in saved["domain"].items() if about.get("path")}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return {name: str(about["path"]) for name, about in _saved(directory)["domain"].items() if about.get("path")}
+    except (KeyError, TypeError, AttributeError):
         return {}
+
+
+def _looked_up(directory: Path, name: str) -> tuple[str, dict[str, Any]] | None:
+    """How the agent of a run looked things up in this domain, and the options of that; None: it did not."""
+    try:
+        about = _saved(directory)["domain"][name]
+        return (about["retrieval"], about.get("retrieval_options") or {}) if about.get("retrieval") else None
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def _benchmark(directory: Path) -> BenchmarkSettings:
+    """What a run's configuration says of its benchmark: the default where it says nothing."""
+    from tau2_fleet.benchmark.settings import BenchmarkSettings
+
+    said = _saved(directory).get("benchmark")
+    known = {field.name for field in fields(BenchmarkSettings)}
+    kept = {name: value for name, value in said.items() if name in known} if isinstance(said, dict) else {}
+    if not str(kept.get("data_dir", "")).startswith("/"):
+        kept.pop("data_dir", None)  # a reference to a variable, which is read again
+    return BenchmarkSettings(**kept)
+
+
+def _saved(directory: Path) -> dict[str, Any]:
+    """A run's configuration; empty where it cannot be read."""
+    try:
+        saved = yaml.safe_load((directory / _SAVED).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return saved if isinstance(saved, dict) else {}

@@ -31,6 +31,7 @@ from tau2_fleet.record.results_file import Simulation, read_results
 if TYPE_CHECKING:
     from tau2_fleet.benchmark.domains import Domain
     from tau2_fleet.benchmark.package import Task
+    from tau2_fleet.benchmark.version import BenchmarkVersion
 
 
 @dataclass(slots=True)
@@ -54,9 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output", type=Path, metavar="FILE", help="write the new rewards here (a directory, when several files)"
     )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="other benchmark data, as domain.X.data_dir")
+    parser.add_argument(
+        "--benchmark",
+        metavar="NAME",
+        help="score by another benchmark than the run's: tau2-0.2, tau2-1.0.1, custom:PATH (a checkout or a wheel)",
+    )
     options = parser.parse_args(argv)
     try:
-        reports = asyncio.run(rescore(options.source, options.output, options.data_dir))
+        version = None if options.benchmark is None else _version(options.benchmark)
+        reports = asyncio.run(rescore(options.source, options.output, options.data_dir, version))
     except UserError as error:
         complain(str(error))
         return ExitStatus.FAILED
@@ -66,8 +73,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ExitStatus.PARTIAL if any(report.refused for report in reports) else ExitStatus.FINISHED
 
 
-async def rescore(source: Path, output: Path | None = None, data_dir: Path | None = None) -> list[RescoreReport]:
+def _version(text: str) -> BenchmarkVersion:
+    """The benchmark that `NAME` or `NAME:PATH` means.
+
+    Raises:
+        UserError: there is none.
+    """
+    from tau2_fleet.benchmark.settings import BenchmarkSettings
+    from tau2_fleet.benchmark.version import find_version
+
+    name, _, path = text.partition(":")
+    return find_version(BenchmarkSettings(name=name, path=path or None))
+
+
+async def rescore(
+    source: Path,
+    output: Path | None = None,
+    data_dir: Path | None = None,
+    version: BenchmarkVersion | None = None,
+) -> list[RescoreReport]:
     """Score every simulation of a file, or of the files of a directory, and write them to `output`.
+
+    Args:
+        version: of the benchmark; None: that of the run.
 
     Raises:
         UserError: nothing to score there, or a file is not of a form that can be read.
@@ -85,9 +113,9 @@ async def rescore(source: Path, output: Path | None = None, data_dir: Path | Non
         if output is not None and (several or output.is_dir()):
             target = output / path.name
         if path.suffix == ".jsonl":
-            reports.append(await _rescore_records(path, target, data_dir))
+            reports.append(await _rescore_records(path, target, data_dir, version))
         else:
-            reports.append(await _rescore_results(path, target, data_dir))
+            reports.append(await _rescore_results(path, target, data_dir, version))
     return reports
 
 
@@ -119,9 +147,11 @@ def _is_results(path: Path) -> bool:
     return True
 
 
-async def _rescore_results(path: Path, target: Path | None, data_dir: Path | None) -> RescoreReport:
+async def _rescore_results(
+    path: Path, target: Path | None, data_dir: Path | None, version: BenchmarkVersion | None
+) -> RescoreReport:
     results = read_results(path)
-    domain = domain_of_run(results.domain, path.parent, data_dir)
+    domain = domain_of_run(results.domain, path.parent, data_dir, version)
     report = RescoreReport(path, [domain.name])
 
     async def scored() -> AsyncIterator[Simulation]:
@@ -141,7 +171,9 @@ async def _rescore_results(path: Path, target: Path | None, data_dir: Path | Non
     return report
 
 
-async def _rescore_records(path: Path, target: Path | None, data_dir: Path | None) -> RescoreReport:
+async def _rescore_records(
+    path: Path, target: Path | None, data_dir: Path | None, version: BenchmarkVersion | None
+) -> RescoreReport:
     """The record of a run: the last line of a (domain, task, trial) counts, the others stay as they are."""
     last: dict[SimulationKey, int] = {}
     for line in stored_lines(path):
@@ -149,7 +181,7 @@ async def _rescore_records(path: Path, target: Path | None, data_dir: Path | Non
             last[line.record.key] = line.number
     domains: dict[str, tuple[Domain, dict[str, Task]]] = {}
     for name in dict.fromkeys(key.domain for key in last):
-        domain = domain_of_run(name, path.parent, data_dir)
+        domain = domain_of_run(name, path.parent, data_dir, version)
         domains[name] = (domain, domain.find(key.task_id for key in last if key.domain == name))
     report = RescoreReport(path, list(domains))
     with nullcontext() if target is None else replaced(target) as file:

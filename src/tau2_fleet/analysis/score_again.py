@@ -94,7 +94,6 @@ async def _evaluate(
     from pydantic import ValidationError
 
     from tau2_fleet.benchmark.calculator import ToolDeadline
-    from tau2_fleet.benchmark.environment import replayed
     from tau2_fleet.benchmark.transcript import TranscriptError
     from tau2_fleet.evaluation.reward import evaluate
 
@@ -110,12 +109,12 @@ async def _evaluate(
     state = None
     if reason in ("user_stop", "agent_stop") and task.evaluation_criteria is not None:
         try:
-            environment = await replayed(domain.prepare(task), messages, solo=solo)
-            state = await environment.final_state()
+            state, _ = await domain.replayed(task, messages, solo=solo)
         except (TranscriptError, ToolDeadline, UserError) as error:
             raise Refused(str(error)) from error
     try:
-        return evaluate(task, messages, reason, state, recorded_verdicts(old_info))
+        types = domain.tool_types if domain.rules.tool_types else None
+        return evaluate(task, messages, reason, state, recorded_verdicts(old_info), domain.rules, types)
     except ValueError as error:
         raise Refused(str(error)) from error
 

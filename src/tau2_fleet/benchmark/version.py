@@ -113,6 +113,14 @@ class BenchmarkVersion:
             raise UserError(f"domain.{name}.retrieval: nothing is looked up in {name}; it is for banking_knowledge")
         return load_domain(name, data_dir, path, version=self)
 
+    def load_for_scoring(self, name: str, data_dir: Path | str | None = None, path: Path | str | None = None) -> Domain:
+        """The same for scoring what was run already, which no agent plays.
+
+        Raises:
+            UserError: as `load_domain`.
+        """
+        return self.load_domain(name, data_dir, path)
+
     def refuse_missing_data(self, name: str, base: str) -> None:
         """Raises UserError where a domain's data cannot be had without a folder that is named."""
         if self.data_dir is None and (self.needs_data is None or base in self.needs_data):

@@ -34,8 +34,17 @@ if TYPE_CHECKING:
 OFFLINE_RETRIEVAL = ("bm25_grep", "bm25", "grep_only", "full_kb", "golden_retrieval", "no_knowledge")
 """Ways to look things up in banking_knowledge that need neither a key nor a sandbox."""
 _RETRIEVAL, _RETRIEVAL_OPTIONS = "retrieval_variant", "retrieval_kwargs"
-_PLAIN = "no_knowledge"
+SCORED_BY = "no_knowledge"
 """Enough to score by: what is looked up changes no database."""
+
+
+def takes_retrieval(child: Child, name: str) -> bool:
+    """Whether the agent of a domain looks things up, in one of several ways.
+
+    Raises:
+        ChildRefused, ChildError: the code does not say.
+    """
+    return _RETRIEVAL in child.ask("parameters", name=name)
 
 
 class CustomDomain(Domain):
@@ -106,7 +115,7 @@ class CustomDomain(Domain):
 
     def scored(self, task: Task, solo: bool, calls: Sequence[RecordedCall], *, strict: bool) -> dict[str, Any]:
         """What a run is scored by; `calls` are all of it, the task's message history among them."""
-        options = {**self._options, _RETRIEVAL: _PLAIN} if self._needs_retrieval else self._options
+        options = {**self._options, _RETRIEVAL: SCORED_BY} if self._needs_retrieval else self._options
         return self._described(task, solo, strict=strict) | {
             "options": options,
             "history": [sent_with_answer(one) for one in self.history(task)],
@@ -154,7 +163,10 @@ class CustomDomain(Domain):
     @cached_property
     def _needs_retrieval(self) -> bool:
         """Whether it has variants, of which its default wants a key."""
-        return _RETRIEVAL in self._ask("parameters", name=self.name)
+        try:
+            return takes_retrieval(self._child, self.name)
+        except (ChildRefused, ChildError) as error:
+            raise UserError(f"benchmark.path={self.source}: {error}") from error
 
     def load(self) -> None:
         _ = self._told

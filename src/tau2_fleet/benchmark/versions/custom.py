@@ -102,6 +102,13 @@ class Version(BenchmarkVersion):
         domain.load()
         return domain
 
+    def load_for_scoring(self, name: str, data_dir: Path | str | None = None, path: Path | str | None = None) -> Domain:
+        from tau2_fleet.benchmark.custom.domain import SCORED_BY, takes_retrieval
+
+        asked = path is None and not self.installed and name in self.domain_names
+        looked_up = asked and takes_retrieval(self.child, name)
+        return self.load_domain(name, data_dir, path, SCORED_BY if looked_up else None)
+
     def files_of(self, name: str) -> DomainFiles:
         """Where a domain's data lie, as far as they lie where the benchmark has them."""
         data_dir = Path(self._about["data_dir"] or self.place.package)
