@@ -233,3 +233,39 @@ def test_the_doctor_looks_at_the_allocation_and_at_every_node(allocation: str, t
     assert all(f"n{number} answers; servers listen on 127.0.0.1" in text for number in range(3))
     assert "limits.grace_s=30, and SLURM kills 3 s after scancel" in text
     assert not [path for path in tmp_path.iterdir() if "doctor" in path.name]
+
+
+def test_the_job_script_runs_as_it_is(slurm: Cluster, tmp_path: Path) -> None:
+    for name in ("src", "conf", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    options = ["--parsable", "--wait", "--gres=gpu:4"]
+    keys_of_run = ["experiment=smoke", "server.num=3", "wandb=disabled"]
+    done = subprocess.run(
+        ["sbatch", *options, ROOT / "slurm" / "run.sbatch", *keys_of_run],
+        cwd=tmp_path,
+        env=env({**slurm.environment, "CKPT_DIR": str(tmp_path)}),
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    job = done.stdout.strip()
+    output = (tmp_path / f"tau2-fleet-{job}.log").read_text()
+    assert done.returncode == 0, done.stderr + output
+    run_dir = tmp_path / "outputs" / f"job-{job}"
+    assert inventory(run_dir)["finished"] == 9
+    assert {one["host"] for one in summary(run_dir)["fleet"]["replicas"]} == {"n0", "n1", "n2"}
+
+
+def test_the_jobs_of_a_sweep_share_the_servers_of_the_allocation(slurm: Cluster, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    keys_of_run = ("--multirun", "seed=1,2", "experiment=smoke", "hosts=slurm", "server.num=3", "wandb=disabled")
+    line = ["salloc", "--no-kill", "-N3", *command(None, *keys_of_run, f"hydra.sweep.dir={sweep}")]
+    done = subprocess.run(line, env=env(slurm.environment), capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (summary(next(sweep.glob(f"{number}_*"))) for number in (0, 1))
+    assert [one["url"] for one in first["fleet"]["replicas"]] == [one["url"] for one in second["fleet"]["replicas"]]
+    assert (sweep / "servers" / "agent-0.log").read_text().count("listening on") == 1
