@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,8 @@ def command(words: list[str], directory: Path) -> list[str]:
     if words[:3] == ["python", "-m", "src.main"]:
         words = ["tau2-fleet", "run", *words[3:]]
     assert words[0] == "tau2-fleet", words
-    return [word.replace("DIR", str(directory)) for word in words[1:]]
+    filled = (word.replace("$SLURM_ARRAY_TASK_ID", "0").replace("DIR", str(directory)) for word in words[1:])
+    return list(filled)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,8 @@ def start(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("one", of_kind("run"))
 def test_a_command_that_can_run_here_does(one: Shown, a_run: Path, tmp_path: Path):
-    done = start(command(one.words, a_run), tmp_path)
+    directory = shutil.copytree(a_run, tmp_path / "run", symlinks=True)
+    done = start(command(one.words, directory), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -122,7 +122,7 @@ def test_a_start_imports_nothing_heavy(tmp_path: Path) -> None:
         (["serve.num=3"], ["serve.num: there is no such key", "server.num"]),
         (["-m", "seed=1,2", "server.num=abc"], ["server.num=abc", "a whole number"]),
         (["-m", "domain=retail,retial"], ["domain=retial", "Did you mean retail?"]),
-        (["--num-servers", "4"], ["--num-servers: settings are key=value", "README"]),
+        (["--num-servers", "4"], ["--num-servers: settings are key=value", "old-flags.md"]),
         (["seed=1", "-m", "domain=mock,bank"], ["domain=bank: there is no such choice"]),
         (["-x"], ["-x: settings are key=value"]),
         (["experiment=smoke", "hydra.run.dir=/proc/nowhere"], ["/proc/nowhere: No such file or directory"]),

@@ -96,4 +96,4 @@ def _unknown_flag(flag: str) -> str:
     name = flag.lstrip("-").replace("-", "_")
     keys = nearest_keys(name) or nearest_keys(name.replace("_", "."))
     hint = did_you_mean([f"{key}=..." for key in keys])
-    return f"{flag}: settings are key=value.{hint} README.md has the table of old flags and new keys."
+    return f"{flag}: settings are key=value.{hint} docs/guide/old-flags.md has the old flags and their new keys."

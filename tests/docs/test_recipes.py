@@ -1,4 +1,4 @@
-"""The README's recipes for log lines, run as they stand there on a real run's log, and what it says of W&B."""
+"""The recipes for lines of the log, run as they stand on a real run's log, and what is said of W&B."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from tau2_fleet.telemetry.settings import WandbMode, WandbSettings
 from tau2_fleet.tracking.wandb_tables import run_files
 from tests.run.runs import ROOT, records, run
 
-
-def section(title: str) -> str:
-    return (ROOT / "README.md").read_text(encoding="utf-8").split(f"## {title}\n")[1].split("\n## ")[0]
+GUIDES = ROOT / "docs" / "guide"
+LINES = (GUIDES / "analyze.md").read_text(encoding="utf-8").split("## Lines of the log\n")[1]
+WANDB = (GUIDES / "wandb.md").read_text(encoding="utf-8")
 
 
 def recipes() -> dict[str, str]:
     """The comment above each command in the section, and the command."""
-    text = section("Where the time went")
-    lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    lines = LINES.split("```sh log\n")[1].split("```")[0].splitlines()
     return {comment.removeprefix("# "): command for comment, command in pairwise(lines) if comment.startswith("# ")}
 
 
@@ -54,7 +53,7 @@ def answer(command: str, run_dir: Path) -> str:
     return done.stdout.strip()
 
 
-def test_the_readme_has_the_recipes_that_are_tested_here():
+def test_the_page_has_the_recipes_that_are_tested_here():
     assert len(recipes()) == 4
 
 
@@ -91,18 +90,17 @@ def test_queueing_and_connecting_are_parts_of_a_calls_time(profiled: Path):
     calls = [event for event in events if "queue_ms" in event]
     assert all(call["duration_ms"] >= call["queue_ms"] + (call.get("connect_ms") or 0) for call in calls)
     assert any(call.get("connect_ms") for call in calls)
-    assert "`queue_ms`" in section("Where the time went")
-    assert "`connect_ms`" in section("Where the time went")
+    assert "`queue_ms`" in LINES
+    assert "`connect_ms`" in LINES
 
 
 def test_every_choice_and_key_of_wandb_is_told():
-    text = section("Weights & Biases")
-    assert set(re.findall(r"`wandb=(\w+)`", text)) == set(WandbMode)
+    assert set(re.findall(r"`wandb=(\w+)`", WANDB)) == set(WandbMode)
     keys = {field.name for field in fields(WandbSettings)} - {"mode"}
-    assert set(re.findall(r"`wandb\.(\w+)[`=]", text)) == keys
+    assert set(re.findall(r"`wandb\.(\w+)[`=]", WANDB)) == keys
 
 
 def test_the_artifact_holds_by_default_what_is_told(profiled: Path):
-    told = section("Weights & Biases").split("an artifact of type `run` with")[1].split(". With it")[0]
+    told = WANDB.split("an artifact of type `run` with")[1].split(". With it")[0]
     uploaded = {path.relative_to(profiled).parts[0] for path in run_files(profiled, transcripts=False)}
     assert {name.rstrip("/") for name in re.findall(r"`([^`]+)`", told)} == uploaded
