@@ -66,9 +66,11 @@ async def replies(model: Model, requests: Sequence[ChatRequest], at_once: int = 
         raw_answer(b"", 301),
         raw_answer(b"<html><title>Bad Request</title></html>", 400),
         raw_answer(b"<!DOCTYPE html>", 451),
+        raw_answer(b"<html><head><title>413 Request Entity Too Large</title></head></html>", 413),
+        raw_answer(b"<html><title>the maximum context length is 50 tokens</title></html>", 400),
         status_answer(407),
     ],
-    ids=["404", "401", "403-page", "402", "301", "400-page", "451-page", "407"],
+    ids=["404", "401", "403-page", "402", "301", "400-page", "451-page", "413-page", "page-of-lengths", "407"],
 )
 def test_sixteen_refusals_in_the_middle_are_waited_out(dialect: Dialect, refusal: Answer) -> None:
     async def run() -> list[Exception | None]:

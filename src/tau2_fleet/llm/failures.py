@@ -139,8 +139,10 @@ def _failure(status: int, headers: Mapping[str, str], message: str, code: str) -
         return Failure(FailureCause.credit, said, status=status)
     if status == 429:
         return Failure(FailureCause.busy, said, status=status, retry_after_s=wait_s, retry_at=until)
-    long = too_long(f"{code} {message}") if status not in _NEVER_TOO_LONG else None
-    if long is None and status == 413:
+    page = message.startswith(_PAGE) or _is_page(message)
+    long = None if page or status in _NEVER_TOO_LONG else too_long(f"{code} {message}")
+    in_front = page or (long is None and status == 413 and not code)
+    if long is None and status == 413 and not in_front:
         long = TooLong()
     if long is not None:
         return Failure(FailureCause.overflow, said, status=status, too_long=long)
@@ -148,8 +150,9 @@ def _failure(status: int, headers: Mapping[str, str], message: str, code: str) -
         return Failure(FailureCause.server, said, status=status, retry_after_s=wait_s, retry_at=until)
     if status == 401:
         return Failure(FailureCause.key, f"HTTP {status}", status=status)
-    from_gateway = (message.startswith(_PAGE) or _is_page(message)) and status not in _MODEL
-    if status in (403, 407) or (from_gateway and status >= 400):
+    if status == 413:
+        said += "; something in front of the server takes no request of this size (nginx: client_max_body_size)"
+    if status in (403, 407) or (in_front and status >= 400 and status not in _MODEL):
         return Failure(FailureCause.forbidden, said, status=status)
     if status in _MODEL:
         return Failure(FailureCause.model, said, status=status)
