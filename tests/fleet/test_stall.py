@@ -149,6 +149,29 @@ def test_a_server_elsewhere_that_answers_nothing_is_left_out_until_it_answers(tm
     run(scenario)
 
 
+def test_a_server_elsewhere_that_answers_nothing_is_given_up_after_the_time_for_stalls_not_for_absence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "WATCH", replace(WATCH, external_patience_s=600.0))
+
+    async def scenario() -> None:
+        async with fleet_of(tmp_path, fake_pool(tmp_path, 1, stall_while=str(tmp_path / "stall")), None) as ours:
+            [only] = ours.endpoints()
+            spec = PoolSpec("agent", External(), endpoints=(only.base_url,), num=1, api_key=ours.key)
+            async with fleet_of(tmp_path / "theirs", spec) as theirs:
+                router = theirs.router("agent")
+                lost = await router.acquire("s")
+                file = stall(tmp_path, lost)
+                with pytest.raises(TimeoutError):
+                    await chat(lost)
+                router.release(lost, "s", failed=True)
+                with pytest.raises(FatalModelError, match="takes requests and answers none"):
+                    await router.acquire("s", lost)
+                file.unlink()
+
+    run(scenario)
+
+
 def _is_left(fleet: Fleet, endpoint: Endpoint) -> bool:
     return endpoint not in fleet.endpoints()
 

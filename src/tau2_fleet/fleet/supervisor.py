@@ -222,6 +222,7 @@ class Supervisor:
         patience = min(self._watch.external_patience_s, self._ready_timeout_s)
         lost: Endpoint | None = None
         stall, stalled = self._stall_watch(replica), ""
+        stall_patience = min(patience, self._stall_timeout_s or patience)  # it has had as long to answer already
         while True:
             problem, final = await problem_of(self._http, replica, self._watch.health_timeout_s)
             if not problem and replica.phase is Phase.ready:
@@ -247,7 +248,8 @@ class Supervisor:
                 if not replica.failed_once and (final or time.monotonic() > began + patience):
                     replica.failed_once = True
                     self._set(replica, Phase.down, problem)
-                if replica.down_since is not None and time.monotonic() > replica.down_since + patience:
+                left = stall_patience if stalled else patience
+                if replica.down_since is not None and time.monotonic() > replica.down_since + left:
                     if lost is not None:
                         lost.abandon()  # nobody will reset the connections of a server that hangs elsewhere
                         lost = None
