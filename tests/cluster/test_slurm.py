@@ -96,8 +96,10 @@ class Job:
 
 @in_a_loop
 async def test_six_replicas_on_three_nodes_are_ready_in_seconds_with_the_gpus_that_slurm_gave(
-    allocation: str, slurm: Cluster, tmp_path: Path
+    allocation: str, slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, value in {"MEM_PER_CPU": "100", "NTASKS_PER_NODE": "4", "CPUS_PER_TASK": "2", "NTASKS": "12"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)  # as a job's script finds them, and srun takes them for options
     began = time.monotonic()
     async with fleet_on(ON_SLURM, tmp_path, gpu_pool(tmp_path, 6, children=True)) as fleet:
         await until(lambda: all(one.phase is Phase.ready for one in fleet.status()), 60)

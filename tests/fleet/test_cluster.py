@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.cluster import Node, client_environment, nodes_in
 from tau2_fleet.fleet.fleet import Fleet
+from tau2_fleet.fleet.host import Room, make_hosts
 from tau2_fleet.fleet.hosts.slurm import srun
+from tau2_fleet.fleet.kinds.vllm import Vllm
 from tau2_fleet.fleet.launch import command_words, find_executable
-from tau2_fleet.fleet.settings import HostsSettings
+from tau2_fleet.fleet.plan import PoolSpec, plan
+from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 from tau2_fleet.run.slurm_job import grace_within, kill_wait_s
 from tests.fleet.support import QUICK, fake_pool, fake_settings
 
@@ -85,8 +90,10 @@ def test_a_fleet_of_a_command_with_arguments_serves(tmp_path: Path) -> None:
 def test_steps_are_named_and_get_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "100")
     environment = client_environment()
     assert environment["SLURM_JOB_ID"] == "7"
+    assert "SLURM_MEM_PER_CPU" not in environment
     assert "sk-0123456789" not in environment.values()
     assert {"--exact", "--gres=gpu:2", "--no-kill", "--cpus-per-task=8"} <= set(srun("agent/0", 2, 8, "", []))
     assert {"--overlap", "--nodelist=n1", "--job-name=user-1"} <= set(srun("user/1", 0, 1, "n1", []))
@@ -104,3 +111,36 @@ def test_kill_wait_is_asked_of_slurm_inside_jobs_only(tmp_path: Path, monkeypatc
     assert kill_wait_s() is None
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert kill_wait_s() == 45
+
+
+@pytest.mark.parametrize(
+    ("hosts", "server", "said"),
+    [
+        ({"kind": "ssh"}, {}, "hosts=ssh: which?"),
+        ({"kind": "ssh", "names": ["a", "a"]}, {}, "named twice"),
+        ({"kind": "ssh", "names": ["-oProxyCommand=x"]}, {}, "begins with a dash"),
+        ({"kind": "ssh", "names": ["a", "b"], "spare": 2}, {}, "none of the 2 host"),
+        ({"kind": "slurm"}, {"host": "0.0.0.0"}, "server.host=0.0.0.0: with hosts=slurm each host listens on the one"),
+        ({"kind": "slurm"}, {"gpu_ids": [0]}, "server.gpu_ids names GPUs of this machine"),
+        ({"kind": "slurm", "names": ["a"]}, {}, "the nodes are those of the allocation"),
+        ({"kind": "local", "names": ["a"]}, {}, "hosts.names is read with hosts=ssh only"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_starts(
+    hosts: dict[str, Any], server: dict[str, Any], said: str
+) -> None:
+    (problem,) = make_hosts(HostsSettings(**hosts)).problems(ServerSettings(**server))
+    assert said in problem
+
+
+def test_replicas_fit_host_by_host() -> None:
+    pool = PoolSpec("agent", Vllm(), "m", num=5, tensor_parallel_size=2, may_shrink=True)
+    rooms = [Room("a", ("0", "1", "2")), Room("b", ("0", "1", "2", "3"))]
+    found = plan([pool], ServerSettings(start_port=0), [], rooms)
+    assert len(found.placements) == 3, "the third GPU of host a and none of b's make no pair"
+    assert found.placements[0].devices == ()
+    assert "there are 7 on 2 host(s)" in found.warnings[0]
+    with pytest.raises(UserError, match=r"a replica needs 8 GPU\(s\) .*, on one host are 4"):
+        plan([replace(pool, tensor_parallel_size=8)], ServerSettings(start_port=0), [], rooms)
+    with pytest.raises(UserError, match="2 host"):
+        plan([replace(pool, may_shrink=False)], ServerSettings(start_port=0), None, [Room("a", None, 2)] * 2)

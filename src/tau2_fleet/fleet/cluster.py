@@ -22,6 +22,7 @@ LOGIN_NODE = (
     "this is a login node of a SLURM cluster, not a place for servers of real models: sbatch slurm/run.sbatch, or "
     "salloc and hosts=slurm; hosts.login_node=true says that it is meant"
 )
+_OF_CLIENTS = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JOB_ID", "SLURM_JOBID", "MUNGE_SOCKET")
 _ASKED_S = 30.0
 _ASKED_ASIDE_S = 5.0
 
@@ -79,11 +80,14 @@ def on_login_node() -> bool:
 
 
 def client_environment() -> Mapping[str, str]:
-    """For SLURM's commands, which hand theirs on to what they start: no key is in it."""
+    """For SLURM's commands, which hand theirs on to what they start: no key is in it.
+
+    Nor is what the job asked for: `srun` would take it for options of each step.
+    """
     return {
         name: value
         for name, value in without_secrets().items()
-        if re.fullmatch(ALLOWED_ENVIRONMENT, name) or name.startswith(("SLURM_", "MUNGE_"))
+        if re.fullmatch(ALLOWED_ENVIRONMENT, name) or name in _OF_CLIENTS
     } | {"SLURM_EXPORT_ENV": "ALL"}
 
 

@@ -147,17 +147,19 @@ def _counts(pools: Sequence[PoolSpec], server: ServerSettings, rooms: Sequence[R
         if spec.gpus_per_replica
     )
     available = f"there {_are(len(there))}" + (f" on {len(rooms)} host(s)" if rooms[0].host else "")
+    wanted = f"{need} GPUs"
     if not need:
+        wanted, listing = "room", f"{sum(counts)} replicas"
         most = sum(room.most or 0 for room in rooms)
         available = f"{len(rooms)} host(s) take {most} replica(s) by hosts.per_host"
     if not _fits(pools, shrunk, rooms) or server.strict:
         why = " (server.strict=true)" if _fits(pools, shrunk, rooms) else ""
         raise UserError(
-            f"the fleet needs {need} GPUs ({listing}), {available}{why}: "
+            f"the fleet needs {wanted} ({listing}), {available}{why}: "
             "lower these keys, or put a pool elsewhere with its `endpoints`"
         )
     warnings = [
-        f"{spec.num_key}={spec.num} needs {need} GPUs in all ({listing}), {available}: "
+        f"{spec.num_key}={spec.num} needs {wanted} in all ({listing}), {available}: "
         f"{count} replica(s) of pool {spec.name} are launched"
         for spec, count in zip(pools, shrunk, strict=True)
         if count < spec.num

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.external_servers import external_replicas
-from tau2_fleet.fleet.host import Hosts, Opening, devices_of
+from tau2_fleet.fleet.host import HostLostError, Hosts, Opening, devices_of
 from tau2_fleet.fleet.launch import LaunchSpec
 from tau2_fleet.fleet.launcher import Launcher
 from tau2_fleet.fleet.plan import PoolSpec, plan
@@ -63,7 +64,10 @@ async def prepare(
         log.warning("%s", warning)
 
     async def run_tool(command: list[str], log: Path, limit_s: float | None, needs_hub: bool) -> tuple[int, str]:
-        return await hosts.run(LaunchSpec(command, {}, log, IMPORT_ROOT, needs_hub=needs_hub), limit_s)
+        try:
+            return await hosts.run(LaunchSpec(command, {}, log, IMPORT_ROOT, needs_hub=needs_hub), limit_s)
+        except HostLostError as error:
+            raise UserError(f"hosts={hosts.name}: {command[0]} could not be run: {error}") from None
 
     starters = {
         kind: await kind.prepare(Preparation(server, own, devices, logs, tasks_file, run_tool, hosts.here))

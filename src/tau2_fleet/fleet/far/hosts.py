@@ -55,6 +55,8 @@ class FarHosts:
                 f"server.host={server.host}: with hosts={self.name} each host listens on the one address that leads to "
                 "this machine; hosts.interface chooses another"
             )
+        if self.settings.names and self.name == "slurm":
+            yield "hosts.names is read with hosts=ssh only: with slurm the nodes are those of the allocation"
         if server.gpu_ids is not None:
             yield f"server.gpu_ids names GPUs of this machine; with hosts={self.name} leave it out"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import selectors
 import signal
@@ -35,6 +36,8 @@ _MOST_SAID = 4000
 _HINT = 400
 
 Answer = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 class Link:
@@ -237,7 +240,10 @@ class Links:
                 for link in links:
                     link.tell("ping", 0)
             for link, limit in links.items():
-                self._look_after(link, limit, known, now)
+                try:
+                    self._look_after(link, limit, known, now)
+                except Exception:  # the other hosts are looked after all the same
+                    log.exception("the connection to %s", link.name)
 
     def _hear(self, found: selectors.SelectorKey, known: dict[Link, list[int]]) -> None:
         link: Link | None = found.data

@@ -29,7 +29,8 @@ class Local:
         self._opening: Opening | None = None
 
     def problems(self, server: ServerSettings) -> Iterator[str]:
-        yield from ()
+        if self._settings.names:
+            yield "hosts.names is read with hosts=ssh only, not local"
 
     async def open(self, opening: Opening) -> Sequence[Room]:
         """As the protocol says; servers of real models are not started on a login node unless that is meant.
