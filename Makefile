@@ -51,9 +51,9 @@ test-export: $(INSTALLED) $(INSTALLED_INSPECT) ## Exported logs, read by Inspect
 	@$(RUN) pytest tests/inspect $(ARGS)
 
 # What Debian's packages are installed for: a SLURM of the tests' own and SSH servers of their own, nothing under /etc.
-CLUSTER_PACKAGES := slurm-wlm munge openssh-server openssh-client
+CLUSTER_PACKAGES := slurm-wlm munge openssh-server openssh-client iproute2
 test-cluster: $(INSTALLED) $(INSTALLED_LAUNCHERS) ## Servers on hosts of a real SLURM and of SSH, sweeps through other launchers (as root)
-	@if ! PATH="$$PATH:/usr/sbin" command -v slurmctld slurmd munged sshd ssh-keygen | awk 'END {exit NR < 5}'; then \
+	@if ! PATH="$$PATH:/usr/sbin" command -v slurmctld slurmd munged sshd ssh-keygen ip | awk 'END {exit NR < 6}'; then \
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \
 			echo "test-cluster: needs root on Debian, to install $(CLUSTER_PACKAGES) and to run them"; exit 1; }; \
 		echo "test-cluster: installing $(CLUSTER_PACKAGES) from Debian's packages"; \

@@ -89,14 +89,18 @@ def seen_by_everybody() -> str:
 
 
 def listening_everywhere(pids: set[int]) -> Iterator[int]:
-    """The ports on which these processes listen on all interfaces, by /proc/net/tcp and tcp6."""
-    inodes = {inode for pid in pids for inode in _sockets(pid)}
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            words = line.split()
-            address, port = words[1].split(":")
-            if words[3] == "0A" and words[9] in inodes and set(address) == {"0"}:
-                yield int(port, 16)
+    """The ports on which these processes listen on all interfaces, by /proc/PID/net/tcp and tcp6."""
+    for pid in pids:
+        inodes, listening = set(_sockets(pid)), 0
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                words = line.split()
+                address, port = words[1].split(":")
+                if words[3] == "0A" and words[9] in inodes:
+                    listening += 1
+                    if set(address) == {"0"}:
+                        yield int(port, 16)
+        assert listening, "a server that is ready listens somewhere"
 
 
 def _sockets(pid: int) -> Iterator[str]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -30,7 +31,9 @@ _SSHD = str(shutil.which("sshd", path=_PATH))
 class Machines:
     """Hosts `m0`, `m1`, ... by `options`, each with an SSH server of its own."""
 
-    def __init__(self, folder: Path, count: int = 3) -> None:
+    def __init__(self, folder: Path, count: int = 3, apart: Sequence[str] = (), address: str = "127.0.0.1") -> None:
+        """`apart`: words before a server's command that start it elsewhere, where `address` is."""
+        self._apart, self._address = apart, address
         self.names = [f"m{number}" for number in range(count)]
         self._folder = folder
         self._ports = dict(zip(self.names, _free_ports(count), strict=True))
@@ -52,14 +55,14 @@ class Machines:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self._folder / name], check=True)
         known = (self._folder / "host.pub").read_text().split()[:2]
         ports = self._ports.values()
-        lines = [f"[127.0.0.1]:{port} {' '.join(known)}\n" for port in ports]
+        lines = [f"[{self._address}]:{port} {' '.join(known)}\n" for port in ports]
         (self._folder / "known_hosts").write_text("".join(lines))
         (self._folder / "authorized_keys").write_text((self._folder / "user.pub").read_text())
         (self._folder / "sshd_config").write_text(
             f"HostKey {self._folder}/host\nAuthorizedKeysFile {self._folder}/authorized_keys\nStrictModes no\n"
-            "ListenAddress 127.0.0.1\nPermitRootLogin yes\nUsePAM no\nPasswordAuthentication no\nPidFile none\n"
+            f"ListenAddress {self._address}\nPermitRootLogin yes\nUsePAM no\nPasswordAuthentication no\nPidFile none\n"
         )
-        blocks = [f"Host {name}\n  HostName 127.0.0.1\n  Port {port}\n" for name, port in self._ports.items()]
+        blocks = [f"Host {name}\n  HostName {self._address}\n  Port {port}\n" for name, port in self._ports.items()]
         (self._folder / "ssh_config").write_text(
             f"IdentityFile {self._folder}/user\nIdentitiesOnly yes\nUserKnownHostsFile {self._folder}/known_hosts\n"
             + "".join(blocks)
@@ -70,7 +73,7 @@ class Machines:
     def start_one(self, name: str) -> None:
         with (self._folder / f"{name}.log").open("ab") as log:
             self._servers[name] = subprocess.Popen(
-                [_SSHD, "-D", "-e", "-f", self._folder / "sshd_config", "-p", str(self._ports[name])],
+                [*self._apart, _SSHD, "-D", "-e", "-f", self._folder / "sshd_config", "-p", str(self._ports[name])],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from tau2_fleet.fleet.settings import Device
 from tests.cluster.fleets import SLOW, far_programs, fleet_on, in_a_loop, listening_everywhere, seen_by_everybody
 from tests.cluster.sshd import Machines, missing
 from tests.fleet.support import children_of, fake_pool, gone, until
-from tests.run.runs import inventory, keys, kill, run, servers_of, start, stored, summary, wait_for
+from tests.run.runs import ROOT, inventory, keys, kill, run, servers_of, start, stored, summary, wait_for
 
 
 @pytest.fixture
@@ -87,6 +88,62 @@ async def test_servers_listen_on_the_one_address_of_the_interface_named(machines
     pool = fake_pool(tmp_path, 2)
     async with fleet_on(machines.hosts(interface="127.0.0.7"), tmp_path, pool, device=Device.cpu) as fleet:
         assert {one.url.rpartition(":")[0] for one in fleet.status() if one.url} == {"http://127.0.0.7"}
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A network of its own on this machine: its name, and the address in it that is reached from here."""
+    name, near, far = f"tau2{os.getpid()}", "10.213.77.1/30", "10.213.77.2"
+    try:
+        for line in (
+            f"ip netns add {name}",
+            f"ip link add {name}a type veth peer name {name}b netns {name}",
+            f"ip address add {near} dev {name}a",
+            f"ip link set {name}a up",
+            f"ip -n {name} address add {far}/30 dev {name}b",
+            f"ip -n {name} link set {name}b up",
+        ):
+            subprocess.run(line.split(), check=True)
+        yield name, far
+    finally:
+        subprocess.run(["ip", "netns", "del", name])
+
+
+@in_a_loop
+async def test_a_server_in_another_network_listens_on_the_one_address_that_leads_here(
+    network: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, address = network
+    folder = tmp_path / "ssh"
+    folder.mkdir()
+    machines = Machines(folder, 1, ["ip", "netns", "exec", name], address)
+    monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    try:
+        machines.start()
+        async with fleet_on(machines.hosts(), tmp_path, fake_pool(tmp_path, 2), device=Device.cpu) as fleet:
+            await until(lambda: all(one.phase is Phase.ready for one in fleet.status()), 60)
+            assert {one.url.rpartition(":")[0] for one in fleet.status()} == {f"http://{address}"}
+            pids = {int(one.pid or 0) for one in fleet.status()}
+            assert not list(listening_everywhere(pids))
+            environment = psutil.Process(pids.pop()).environ()
+            assert environment["VLLM_HOST_IP"] == address
+            assert environment["VLLM_LOGGING_LEVEL"] == "DEBUG"
+            assert "VLLM_SERVER_DEV_MODE" not in environment, "it opens ways in that no key guards"
+    finally:
+        machines.stop()
+
+
+def test_the_doctor_looks_at_every_machine(machines: Machines, tmp_path: Path) -> None:
+    machines.kill("m2")
+    given = arguments(machines, "experiment=smoke", f"hydra.run.dir={tmp_path}/run")
+    doctor = [sys.executable, "-m", "tau2_fleet", "doctor", "--no-calls", *given]
+    done = subprocess.run(doctor, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    text = " ".join(done.stdout.split())
+    assert done.returncode == 1
+    assert "m0 answers; servers listen on 127.0.0.1" in text
+    assert "m1 answers" in text
+    assert "m2: the connection to m2 has ended" in text
 
 
 @in_a_loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tau2_fleet.fleet.far.boot import BOOT, program_line
 from tau2_fleet.fleet.far.hosts import FarHosts, Reached
 from tau2_fleet.fleet.far.program import free_port
 from tau2_fleet.fleet.host import HostLostError, Opening
@@ -126,3 +128,16 @@ def test_a_wanted_port_is_given_if_it_is_free() -> None:
 
     with socket.create_server(("127.0.0.1", free)):
         assert free_port("127.0.0.1", free) not in (0, free)
+
+
+def test_a_runner_that_says_nothing_is_gone() -> None:
+    line = program_line().replace(b"SILENCE_S = 60.0", b"SILENCE_S = 1.0")
+    command = [sys.executable, "-I", "-S", "-c", BOOT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as far:
+        assert far.stdin is not None
+        assert far.stdout is not None
+        start = {"do": "start", "id": 1, "command": ["sleep", "600"], "environment": {}, "cwd": "/", "folders": []}
+        far.stdin.write(line + json.dumps({**start, "mark": "m"}).encode() + b"\n")
+        far.stdin.flush()
+        pid = json.loads(far.stdout.readline())["pid"]
+        wait_for(lambda: far.poll() is not None and gone(pid), 20)
