@@ -1,14 +1,16 @@
-"""Scores one finished simulation again; `rescore.py` asks for each of a file."""
+"""Scores one finished simulation again, under one version of the benchmark; `rescore.py` asks for each of a file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.recorded import recorded_verdicts
 from tau2_fleet.evaluation.success import TOLERANCE, is_success
+from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.record.results_file import Simulation
 
 if TYPE_CHECKING:
@@ -23,6 +25,16 @@ class Refused(Exception):
     """A simulation that cannot be scored; the message says where and why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How simulations are to be scored again."""
+
+    strict: bool = False
+    """Refuse a trajectory whose recorded outputs are not those of the replay; else they are counted."""
+    answers: Mapping[str, str | None] = field(default_factory=dict)
+    """The judge's answers by the id of the simulation; where there is none, its recorded verdicts count."""
+
+
 @dataclass(slots=True)
 class Scored:
     """One simulation before and after."""
@@ -33,7 +45,10 @@ class Scored:
     new: float | None = None
     """None when refused."""
     detail: str = ""
-    """Why it was refused, or which sub-rewards are below 1."""
+    """Why it was refused, or which sub-rewards are below 1, and what a reader should know."""
+    differences: int = 0
+    """Recorded outputs that the replay did not give again."""
+    ending: str = ""
 
     @property
     def changed(self) -> bool:
@@ -50,26 +65,46 @@ def alone(simulation: Simulation) -> bool:
     )
 
 
+def name_of(simulation: Simulation) -> str:
+    """What people know it by."""
+    task = simulation.get("task_id")
+    known = f"simulation {simulation.get('id')}" if task is None else task
+    return f"{known} trial {simulation.get('trial') or 0}"
+
+
 async def score_again(
-    domain: Domain, tasks: dict[str, Task], simulation: dict[str, Any], *, solo: bool, record: bool = False
+    domain: Domain,
+    tasks: Mapping[str, Task],
+    simulation: Simulation,
+    *,
+    solo: bool,
+    record: bool = False,
+    ways: Ways | None = None,
+    unscorable: Mapping[str, str] | None = None,
 ) -> Scored:
-    """Score a simulation and put the result into it; a refused one stays as it is."""
+    """Score a simulation and put the result into it; a refused one stays as it is.
+
+    Args:
+        unscorable: tasks that ask for what nothing here can check, with the words for it.
+    """
     old_info = simulation.get("reward_info")
     old_info = old_info if isinstance(old_info, dict) else {}
     old = simulation.get("reward") if record else old_info.get("reward")
     scored = Scored(
-        f"{simulation.get('task_id')} trial {simulation.get('trial') or 0}",
+        name_of(simulation),
         float(old) if isinstance(old, int | float) else None,
+        ending=str(simulation.get("termination_reason") or ""),
     )
     try:
-        evaluation = await _evaluate(domain, tasks, simulation, old_info, solo)
+        if why := (unscorable or {}).get(str(simulation.get("task_id"))):
+            raise Refused(why)
+        evaluation = await _evaluate(domain, tasks, simulation, old_info, solo, record, ways or Ways(), scored)
     except Refused as error:
         scored.detail = str(error)
         return scored
     scored.new = evaluation.reward
-    scored.detail = ", ".join(
-        f"{kind} {value:g}" for kind, value in evaluation.sub_rewards.items() if not is_success(value)
-    )
+    below = ", ".join(f"{kind} {value:g}" for kind, value in evaluation.sub_rewards.items() if not is_success(value))
+    scored.detail = "; ".join(part for part in (below, scored.detail) if part)
     reward_info = evaluation.reward_info
     old_note = (old_info.get("info") or {}).get("note") if isinstance(old_info.get("info"), dict) else None
     if old_note is not None and reward_info["reward_basis"] is None:
@@ -84,39 +119,105 @@ async def score_again(
 
 
 async def _evaluate(
-    domain: Domain, tasks: dict[str, Task], simulation: dict[str, Any], old_info: dict[str, Any], solo: bool
+    domain: Domain,
+    tasks: Mapping[str, Task],
+    simulation: Simulation,
+    old_info: dict[str, Any],
+    solo: bool,
+    record: bool,
+    ways: Ways,
+    scored: Scored,
 ) -> Evaluation:
     """Replay and score.
 
     Raises:
         Refused: the trajectory does not fit the environment, or the judge's verdicts are missing.
     """
-    from pydantic import ValidationError
-
     from tau2_fleet.benchmark.calculator import ToolDeadline
+    from tau2_fleet.benchmark.environment import FinalState
     from tau2_fleet.benchmark.transcript import TranscriptError
     from tau2_fleet.evaluation.reward import evaluate
+    from tau2_fleet.evaluation.verdicts import verdicts_in
 
-    task = tasks.get(str(simulation.get("task_id")))
+    rules = domain.rules
+    if simulation.get("task_id") is None:
+        raise Refused("it has no task_id")
+    task = tasks.get(str(simulation["task_id"]))
     if task is None:
         raise Refused("its task is not in the file" if tasks else "its task is not known")
+    reason = _ending(simulation, rules.endings | (OURS if record else frozenset()), rules.name)
+    messages = _messages(simulation)
+    state = None
+    criteria = task.evaluation_criteria
+    looked_at = reason in rules.scored_endings and criteria is not None
+    if looked_at and criteria is not None and criteria.actions is None and criteria.env_assertions is None:
+        # Nothing is compared then, and the benchmark's evaluators do not even replay the run.
+        state = FinalState(compared=False, db_match=True, differences=(), assertions=())
+    elif looked_at:
+        try:
+            state, different = await domain.replayed(task, messages, solo=solo, strict=ways.strict)
+        except (TranscriptError, ToolDeadline, UserError) as error:
+            raise Refused(str(error)) from error
+        scored.differences = len(different)
+        if different:
+            scored.detail = f"{len(different)} other output(s): {different[0]}"
+        if state.failed_assertions:
+            raise Refused(state.failed_assertions[0])
+    verdicts = recorded_verdicts(old_info)
+    wanted = criteria is not None and "NL_ASSERTION" in rules.basis(criteria)
+    if wanted and criteria is not None and not criteria.nl_assertions:
+        verdicts = []
+    elif str(simulation.get("id")) in ways.answers:
+        verdicts = None
+        if wanted and state is not None:
+            try:
+                verdicts = verdicts_in(ways.answers[str(simulation.get("id"))])
+            except ValueError as error:
+                raise Refused(str(error)) from error
+    if wanted and verdicts is not None and criteria is not None:
+        missing = len(criteria.nl_assertions or ()) - len(verdicts)
+        if missing > 0:
+            scored.detail = f"{missing} missing verdict(s) pass by the rules of {rules.name}"
     try:
-        messages = _message_list().validate_python(simulation.get("messages"))
+        return evaluate(
+            task,
+            messages,
+            reason,
+            state,
+            verdicts,
+            rules,
+            domain.tool_types if rules.tool_types and state is not None else None,
+            missing_verdicts_pass=True,
+        )
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
+def _ending(simulation: Simulation, known: frozenset[Any], version: str) -> str:
+    """Raises Refused where there is none, or one that the version cannot have."""
+    reason = simulation.get("termination_reason")
+    if not isinstance(reason, str) or not reason:
+        raise Refused("it has no termination_reason, so nobody knows whether it came to its end")
+    if reason not in known:
+        raise Refused(f"its ending {reason} is none of {version}'s")
+    return reason
+
+
+def _messages(simulation: Simulation) -> list[Message]:
+    """The conversation.
+
+    Raises:
+        Refused: it is a voice run, or not of the benchmark's form.
+    """
+    from pydantic import ValidationError
+
+    if simulation.get("mode") == "full_duplex" or simulation.get("ticks"):
+        raise Refused("a voice run (full duplex, in ticks): only conversations in text can be scored here")
+    try:
+        return _message_list().validate_python(simulation.get("messages"))
     except ValidationError as error:
         problem = error.errors()[0]
         raise Refused(f"messages.{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
-    reason = str(simulation.get("termination_reason"))
-    state = None
-    if reason in ("user_stop", "agent_stop") and task.evaluation_criteria is not None:
-        try:
-            state, _ = await domain.replayed(task, messages, solo=solo)
-        except (TranscriptError, ToolDeadline, UserError) as error:
-            raise Refused(str(error)) from error
-    try:
-        types = domain.tool_types if domain.rules.tool_types else None
-        return evaluate(task, messages, reason, state, recorded_verdicts(old_info), domain.rules, types)
-    except ValueError as error:
-        raise Refused(str(error)) from error
 
 
 @cache

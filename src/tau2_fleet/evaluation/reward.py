@@ -123,7 +123,7 @@ def evaluate(
         "notes": tuple(final_state.notes) if final_state else (),
     }
     if reason not in rules.scored_endings:
-        return Evaluation(0.0, sub_rewards, _without_score(0.0, _premature(reason)), **details)
+        return Evaluation(0.0, sub_rewards, _without_score(0.0, _premature(reason, rules)), **details)
     if criteria is None:
         return Evaluation(1.0, sub_rewards, _without_score(1.0, "No evaluation criteria"), **details)
     if final_state is None:
@@ -154,9 +154,9 @@ def evaluate(
     return Evaluation(reward, sub_rewards, info, **details)
 
 
-def _premature(reason: str) -> str:
-    """The note of a run without a regular end; the three endings of ours keep their name in it."""
-    shown = f"agent_error ({reason})" if reason in OURS else reason
+def _premature(reason: str, rules: ScoringRules) -> str:
+    """The note of a run without a regular end; an ending of ours that the version does not know keeps its name."""
+    shown = f"agent_error ({reason})" if reason in OURS and reason not in rules.endings else reason
     return f"Simulation terminated prematurely. Termination reason: {shown}"
 
 
