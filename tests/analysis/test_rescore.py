@@ -27,7 +27,6 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     text = io.StringIO()
     console = Console(file=text, width=400, highlight=False)
     monkeypatch.setattr(rescore, "out", console)
-    monkeypatch.setattr(rescore, "wide", console)
     monkeypatch.setattr("tau2_fleet.display.console.err", console)
     return text
 
@@ -115,7 +114,7 @@ def test_a_trajectory_that_does_not_replay_is_refused_saying_where(tmp_path: Pat
     runs[3]["messages"][0]["role"] = "nobody"
     raw = results("retail", tasks[:4] + tasks[4:], runs)
     file, output = write(tmp_path / "r.json", raw), tmp_path / "again.json"
-    assert rescore.main([str(file), "--output", str(output)]) == 4
+    assert rescore.main([str(file), "--output", str(output), "--replay", "strict"]) == 4
     text = printed.getvalue()
     called = runs[0]["messages"][answers[1] - 1]["tool_calls"][0]["name"]
     assert f"message {answers[1]}, {called}: recorded '[red]something else', replayed" in text

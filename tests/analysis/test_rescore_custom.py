@@ -22,6 +22,6 @@ def test_a_run_is_scored_again_by_its_own_code_or_by_another_that_is_named(
     stricter = write_small_tau2(tmp_path / "stricter")
     lamps = stricter / "src" / "tau2" / "lamps.py"
     lamps.write_text(lamps.read_text().replace('return "done"', 'return "Done."'))
-    assert main([results, "--benchmark", f"custom:{stricter}"]) == 4
+    assert main([results, "--benchmark", f"custom:{stricter}", "--replay", "strict"]) == 4
     assert main([results, "--benchmark", "custom:/nowhere"]) == 1
     assert main([results, "--benchmark", "tau2-0.2"]) == 1

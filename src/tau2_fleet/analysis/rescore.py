@@ -1,37 +1,67 @@
-"""Scores finished simulations again: `tau2-fleet rescore FILE_OR_DIR [--output FILE]`.
+"""Scores finished simulations again: `tau2-fleet rescore FILE_OR_DIR [--benchmark A,B] [--output FILE]`.
 
-Takes any file in the benchmark's results schema, of this program or another one, and this program's own run
-directories. A trajectory whose recorded tool outputs are not those of a replay is refused, as the benchmark does.
+Takes results in any of the benchmark's forms, of this program or another one, and this program's own run directories,
+and grades them under one version of the benchmark or several side by side. What cannot be scored is listed, and stops
+nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
-
-from rich.markup import escape
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.analysis.domain_of_run import domain_of_run, own_domains
-from tau2_fleet.analysis.score_again import Scored, alone, score_again
-from tau2_fleet.display.columns import cell, in_columns
-from tau2_fleet.display.console import complain, neutralise, out, wide
+from tau2_fleet.analysis.score_again import Scored, Ways, alone, score_again
+from tau2_fleet.benchmark.settings import DEFAULT, BenchmarkSettings
+from tau2_fleet.display.columns import Cell, cell, in_columns
+from tau2_fleet.display.console import complain, neutralise, out
 from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.evaluation.success import TOLERANCE
+from tau2_fleet.evaluation.verdicts import read_verdicts
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.line import SimulationKey, encode_line
-from tau2_fleet.record.reading import RECORD_FILE, stored_lines
-from tau2_fleet.record.results_file import Simulation, read_results
+from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object, stored_lines
+from tau2_fleet.record.results_file import NotJsonError, Results, read_results
 
 if TYPE_CHECKING:
     from tau2_fleet.benchmark.domains import Domain
     from tau2_fleet.benchmark.package import Task
     from tau2_fleet.benchmark.version import BenchmarkVersion
+
+_INDEXED = "results.json"
+"""The head of results that have a file for each simulation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a source is to be scored."""
+
+    benchmarks: tuple[str, ...] = ()
+    """`NAME` or `NAME:PATH` each; empty: what the source says that it is of, else the installed package's."""
+    data_dir: Path | None = None
+    read_as: str | None = None
+    """A domain of ours, in place of the one that a file names."""
+    ways: Ways = field(default_factory=Ways)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One simulation under each version."""
+
+    scored: tuple[Scored, ...]
+
+    @property
+    def told(self) -> bool:
+        """Whether there is something to say of it."""
+        rewards = [one.new for one in self.scored]
+        differ = any(new is not None and abs(new - (rewards[0] or 0.0)) > TOLERANCE for new in rewards)
+        return differ or any(one.new is None or one.changed for one in self.scored)
 
 
 @dataclass(slots=True)
@@ -39,67 +69,74 @@ class RescoreReport:
     """One file."""
 
     path: Path
-    domains: list[str]
-    simulations: list[Scored] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+    domains: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    outside: dict[str, frozenset[str]] = field(default_factory=dict)
+    """By version, the endings that its own averages leave out."""
+    problem: str | None = None
+    """Why nothing, or no more, of it could be read."""
 
     @property
-    def refused(self) -> list[Scored]:
-        return [scored for scored in self.simulations if scored.new is None]
+    def complete(self) -> bool:
+        """Whether all of it could be scored under every version."""
+        return self.problem is None and all(one.new is not None for row in self.rows for one in row.scored)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 4 when some simulations were refused, 1 when nothing can be read."""
     parser = argparse.ArgumentParser(prog="tau2-fleet rescore", description=__doc__.split("\n\n")[1])
-    parser.add_argument("source", type=Path, metavar="FILE_OR_DIR", help="results file, record file or run directory")
+    parser.add_argument("source", type=Path, metavar="FILE_OR_DIR", help="results of any form, record or run directory")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write the new rewards here (a directory, when several files)"
     )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="other benchmark data, as domain.X.data_dir")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="other benchmark data, as benchmark.data_dir")
     parser.add_argument(
         "--benchmark",
-        metavar="NAME",
-        help="score by another benchmark than the run's: tau2-0.2, tau2-1.0.1, custom:PATH (a checkout or a wheel)",
+        metavar="A,B",
+        help="grade under these, side by side: tau2-0.2, tau2-verified, tau2-1.0.1, or any with its data as NAME:DIR; "
+        "else the one that the source names",
     )
-    options = parser.parse_args(argv)
+    parser.add_argument(
+        "--replay",
+        choices=("strict", "lenient"),
+        default="lenient",
+        help="strict: refuse a run whose recorded tool outputs a replay does not give again; lenient (default): count "
+        "those of calls that change something, pass over reads and unknown tools",
+    )
+    parser.add_argument("--as", dest="read_as", metavar="DOMAIN", help="read a fork's domain as this one")
+    parser.add_argument("--verdicts", type=Path, metavar="FILE", help="the judge's answers, a JSON line a simulation")
+    given = parser.parse_args(argv)
     try:
-        version = None if options.benchmark is None else _version(options.benchmark)
-        reports = asyncio.run(rescore(options.source, options.output, options.data_dir, version))
+        answers = {} if given.verdicts is None else read_verdicts(given.verdicts)
+        benchmarks = tuple(name.strip() for name in (given.benchmark or "").split(",") if name.strip())
+        ways = Ways(strict=given.replay == "strict", answers=answers)
+        options = Options(benchmarks, given.data_dir, given.read_as, ways)
+        reports = asyncio.run(rescore(given.source, given.output, options))
     except UserError as error:
         complain(str(error))
         return ExitStatus.FAILED
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
+    if all(report.problem is not None and not report.rows for report in reports):
+        for report in reports:
+            complain(report.problem or "")
+        return ExitStatus.FAILED
     _show(reports)
-    return ExitStatus.PARTIAL if any(report.refused for report in reports) else ExitStatus.FINISHED
+    return ExitStatus.FINISHED if all(report.complete for report in reports) else ExitStatus.PARTIAL
 
 
-def _version(text: str) -> BenchmarkVersion:
-    """The benchmark that `NAME` or `NAME:PATH` means.
-
-    Raises:
-        UserError: there is none.
-    """
-    from tau2_fleet.benchmark.settings import BenchmarkSettings
-    from tau2_fleet.benchmark.version import find_version
-
-    name, _, path = text.partition(":")
-    return find_version(BenchmarkSettings(name=name, path=path or None))
-
-
-async def rescore(
-    source: Path,
-    output: Path | None = None,
-    data_dir: Path | None = None,
-    version: BenchmarkVersion | None = None,
-) -> list[RescoreReport]:
+async def rescore(source: Path, output: Path | None = None, options: Options | None = None) -> list[RescoreReport]:
     """Score every simulation of a file, or of the files of a directory, and write them to `output`.
 
-    Args:
-        version: of the benchmark; None: that of the run.
+    With several versions the rewards of the first are written. A file that cannot be read is reported as such.
 
     Raises:
-        UserError: nothing to score there, or a file is not of a form that can be read.
+        UserError: nothing to score there, a version that there is not, or `output` cannot be written.
     """
+    options = options or Options()
+    for name in options.benchmarks:
+        _version(name, options.data_dir, alone=len(options.benchmarks) == 1)
     paths = _files(source)
     several = source.is_dir()
     if output is not None and several:
@@ -111,12 +148,61 @@ async def rescore(
     for path in paths:
         target = output
         if output is not None and (several or output.is_dir()):
-            target = output / path.name
-        if path.suffix == ".jsonl":
-            reports.append(await _rescore_records(path, target, data_dir, version))
-        else:
-            reports.append(await _rescore_results(path, target, data_dir, version))
+            target = output / (f"{path.parent.name}.json" if path.name == _INDEXED else path.name)
+        report = RescoreReport(path)
+        reports.append(report)
+        try:
+            await (_rescore_records if path.suffix == ".jsonl" else _rescore_results)(report, target, options)
+        except UserError as error:
+            report.problem = str(error)
     return reports
+
+
+def _version(name: str, data_dir: Path | None, *, alone: bool) -> BenchmarkVersion:
+    """A version by `NAME` or `NAME:PATH`; of several, those that the installed package is enough for use its data."""
+    from tau2_fleet.benchmark.version import find_version
+
+    name, _, path = name.partition(":")
+    if name == "custom":
+        return find_version(BenchmarkSettings(name, path=path or None))
+    version = find_version(BenchmarkSettings(name, path or (None if data_dir is None else str(data_dir))))
+    if not alone and not path and version.needs_data == frozenset():
+        version.data_dir = None
+    return version
+
+
+def _versions(options: Options, path: Path, about: Any) -> list[BenchmarkVersion | None]:
+    """Those that are asked for, else the one that the source names; None: its directory's own."""
+    names = options.benchmarks
+    if names:
+        return [_version(name, options.data_dir, alone=len(names) == 1) for name in names]
+    if (path.parent / ".hydra").is_dir() and options.data_dir is None:
+        return [None]
+    known = about if isinstance(about, dict) else {}
+    name, data = str(known.get("name") or DEFAULT), known.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
+    if options.data_dir is None and name != DEFAULT and isinstance(source, str) and Path(source).is_dir():
+        return [_version(f"{name}:{source}", None, alone=True)]
+    return [_version(name, options.data_dir, alone=True)]
+
+
+def _labels(domains: Sequence[Domain], options: Options) -> list[str]:
+    """How columns are headed: by name, and by the path as well where a name comes twice."""
+    names = [domain.version.name for domain in domains]
+    return names if len(set(names)) == len(names) else list(options.benchmarks)
+
+
+def _outside(report: RescoreReport, domains: Sequence[Domain]) -> dict[str, frozenset[str]]:
+    return {name: domain.rules.outside_metrics for name, domain in zip(report.versions, domains, strict=True)}
+
+
+def _domain(version: BenchmarkVersion | None, name: str, path: Path, options: Options) -> Domain:
+    """A domain of a version; None: of the benchmark that the run in that directory was a run of."""
+    from tau2_fleet.benchmark.domains import DOMAINS
+
+    # The version has the folder of data; a domain of one's own is such a folder itself.
+    data_dir = options.data_dir if version is None or name not in DOMAINS else None
+    return domain_of_run(name, path.parent, data_dir, version)
 
 
 def _files(source: Path) -> list[Path]:
@@ -127,117 +213,191 @@ def _files(source: Path) -> list[Path]:
         raise UserError(f"{source}: no such file or directory")
     from tau2_fleet.benchmark.domains import DOMAINS
 
+    if (source / _INDEXED).is_file() and (source / "simulations").is_dir():
+        return [source / _INDEXED]
     names = (*DOMAINS, *own_domains(source))
-    found = [path for name in names if (path := source / f"{name}.json").is_file()]
     record = source / RECORD_FILE
+    found = [path for name in names if (path := source / f"{name}.json").is_file()] if record.is_file() else []
     if record.is_file() and all(path.stat().st_mtime < record.stat().st_mtime for path in found):
         found = [record]
     if not found:
-        found = [path for path in sorted(source.glob("*.json")) if _is_results(path)]
+        found = sorted(_results_below(source))
     if not found:
         raise UserError(f"{source}: holds no results; wanted {{domain}}.json, {RECORD_FILE} or a results file")
     return found
 
 
-def _is_results(path: Path) -> bool:
-    try:
-        read_results(path)
-    except UserError:
-        return False
-    return True
-
-
-async def _rescore_results(
-    path: Path, target: Path | None, data_dir: Path | None, version: BenchmarkVersion | None
-) -> RescoreReport:
-    results = read_results(path)
-    domain = domain_of_run(results.domain, path.parent, data_dir, version)
-    report = RescoreReport(path, [domain.name])
-
-    async def scored() -> AsyncIterator[Simulation]:
-        for simulation in results.simulations():
-            report.simulations.append(
-                await score_again(domain, results.tasks, simulation, solo=results.solo or alone(simulation))
-            )
-            yield simulation
-
-    if target is None:
-        async for _ in scored():
+def _results_below(folder: Path) -> Iterator[Path]:
+    """Results in a folder, in whatever form; files that are no JSON are among them, so that they are told of."""
+    for path in folder.glob("*.json"):
+        try:
+            read_results(path)
+        except NotJsonError:
             pass
-    else:
-        with results.writer(target) as write:
-            async for simulation in scored():
+        except UserError as error:
+            if "a task is not" not in str(error):
+                continue
+        yield path
+    for path in folder.glob(f"*/{_INDEXED}"):
+        if (path.parent / "simulations").is_dir():
+            yield path
+
+
+async def _rescore_results(report: RescoreReport, target: Path | None, options: Options) -> None:
+    results = read_results(report.path)
+    name = options.read_as or results.domain
+    if not name:
+        raise UserError(f"{report.path}: a simulation alone does not say its domain: name it with --as DOMAIN")
+    versions = _versions(options, report.path, (results.head.get("info") or {}).get("benchmark"))
+    given = [version and (version if results.single else version.for_given_tasks()) for version in versions]
+    domains = [_domain(version, name, report.path, options) for version in given]
+    report.versions, report.domains = _labels(domains, options), [domains[0].name]
+    report.outside = _outside(report, domains)
+    tasks: list[Mapping[str, Task]] = [results.tasks for _ in domains]
+    if results.single:
+        tasks = [domain.find([str(results.head.get("task_id"))]) for domain in domains]
+    with nullcontext() if target is None else results.writer(target) as write:
+        for simulation in results.simulations():
+            solo = results.solo or alone(simulation)
+            await _score(report, domains, tasks, simulation, options, results, solo)
+            if write is not None:
                 write(simulation)
-    return report
 
 
-async def _rescore_records(
-    path: Path, target: Path | None, data_dir: Path | None, version: BenchmarkVersion | None
-) -> RescoreReport:
+async def _score(
+    report: RescoreReport,
+    domains: Sequence[Domain],
+    tasks: Sequence[Mapping[str, Task]],
+    simulation: dict[str, Any],
+    options: Options,
+    results: Results | None,
+    solo: bool,
+) -> None:
+    """Score a simulation under each version; it keeps what the first gives."""
+    copies = [simulation, *({**simulation} for _ in domains[1:])]
+    report.rows.append(
+        Row(
+            tuple(
+                [
+                    await score_again(
+                        domain,
+                        known,
+                        copy,
+                        solo=solo,
+                        record=results is None,
+                        ways=options.ways,
+                        unscorable=None if results is None else results.unscorable,
+                    )
+                    for domain, known, copy in zip(domains, tasks, copies, strict=True)
+                ]
+            )
+        )
+    )
+
+
+async def _rescore_records(report: RescoreReport, target: Path | None, options: Options) -> None:
     """The record of a run: the last line of a (domain, task, trial) counts, the others stay as they are."""
+    path = report.path
     last: dict[SimulationKey, int] = {}
     for line in stored_lines(path):
         if line.record is not None:
             last[line.record.key] = line.number
-    domains: dict[str, tuple[Domain, dict[str, Task]]] = {}
+    versions = _versions(options, path, read_object(path.parent / SUMMARY_FILE).get("benchmark"))
+    domains: dict[str, list[Domain]] = {}
+    tasks: dict[str, list[Mapping[str, Task]]] = {}
     for name in dict.fromkeys(key.domain for key in last):
-        domain = domain_of_run(name, path.parent, data_dir, version)
-        domains[name] = (domain, domain.find(key.task_id for key in last if key.domain == name))
-    report = RescoreReport(path, list(domains))
+        domains[name] = [_domain(version, name, path, options) for version in versions]
+        ids = [key.task_id for key in last if key.domain == name]
+        tasks[name] = [domain.find(ids) for domain in domains[name]]
+        report.versions = _labels(domains[name], options)
+        report.outside |= _outside(report, domains[name])
+    report.domains = list(domains)
     with nullcontext() if target is None else replaced(target) as file:
         for line in stored_lines(path):
             if line.record is None:
-                report.simulations.append(Scored(f"line {line.number}", None, detail=f"damaged: {line.damage}"))
+                damaged = Scored(f"line {line.number}", None, detail=f"damaged: {line.damage}")
+                report.rows.append(Row(tuple(damaged for _ in versions)))
                 continue
             record = line.record.as_dict()
             if last[line.record.key] == line.number:
-                domain, tasks = domains[line.record.domain]
+                name = line.record.domain
                 # Only an agent that works alone can end a simulation itself.
                 solo = line.record.termination_reason == "agent_stop"
-                report.simulations.append(await score_again(domain, tasks, record, solo=solo, record=True))
+                await _score(report, domains[name], tasks[name], record, options, None, solo)
             if file is not None:
                 file.write(encode_line(record))
-    if not last and report.simulations:
-        raise UserError(
-            f"{path}: holds no record of a simulation: {report.simulations[0].name} is {report.simulations[0].detail}"
-        )
-    return report
+    if not last and report.rows:
+        first = report.rows[0].scored[0]
+        report.rows.clear()
+        raise UserError(f"{path}: holds no record of a simulation: {first.name} is {first.detail}")
 
 
 def _show(reports: Sequence[RescoreReport]) -> None:
-    """What changed and what was refused, then a line for each file."""
+    """What changed and what was refused, then a line for each file; lines are never cut."""
+    coloured = out.color_system is not None
     for report in reports:
-        told = [item for item in report.simulations if item.changed or item.new is None]
-        if told:
-            rows = [
-                (
-                    cell(neutralise(item.name)),
-                    cell(_number(item.old)),
-                    cell("refused", "red") if item.new is None else cell(_number(item.new)),
-                    cell(neutralise(item.detail)),
-                )
-                for item in told
-            ]
+        told = [row for row in report.rows if row.told]
+        if told or report.problem:
             out.out(neutralise(report.path.name), highlight=False)
-            lines = in_columns(("simulation", "old", "new", "why"), rows, "", colours=out.color_system is not None)
-            out.out(f"{lines}\n", highlight=False)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("file", "domain", "simulations", "old reward", "new reward", "changed", "refused"):
-        table.add_column(heading, justify="left" if heading in ("file", "domain") else "right")
+        if report.problem:
+            out.out(f"cannot be read: {neutralise(report.problem)}\n", highlight=False)
+        if told:
+            heading = ("simulation", "old", *_titles(report), "why")
+            rows = [_told(report, row) for row in told]
+            out.out(f"{in_columns(heading, rows, '', colours=coloured)}\n", highlight=False)
+    versions = list(dict.fromkeys(name for report in reports for name in report.versions))
+    several = len(versions) > 1
+    heading = ("file", "domain", "simulations", "old reward")
+    for name in versions:
+        heading += tuple(f"{name} {what}" if several else what for what in _FIGURES)
+    table = [_line(report, versions) for report in reports]
+    out.out(in_columns(heading, table, "", colours=coloured), highlight=False)
     for report in reports:
-        scored = [item for item in report.simulations if item.new is not None]
-        old = [item.old for item in scored if item.old is not None]
-        new = [item.new for item in scored if item.new is not None]
-        table.add_row(
-            escape(report.path.name),
-            ", ".join(report.domains),
-            str(len(report.simulations)),
-            f"{fmean(old):.3f}" if old else "-",
-            f"{fmean(new):.3f}" if new else "-",
-            str(sum(item.changed for item in scored)),
-            str(len(report.refused)),
-        )
-    wide.print(table)
+        for place, name in enumerate(report.versions):
+            left_out = [row.scored[place] for row in report.rows if row.scored[place].ending in report.outside[name]]
+            kept = [one.new for row in report.rows if (one := row.scored[place]).new is not None]
+            if left_out and len(kept) > len(left_out):
+                own = sum(reward for reward in kept if reward is not None) / (len(kept) - len(left_out))
+                out.out(
+                    f"{neutralise(report.path.name)}: {name} itself leaves {len(left_out)} infrastructure error(s) out "
+                    f"of its average, which is {own:.3f} then; here they count as failures",
+                    highlight=False,
+                )
+
+
+_FIGURES = ("new reward", "changed", "refused", "other outputs")
+
+
+def _titles(report: RescoreReport) -> tuple[str, ...]:
+    return ("new",) if len(report.versions) == 1 else tuple(report.versions)
+
+
+def _told(report: RescoreReport, row: Row) -> list[Cell]:
+    first = row.scored[0]
+    new = [cell("refused", "red") if one.new is None else cell(_number(one.new)) for one in row.scored]
+    details = [
+        one.detail if len(row.scored) == 1 else f"{name}: {one.detail}"
+        for name, one in zip(report.versions, row.scored, strict=True)
+        if one.detail
+    ]
+    return [cell(neutralise(first.name)), cell(_number(first.old)), *new, cell(neutralise(" | ".join(details)))]
+
+
+def _line(report: RescoreReport, versions: Sequence[str]) -> list[Cell]:
+    old = [row.scored[0].old for row in report.rows if row.scored[0].new is not None]
+    known = [reward for reward in old if reward is not None]
+    told = [report.path.name, ", ".join(report.domains) or "-", str(len(report.rows))]
+    told.append(f"{fmean(known):.3f}" if known else "-")
+    for name in versions:
+        if name not in report.versions:
+            told += ["-"] * len(_FIGURES)
+            continue
+        scored = [row.scored[report.versions.index(name)] for row in report.rows]
+        new = [one.new for one in scored if one.new is not None]
+        told.append(f"{fmean(new):.3f}" if new else "-")
+        told += [str(sum(one.changed for one in scored)), str(len(scored) - len(new))]
+        told.append(str(sum(one.differences for one in scored)))
+    return [cell(neutralise(text)) for text in told]
 
 
 def _number(value: float | None) -> str:

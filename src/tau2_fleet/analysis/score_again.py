@@ -11,7 +11,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.recorded import recorded_verdicts
 from tau2_fleet.evaluation.success import TOLERANCE, is_success
 from tau2_fleet.evaluation.termination import OURS
-from tau2_fleet.record.results_file import Simulation
+from tau2_fleet.record.results_file import UNREADABLE, Simulation
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -96,7 +96,7 @@ async def score_again(
         ending=str(simulation.get("termination_reason") or ""),
     )
     try:
-        if why := (unscorable or {}).get(str(simulation.get("task_id"))):
+        if why := simulation.get(UNREADABLE) or (unscorable or {}).get(str(simulation.get("task_id"))):
             raise Refused(why)
         evaluation = await _evaluate(domain, tasks, simulation, old_info, solo, record, ways or Ways(), scored)
     except Refused as error:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tau2_fleet.benchmark.identity import (
     BenchmarkIdentity,
@@ -48,6 +48,8 @@ class BenchmarkVersion:
     """The model that its own evaluator asks about natural-language assertions."""
     needs_data: frozenset[str] | None = frozenset()
     """Domains that it has no data of in the installed package; None: all."""
+    needs_files: frozenset[str] = frozenset()
+    """Of these the domains that it needs more than tasks of, so that not even others' results can be scored without."""
     falls_back: bool = False
     """Whether a domain or file that its data folder does not have is the installed package's."""
     shares_database: bool = False
@@ -128,6 +130,11 @@ class BenchmarkVersion:
                 f"benchmark={self.name}: the installed package does not have its data for {name}; name a checkout's "
                 "data/ with benchmark.data_dir=DIR (or TAU2_DATA_DIR)"
             )
+
+    def for_given_tasks(self) -> Self:
+        """The same for who brings the tasks, as results files do: of its own data only what is more than tasks."""
+        self.needs_data = self.needs_files
+        return self
 
     def adapt(self, base: str, environment: PackageEnvironment, files: Mapping[str, Path]) -> None:
         """Give an environment of the package what this version has beside; `base` is the domain (`telecom`)."""

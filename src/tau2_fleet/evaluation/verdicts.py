@@ -24,9 +24,11 @@ def read_verdicts(path: Path) -> dict[str, str | None]:
         UserError: the file cannot be read, or a line is of another form.
     """
     answers: dict[str, str | None] = {}
+    number = 0
     try:
         with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+            for line in file:
+                number += 1
                 if not line.strip():
                     continue
                 item = json.loads(line)

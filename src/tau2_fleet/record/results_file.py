@@ -1,6 +1,7 @@
-"""Reads a file in the benchmark's results schema, written by this program or another one.
+"""Reads results in the benchmark's forms, written by this program or another one; `rescore` asks.
 
-A file that this program wrote is read one simulation at a time, whatever its size; `rescore` asks.
+The forms: one file; a `results.json` with an index beside a folder `simulations/` of a file each; a single simulation.
+A file that this program wrote, and a folder, are read one simulation at a time, whatever their size.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,12 @@ _CLOSING = b"]}"
 _PARTS: dict[str, type] = {"info": dict, "tasks": list, "simulations": list}
 
 Simulation = dict[str, Any]
+UNREADABLE = "_unreadable"
+"""A key of simulations that are in no state to be scored."""
+
+
+class NotJsonError(UserError):
+    """A file that should be results and is no JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,12 @@ class Results:
     head: dict[str, Any]
     """Everything but the simulations."""
     simulations: Callable[[], Iterator[Simulation]]
-    """Reads the simulations one after the other; a UserError when the file is broken on the way."""
+    """Reads the simulations one after the other; a UserError when the file is broken on the way. One of a folder that
+    cannot be read has the key `UNREADABLE`, which says why."""
+    unscorable: dict[str, str] = field(default_factory=dict)
+    """Tasks that ask for what nothing here can check, by id, with the words for it."""
+    single: bool = False
+    """One simulation alone: there are no tasks in it, and perhaps no domain."""
 
     @contextmanager
     def writer(self, target: Path) -> Iterator[Callable[[Simulation], None]]:
@@ -50,6 +62,14 @@ class Results:
         Raises:
             UserError: it cannot be written.
         """
+        if self.single:
+            with replaced(target) as file:
+
+                def write_alone(simulation: Simulation) -> None:
+                    file.write(encode_line(simulation))
+
+                yield write_alone
+            return
         with replaced(target) as file:
             head = {name: part for name, part in self.head.items() if name not in ("tasks", "simulations")}
             file.write(encode_line(head).rstrip()[:-1] + b',\n"tasks": [\n')
@@ -76,20 +96,38 @@ def read_results(path: Path) -> Results:
     from pydantic import ValidationError
 
     from tau2_fleet.benchmark.package import Task
+    from tau2_fleet.benchmark.raw_tasks import unknown_criteria
+    from tau2_fleet.benchmark.scoring.rules import find_rules
+    from tau2_fleet.benchmark.settings import DEFAULT
 
     raw, simulations = _read(path)
+    if "messages" in raw:
+        return Results(path, str(raw.get("domain") or ""), False, {}, raw, simulations, single=True)
     environment, agent = (raw["info"].get(key) for key in ("environment_info", "agent_info"))
     domain = environment.get("domain_name") if isinstance(environment, dict) else None
     if not isinstance(domain, str):
         raise _not_results(path, "no info.environment_info.domain_name in it")
+    rules = find_rules(DEFAULT)
+    unscorable = {
+        str(task.get("id")): f"its task is judged by {unknown}, and nothing here can check that"
+        for task in raw["tasks"]
+        if isinstance(task, dict) and (unknown := unknown_criteria(task, rules))
+    }
     try:
-        tasks = {task.id: task for task in map(Task.model_validate, raw["tasks"])}
+        tasks = {
+            task.id: task
+            for task in (
+                Task.model_validate(one)
+                for one in raw["tasks"]
+                if not (isinstance(one, dict) and str(one.get("id")) in unscorable)
+            )
+        }
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise _not_results(path, f"a task is not of the benchmark's form: {where}: {problem['msg']}") from error
     solo = isinstance(agent, dict) and agent.get("implementation") == SOLO_AGENT
-    return Results(path, domain, solo, tasks, raw, simulations)
+    return Results(path, domain, solo, tasks, raw, simulations, unscorable)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Callable[[], Iterator[Simulation]]]:
@@ -102,15 +140,48 @@ def _read(path: Path) -> tuple[dict[str, Any], Callable[[], Iterator[Simulation]
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON: {error}") from error
-    for key, kind in _PARTS.items():
-        if not isinstance(raw, dict) or not isinstance(raw.get(key), kind):
-            raise _not_results(path, f"no {key!r} in it")
+        raise NotJsonError(f"{path}: not JSON: {error}") from error
+    if isinstance(raw, dict) and "messages" in raw and not raw.keys() & {"tasks", "simulations"}:
+        return raw, lambda: iter([raw])
+    folder = path.parent / "simulations"
+    if isinstance(raw, dict) and isinstance(raw.get("simulation_index"), list) and folder.is_dir():
+        listed = [one for one in raw["simulation_index"] if isinstance(one, dict)]
+        raw = {"simulations": [], **raw}
+        if not raw["simulations"]:
+            return _checked(path, raw), lambda: _simulations_of_folder(folder, listed)
+    raw = _checked(path, raw)
     simulations = raw.pop("simulations")
     for index, simulation in enumerate(simulations):
         if not isinstance(simulation, dict):
             raise _not_results(path, f"simulation {index} is not an object")
     return raw, lambda: iter(simulations)
+
+
+def _checked(path: Path, raw: Any) -> dict[str, Any]:
+    for key, kind in _PARTS.items():
+        if not isinstance(raw, dict) or not isinstance(raw.get(key), kind):
+            raise _not_results(path, f"no {key!r} in it")
+    return dict(raw)
+
+
+def _simulations_of_folder(folder: Path, index: list[dict[str, Any]]) -> Iterator[Simulation]:
+    """In the order of their files; those of the index that have none, and files that it does not name, say so."""
+    named = {f"{one.get('id')}.json": one for one in index}
+    there = {path.name for path in folder.glob("*.json")}
+    for name in sorted(named.keys() | there):
+        known = named.get(name, {"id": name.removesuffix(".json")})
+        if name not in there:
+            yield {**known, UNREADABLE: f"its file simulations/{name} is missing"}
+            continue
+        try:
+            found = json.loads((folder / name).read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            yield {**known, UNREADABLE: f"simulations/{name} cannot be read: {error}"}
+            continue
+        if not isinstance(found, dict):
+            yield {**known, UNREADABLE: f"simulations/{name} is not a simulation"}
+        else:
+            yield found if name in named else {**found, UNREADABLE: f"the index does not name simulations/{name}"}
 
 
 def _head_of_ours(path: Path) -> dict[str, Any] | None:

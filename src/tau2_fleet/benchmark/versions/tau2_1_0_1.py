@@ -23,6 +23,7 @@ class Version(BenchmarkVersion):
     scoring = "tau2-1.0.1"
     judge_model = "gpt-4.1-2025-04-14"
     needs_data = frozenset({"retail", "airline", "mock"})
+    needs_files = frozenset({"mock"})
     falls_back = True
     shares_database = True
     own_code = ("additions_1_0_1.py", "versions/tau2_1_0_1.py")
