@@ -36,6 +36,7 @@ NAMES = (
     "scale",
     "hosts",
     "pages",
+    "comparing",
     "exports",
     "vllm",
 )

@@ -113,7 +113,7 @@ def spread(
 
     The variance of the mean is that of a stratified sample (Cochran 1977, Sampling Techniques, 5.3), with the degrees
     of freedom of Welch and Satterthwaite. It covers better than the BCa bootstrap of tasks (Efron 1987): see
-    `benchmarks/coverage.py`, which measures both.
+    `benchmarks/comparing.py`, which measures both.
 
     Args:
         differences: one a task.
