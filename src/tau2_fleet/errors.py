@@ -15,7 +15,7 @@ class ExitStatus(IntEnum):
     FAILED = 1, "wrong use or configuration, could not start, could not write"
     REFUSED = 2, "refused: these inputs may not be put together"
     NEGATIVE = 3, "finished, and the answer is no: an incomplete run, an early end, a failed gate"
-    PARTIAL = 4, "in part or undecided: some files could not be scored"
+    PARTIAL = 4, "in part or undecided: some files could not be scored, a gate's interval straddles its margin"
     INTERRUPTED = 130, "ended by SIGINT, SIGTERM or SIGHUP"
 
     meaning: str

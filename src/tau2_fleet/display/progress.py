@@ -149,6 +149,13 @@ def _eta(counters: RunCounters) -> str:
     return "stopping" if counters.stopping else f"ETA {_clock(counters.eta_s())}"
 
 
+def _cost(counters: RunCounters) -> str:
+    """Spent, and what the run will have cost at its end."""
+    ahead = counters.cost_at_end()
+    at_end = f" of about ${ahead.expected:.2f} [{ahead.low:.2f}, {ahead.high:.2f}]" if ahead is not None else ""
+    return f"cost ${counters.cost_usd:.4f}{at_end}"
+
+
 def _share(value: float | None) -> str:
     return "   -" if value is None else f"{value:.2f}"
 
@@ -211,7 +218,7 @@ class _Screen:
         counters = self._counters
         return Text(
             f"elapsed {_clock(counters.elapsed_s())}   {_eta(counters)}   "
-            f"cost ${counters.cost_usd:.4f}   "
+            f"{_cost(counters)}   "
             f"tokens {_short(counters.input_tokens)} in, {_short(counters.output_tokens)} out",
             "dim",
         )
@@ -302,7 +309,7 @@ class _PlainLines:
         overall = self._counters.overall()
         line = (
             f"progress {overall.done}/{overall.total} pass^1 {_share(overall.pass_1).strip()}"
-            f" in flight {overall.in_flight} errors {overall.errors} cost ${self._counters.cost_usd:.4f}"
+            f" in flight {overall.in_flight} errors {overall.errors} {_cost(self._counters)}"
             f" elapsed {_clock(self._counters.elapsed_s())} {_eta(self._counters)}"
         )
         self._print(f"{line} {_tail(self._counters)}".rstrip())

@@ -12,8 +12,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tau2_fleet.evaluation.forecasting import Forecast
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.evaluation.termination import OURS
+from tau2_fleet.telemetry.cost_ahead import CostAhead
 from tau2_fleet.telemetry.events import Event, LLMCall, ReplicaSample, ReplicaState, ReplyCondition, Scope, StepComplete
 from tau2_fleet.telemetry.lengths_left import LengthsLeft, SimulationKey
 
@@ -143,6 +145,7 @@ class RunCounters:
         self.stopping = False
         """Whether no further simulation begins: what is left by count will not be run, and there is no ETA."""
         self._left = LengthsLeft(lengths)
+        self._costs = CostAhead()
         self.began_s = clock()
         self.domains = {name: DomainCounters(total) for name, total in totals.items()}
         self.cost_usd = 0.0
@@ -155,6 +158,7 @@ class RunCounters:
         self._to_repeat = {record.key: record for record in stored if record.termination_reason in OURS}
         for record in stored:
             self._count(record, 1)
+            self._costs.ended(record.cost_usd)
         self.done_before = self.overall().done
 
     def _count(self, record: StoredSimulation, sign: int) -> None:
@@ -189,10 +193,16 @@ class RunCounters:
         domain.done += 1
         domain.passed += reward is not None and is_success(reward)
         domain.errors += reason in OURS
+        self._costs.ended(cost_usd)
         duration = self.clock() - waiting.started_s if waiting is not None else 0.0
         if waiting is not None:
             self._left.ended(key, duration)
         return Finished(key, reward, reason, cost_usd, duration)
+
+    def cost_at_end(self) -> Forecast | None:
+        """Dollars of the whole run with an 80% interval; None where too little is known, or it costs nothing."""
+        overall = self.overall()
+        return None if self.stopping else self._costs.total(self.cost_usd, overall.total - overall.done)
 
     def listen(self, event: Event) -> None:
         """Take one event of the run."""
