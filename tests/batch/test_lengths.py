@@ -45,7 +45,9 @@ def test_what_earlier_runs_showed_goes_before_another_models_and_that_before_act
     # ten units of length for 25 that were guessed
     assert found.by_task["mock", "x/y"] == pytest.approx(10 * 55 / 25)
     assert not found.counted
-    learn(tmp_path, "mine", {"mock x/y": 5})
+    learn(tmp_path, "other", {"mock x/y": 5})
+    assert not LearnedLengths("mine", tmp_path).of(TASKS).counted
+    learn(tmp_path, "mine", {"mock x/y": 5, "retail long": 30})
     assert LearnedLengths("mine", tmp_path).of(TASKS).counted
 
 

@@ -41,7 +41,7 @@ class ExpectedLengths:
 
     by_task: Mapping[TaskName, float]
     counted: bool
-    """Whether most are calls of the agent that earlier runs counted; else their unit is a gold action."""
+    """Whether most are calls that earlier runs with this very model counted; else they tell longer from shorter."""
 
 
 class LearnedLengths:
@@ -68,7 +68,9 @@ class LearnedLengths:
         guessed = sum(guesses[name] for name in seen)
         scale = sum(known[name] for name in seen) / guessed if guessed else 1.0
         by_task = {name: known.get(name, guess * scale) for name, guess in guesses.items()}
-        return ExpectedLengths(by_task, counted=len(seen) > _MOSTLY * len(guesses))
+        own = models.get(self._model, {})
+        counted = sum(f"{domain}/{task_id}" in own for domain, task_id in guesses)
+        return ExpectedLengths(by_task, counted=counted > _MOSTLY * len(guesses))
 
     def add(self, key: SimulationKey, calls: int) -> None:
         """A simulation has ended as agent and customer wanted, after so many calls of the agent."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tau2_fleet.batch.auto_concurrency import AutoConcurrency
 from tau2_fleet.batch.lengths import LearnedLengths
 from tau2_fleet.batch.runner import Limits, RunEnd, Runner
+from tau2_fleet.batch.server_load import ServerLoad
 from tau2_fleet.batch.settings import Order
 from tau2_fleet.config import Config, flat
 from tau2_fleet.display.console import err, neutralise, tell, wide
@@ -151,6 +152,7 @@ class Experiment:
             counted=self.lengths.counted,
             most=self.max_concurrency,
         )
+        self.load = ServerLoad()
         self.runner: Runner | None = None
         self.expected: Expectation | None = None
         """What is to come, where it costs money."""
@@ -185,7 +187,7 @@ class Experiment:
                         self.run_dir,
                         logs=self.logs,
                         progress=progress,
-                        listeners=[tracker.listen, watch.listen, self.auto.listen],
+                        listeners=[tracker.listen, watch.listen, self.auto.listen, self.load.listen],
                         writers=[trace.write],
                     )
                     with recorder, progress:
@@ -203,6 +205,7 @@ class Experiment:
                 await asyncio.to_thread(self.context.lease.close)
             summary = files.write(outcome, fleet, self._about())
             show(outcome, self.run_dir, wide)
+            self._tell_load()
             if self.config.report and self.context.sweep is None and not interrupts.asked:
                 await asyncio.to_thread(report_runs, [self.run_dir], self.run_dir)
             if interrupts.given_up:
@@ -391,7 +394,24 @@ class Experiment:
             "started": self.started.isoformat(),
             "duration_s": time.monotonic() - self.limits.began_s,
             "overrides": self.context.overrides,
+            "servers": self.load.as_dict(),
         }
+
+    def _tell_load(self) -> None:
+        """How busy the servers were, and what would have been faster where that is sure."""
+        for line in self.load.told():
+            wide.print(line, markup=False, soft_wrap=True)
+        gates = self.limiters.of_providers()
+        default = {name: gate.most for name, gate in gates.items() if self._is_default(name)}
+        refused = {name: gate.refused for name, gate in gates.items()}
+        number = None if self.config.auto_concurrency else self.max_concurrency
+        for line in self.load.advice(number, len(self.schedule.jobs), default, refused):
+            wide.print(f"faster: {line}", markup=False, soft_wrap=True)
+
+    def _is_default(self, provider: str) -> bool:
+        """Whether nobody has said how hard a paid provider may be asked."""
+        settings = getattr(self.config.providers, provider.partition(" ")[0])
+        return settings.max_in_flight is None and self.config.auto_concurrency
 
     def _take_stock(self, interrupts: Interrupts) -> Outcome:
         reason, detail = RunEnd.INTERRUPTED if interrupts.asked else None, None
