@@ -26,6 +26,7 @@ NAMES = (
     "start",
     "parts",
     "environment",
+    "custom",
     "requests",
     "batch",
     "store",

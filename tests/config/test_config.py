@@ -192,6 +192,7 @@ def words_for_people(message: str, words: list[str]) -> None:
         ("log_level=profile", ["log_level=profile", "Did you mean PROFILE?"]),
         ("domain=retial", ["domain=retial", "Did you mean retail?", "airline, banking_knowledge, mock, retail"]),
         ("domain=[retail,bank]", ["domain=bank", "have no tasks"]),
+        ("domain.mock.retrieval_options.top_k=3", ["added with a plus: +domain.mock.retrieval_options.top_k=..."]),
         ("domain=null", ["domain=null", "airline, banking_knowledge, mock"]),
         ("domain=[]", ["domain: select at least one"]),
         ("domain=retail domain.airline.tasks=train", ["domain.airline.tasks", "airline is not selected"]),

@@ -145,6 +145,8 @@ def _wrong_key(reason: str, key: str, text: str, sources: Sources) -> str:
 
 def _unknown_key(key: str, sources: Sources) -> str:
     parts = key.split(".")
+    if open_group := next((part for part in ("extra_body", "retrieval_options") if part in parts), None):
+        return f"{key}: what goes into {open_group} is added with a plus: +{key}=..."
     if parts[0] == "domain" and len(parts) > 1:
         there = sources.choices("domain")
         if parts[1] in there:
@@ -153,8 +155,6 @@ def _unknown_key(key: str, sources: Sources) -> str:
                 f"Add it to the list of domain=[...], or leave this key out."
             )
         return f"{key}: there is no domain {parts[1]}.{did_you_mean(nearest(parts[1], there))} {NO_TASKS}"
-    if "extra_body" in parts:
-        return f"{key}: what goes into extra_body is added with a plus: +{key}=..."
     if "scaffold" in parts:
         group = key.partition(".scaffold")[0]
         return (
