@@ -265,3 +265,27 @@ def test_room_for_an_answer_is_kept_where_its_length_is_not_limited(context: int
 
     asyncio.run(run())
     assert min(free) >= (context // 2 if context < 2048 else max(1024, context // 4))
+
+
+def test_instructions_that_nearly_fill_the_context_leave_a_short_answer() -> None:
+    """A quarter of the context cannot be kept free: what can be cut is cut, and the rest is sent."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        tokens = len(orjson.dumps([body["messages"], body["tools"]])) // 4
+        if tokens > LIMIT - 1:
+            return await status_answer(400, f"maximum context length is {LIMIT} tokens")(request)
+        return await VLLM.reply("Yes", tokens=(tokens, 1, 0))(request)
+
+    async def run() -> int:
+        models = {"data": [{"id": "tiny", "max_model_len": LIMIT}]}
+        async with serving(answer, models=models) as server, HttpPool() as http:
+            model = VLLM.model_of(server, http, max_output_tokens=None)
+            history = [ChatMessage("system", "policy words " * 1400), ChatMessage("user", "Hello")]
+            for number in range(20):
+                history += [ChatMessage("assistant", f"{number} words " * 10), ChatMessage("user", "yes " * 10)]
+                reply = await model.complete(ChatRequest(tuple(history), "s", TOOLS))
+                assert reply.text == "Yes"
+            return reply.stats.trimmed_messages
+
+    assert asyncio.run(run()) > 0

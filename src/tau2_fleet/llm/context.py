@@ -26,6 +26,8 @@ _SHARE_OVER = 0.25
 _LEAST_ANSWER = 1024
 _ANSWER_SHARE = 0.25
 """What is kept free for an answer whose length nobody has limited: so many tokens, or this share of the context."""
+_SHORT_ANSWER = 128
+"""Kept free at least, where tools and instructions alone nearly fill the context."""
 _ENOUGH_BYTES = 2000
 """A conversation shorter than this says little about a tokenizer."""
 
@@ -61,7 +63,8 @@ class Context:
             ContextOverflowError: the first and the last turn alone are too long.
             FatalModelError: the answer alone may be as long as the context.
         """
-        room = self._room(await backend.context_tokens(request.session))
+        served = await backend.context_tokens(request.session)
+        room = self._room(served)
         if room is None:
             return request.messages
         session = self._session(request.session)
@@ -81,7 +84,7 @@ class Context:
             deeper = _choose(request.messages, lengths, room)
             if deeper is not None and lengths.of(deeper).high < lengths.of(session.cut).high:
                 session.cut = deeper
-            elif least <= room:
+            elif least <= room or (self._output is None and least <= (self._room(served, short=True) or 0)):
                 return _left(request, session)  # it may be too long, and only the server can tell
             else:
                 raise ContextOverflowError(
@@ -89,23 +92,26 @@ class Context:
                     f"{room} fit beside an answer{self._answer}"
                 )
 
-    def _room(self, served: int | None) -> int | None:
+    def _room(self, served: int | None, *, short: bool = False) -> int | None:
         """Tokens that a prompt may have, given the server's own limit; None: there is no limit.
+
+        `short`: only a short answer is kept room for, where nothing can be cut and its length is not limited.
 
         Raises:
             FatalModelError: there are none.
         """
+        output = _SHORT_ANSWER if short else self._output
         whole = [limit for limit in (self._own, served) if limit]
         rooms = []
         if whole:
-            rooms.append(min(whole) - _kept_free(min(whole), self._output))
+            rooms.append(min(whole) - _kept_free(min(whole), output))
             if rooms[0] <= 0:
                 raise FatalModelError(
                     f"{self._name}: max_output_tokens ({self._output}) leaves no room in a context of "
                     f"{min(whole)} tokens"
                 )
         if self._told is not None:
-            kept = _kept_free(self._told, self._output)
+            kept = _kept_free(self._told, output)
             if kept >= self._told:
                 raise FatalModelError(
                     f"{self._name}: max_output_tokens ({self._output}) leaves no room in the context of {self._told} "
@@ -114,7 +120,7 @@ class Context:
             rooms.append(self._told - kept)
         if self._told_prompt is not None:
             some = _kept_free(self._told_prompt, None)
-            rooms.append(self._told_prompt - (some if self._output is None else min(some, self._output)))
+            rooms.append(self._told_prompt - (some if output is None else min(some, output)))
         return min(rooms, default=None)
 
     @property
