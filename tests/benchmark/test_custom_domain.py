@@ -8,11 +8,13 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tau2_fleet.benchmark.calculator import ToolDeadline
+from tau2_fleet.benchmark.custom.child.environments import Domain as ChildDomain
 from tau2_fleet.benchmark.custom.process import ChildEnded, ChildError
 from tau2_fleet.benchmark.domains import Domain
 from tau2_fleet.benchmark.package import AssistantMessage, ToolCall, ToolMessage
@@ -230,3 +232,17 @@ def test_the_installed_code_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
     version: Any = custom(source("tau2").parent)
     assert version.load_domain("mock").template is not None
     assert (version.installed, version.child.pid, version.data_dir) == (True, None, None)
+
+
+def test_the_reads_among_a_tasks_gold_actions_are_told_to_the_code_that_logs_them() -> None:
+    told = []
+
+    def constructor(read_log_allowlist: set[str] | None = None) -> dict[str, str]:
+        told.append(read_log_allowlist)
+        return {}
+
+    read = SimpleNamespace(name="call_discoverable_agent_tool", arguments={"agent_tool_name": "get_history_1"})
+    other = SimpleNamespace(name="log_verification", arguments={"agent_tool_name": "no"})
+    task = SimpleNamespace(evaluation_criteria=SimpleNamespace(actions=[other, read]))
+    ChildDomain("bank", constructor, {}).new(task)
+    assert told == [{"get_history_1"}]
