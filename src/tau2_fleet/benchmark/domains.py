@@ -237,6 +237,16 @@ class Domain:
             )
         return prepared
 
+    def prepare_all(self, tasks: Iterable[Task]) -> None:
+        """Prepare those that begin in a state of their own, so that an impossible one is found before anything runs.
+
+        Raises:
+            UserError: a task's initial state cannot be set up.
+        """
+        for task in tasks:
+            if task.initial_state is not None:
+                self.prepare(task)
+
     async def replayed(
         self, task: Task, messages: Sequence[Message], *, solo: bool = False, strict: bool = True
     ) -> tuple[FinalState, tuple[Mismatch, ...]]:

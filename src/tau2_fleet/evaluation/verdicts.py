@@ -45,6 +45,19 @@ def read_verdicts(path: Path) -> dict[str, str | None]:
     return answers
 
 
+def verdicts_line(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A record's line for such a file: the judge's verdicts as it is asked to give them; None where it gave none."""
+    checks = (record.get("reward_info") or {}).get("nl_assertions")
+    if not checks:
+        return None
+    results = [
+        {"expectedOutcome": one["nl_assertion"], "reasoning": one["justification"], "metExpectation": one["met"]}
+        for one in checks
+    ]
+    about = {key: record.get(key) for key in ("id", "domain", "task_id", "trial")}
+    return {**about, "judge": {"answer": json.dumps({"results": results}, ensure_ascii=False)}}
+
+
 def verdicts_in(answer: str | None) -> list[NLCheck]:
     """The verdicts in a judge's answer by the benchmark's own rule: JSON as it stands; what is missing is not missed.
 

@@ -291,8 +291,9 @@ class Experiment:
         """The fleet, started while the domains are read: neither needs the other, and both take their time."""
         starting = asyncio.create_task(self._fleet())
         try:
-            for name in self.plan.selection.tasks:
+            for name, tasks in self.plan.selection.tasks.items():
                 await asyncio.to_thread(self.plan.benchmark[name].load)
+                await asyncio.to_thread(self.plan.benchmark[name].prepare_all, tasks)
             save_digests(self.plan, self.run_dir)
         except BaseException:
             starting.cancel()

@@ -12,8 +12,11 @@ from tau2_fleet.analysis.rows import ROWS_FILE, Row, row_of, rows_file
 from tau2_fleet.benchmark.domains import Domain
 from tau2_fleet.config import departures, result_digest
 from tau2_fleet.config.validation import AGENT_PROMPT_FILE, USER_PROMPT_FILE
+from tau2_fleet.evaluation.verdicts import VERDICTS_FILE, verdicts_line
 from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.llm.settings import ModelSettings
+from tau2_fleet.record.atomic import replaced
+from tau2_fleet.record.line import encode_line
 from tau2_fleet.record.reading import SUMMARY_FILE, read_object
 from tau2_fleet.record.results import ResultsInfo, RoleInfo, write_results
 from tau2_fleet.record.store import Store
@@ -46,6 +49,7 @@ class RunFiles:
         """
         plan = self.plan
         causes = CauseShares()
+        judged: list[bytes] = []
         with rows_file(self.run_dir / ROWS_FILE) as write_row:
 
             def take(row: Row) -> None:
@@ -55,7 +59,10 @@ class RunFiles:
             for name, tasks in plan.selection.tasks.items():
                 info = self._results_info(plan.benchmark[name])
                 as_written = map(plan.benchmark[name].as_written, tasks)
-                write_results(self.run_dir / f"{name}.json", info, as_written, self._records(name, take))
+                write_results(self.run_dir / f"{name}.json", info, as_written, self._records(name, take, judged))
+        if judged:
+            with replaced(self.run_dir / VERDICTS_FILE) as file:
+                file.writelines(judged)
         reference, departed = departures(plan.config)
         saved = read_object(self.run_dir / SUMMARY_FILE)
         more = {
@@ -81,10 +88,13 @@ class RunFiles:
         more |= {"merged": saved["merged"]} if "merged" in saved else {}
         return write_summary(self.run_dir / SUMMARY_FILE, outcome, {**about, **more})
 
-    def _records(self, domain: str, take: Callable[[Row], None]) -> Iterator[dict[str, Any]]:
+    def _records(self, domain: str, take: Callable[[Row], None], judged: list[bytes]) -> Iterator[dict[str, Any]]:
         """The domain's records for its results file, each handed to the table of all on the way."""
         for record in self.store.records(domain, self.plan.schedule.includes):
             take(row_of(record))
+            line = verdicts_line(record)
+            if line is not None:
+                judged.append(encode_line(line))
             yield record
 
     def _results_info(self, domain: Domain) -> ResultsInfo:

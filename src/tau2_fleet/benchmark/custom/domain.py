@@ -219,6 +219,9 @@ class CustomDomain(Domain):
     def prepare(self, task: Task) -> PreparedTask:
         raise NotImplementedError("its tasks are prepared in another process")
 
+    def prepare_all(self, tasks: Iterable[Task]) -> None:
+        return
+
     async def replayed(
         self, task: Task, messages: Sequence[Message], *, solo: bool = False, strict: bool = True
     ) -> tuple[FinalState, tuple[Mismatch, ...]]:
