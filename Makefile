@@ -53,12 +53,14 @@ test-export: $(INSTALLED) $(INSTALLED_INSPECT) ## Exported logs, read by Inspect
 # What Debian's packages are installed for: a SLURM of the tests' own and SSH servers of their own, nothing under /etc.
 CLUSTER_PACKAGES := slurm-wlm munge openssh-server openssh-client iproute2
 test-cluster: $(INSTALLED) $(INSTALLED_LAUNCHERS) ## Servers on hosts of a real SLURM and of SSH, sweeps through other launchers (as root)
-	@if ! PATH="$$PATH:/usr/sbin" command -v slurmctld slurmd munged sshd ssh-keygen ip | awk 'END {exit NR < 6}'; then \
+	@PATH="$$PATH:/usr/sbin"; for program in slurmctld slurmd munged sshd ssh-keygen ip; do \
+		command -v $$program >/dev/null && continue; \
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \
 			echo "test-cluster: needs root on Debian, to install $(CLUSTER_PACKAGES) and to run them"; exit 1; }; \
 		echo "test-cluster: installing $(CLUSTER_PACKAGES) from Debian's packages"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-			$(CLUSTER_PACKAGES) >/dev/null || exit 1; fi
+			$(CLUSTER_PACKAGES) >/dev/null || exit 1; \
+		break; done
 	@$(VENV_LAUNCHERS)/bin/python -m pytest tests/cluster $(ARGS)
 
 test-vllm: $(INSTALLED) $(INSTALLED_VLLM) ## The tests that run real vLLM servers, on the GPU or the CPU
