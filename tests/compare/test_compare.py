@@ -166,6 +166,7 @@ def test_runs_of_a_side_are_trials_and_repeated_seeds_are_refused(tmp_path: Path
     status, _, err = call("compare", "--baseline", runs[0], again, "--candidate", runs[3])
     assert status == 2
     assert "the same trial seeds" in err
+    assert call("compare", "--baseline", runs[0], runs[0], "--candidate", runs[3])[0] == 2
     other = write_run(tmp_path / "other", drawn(0.5, 9, trials=1), "agent.model=another", seed=9)
     status, _, err = call("compare", "--baseline", runs[0], other, "--candidate", runs[3])
     assert status == 2

@@ -67,6 +67,10 @@ def pooled(name: str, sources: Sequence[Source], allowed: Sequence[str] = ()) ->
 def _refuse_repeated(name: str, sources: Sequence[Source]) -> None:
     """Two runs with equal seeds are not twice as many trials."""
     seen: dict[tuple[str, int], Source] = {}
+    paths = [source.path.resolve() for source in sources]
+    twice = next((source.path for source, path in zip(sources, paths, strict=True) if paths.count(path) > 1), None)
+    if twice is not None:
+        raise Refused(f"{twice} is twice in the {name}: the same simulations are not twice as many trials")
     for source in sources:
         for outcome in source.outcomes:
             other = seen.get((outcome.task, outcome.seed)) if outcome.seed else None

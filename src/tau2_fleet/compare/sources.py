@@ -125,7 +125,7 @@ def _read_run(directory: Path) -> Source:
         directory,
         outcomes,
         keys,
-        _benchmark(summary, directory, notes),
+        _benchmark(summary, directory, notes, keys),
         str(model or "unknown"),
         limits,
         met,
@@ -152,10 +152,15 @@ def _configuration(directory: Path) -> tuple[Json, Json, list[str]]:
     return result_keys(config), limits, []
 
 
-def _benchmark(summary: Json, path: Path, notes: list[str]) -> Json:
-    """Name, scoring and digests of a run's benchmark; parts that are not known are left out, and named."""
+def _benchmark(summary: Json, path: Path, notes: list[str], keys: Mapping[str, Any]) -> Json:
+    """Name, scoring and digests of a run's benchmark; parts that are not known are left out, and named.
+
+    Args:
+        keys: the run's configuration, which names the benchmark while there is no summary.
+    """
     block = summary.get("benchmark")
-    found: Json = {"benchmark.name": UNNAMED_BENCHMARK, "benchmark.scoring": UNNAMED_BENCHMARK}
+    name = str(keys.get("benchmark.name") or UNNAMED_BENCHMARK)
+    found: Json = {"benchmark.name": name, "benchmark.scoring": str(keys.get("benchmark.scoring") or name)}
     if isinstance(block, Mapping) and block.get("name"):
         found |= {"benchmark.name": block["name"], "benchmark.scoring": block.get("scoring") or block["name"]}
         code, data = block.get("code"), block.get("data")
@@ -163,7 +168,9 @@ def _benchmark(summary: Json, path: Path, notes: list[str]) -> Json:
             found["benchmark.code"] = code["digest"]
         domains = data.get("domains") if isinstance(data, Mapping) else None
         if isinstance(domains, Mapping):
-            found |= {f"benchmark.data.{name}": digest for name, digest in domains.items()}
+            found |= {f"benchmark.data.{name}": digest for name, digest in domains.items() if digest}
+        if isinstance(data, Mapping) and data.get("guidelines"):
+            found["benchmark.data.user_simulator"] = data["guidelines"]
         return found
     digests = summary.get("digests")
     if isinstance(digests, Mapping) and digests:
@@ -171,7 +178,7 @@ def _benchmark(summary: Json, path: Path, notes: list[str]) -> Json:
         for part, files in digests.items():
             if isinstance(files, Mapping) and part != "prompts":
                 found[f"benchmark.files.{part}"] = _digest(files)
-    notes.append(f"{path}: it does not name its benchmark; counted as {UNNAMED_BENCHMARK}, digest unknown")
+    notes.append(f"{path}: it does not name its benchmark; counted as {name}, digest unknown")
     return found
 
 
@@ -193,7 +200,7 @@ def _read_results(path: Path) -> Source:
         path,
         [_outcome(_as_record(one, results.domain)) for one in results.simulations()],
         {key: value for key, value in keys.items() if value is not None},
-        _benchmark({"benchmark": block} if block else {}, path, notes),
+        _benchmark({"benchmark": block} if block else {}, path, notes, {}),
         str(agent.get("llm") or "unknown"),
         notes=notes,
         criteria={

@@ -46,10 +46,11 @@ def log_to_wandb(compared: Mapping[str, tuple[Comparison, Sequence[Decision]]], 
                 config={"baseline": comparison.baseline.label, "candidate": comparison.candidate.label},
             )
             run.summary.update(_flat(as_dict(comparison, decisions)))
+            url = run.url if mode is WandbMode.online else None
             run.finish()
         except Exception as error:
             raise UserError(f"--wandb: {' '.join(str(error).split())[:200]}") from error
-        told.append(run.url or f"wandb sync {os.path.relpath(Path(run.dir).parent)}")
+        told.append(url or f"wandb sync {os.path.relpath(Path(run.dir).parent)}")
     return "W&B: " + ", ".join(told)
 
 
