@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.record.lock import LOCK_FILE, DirectoryLock
-from tau2_fleet.record.results import ResultsInfo, RoleInfo, write_results
+from tau2_fleet.record.results import ResultsInfo, RoleInfo, as_simulation_run, write_results
 from tau2_fleet.record.results_file import read_results
 from tests.batch.records import make_record
 
@@ -40,6 +42,22 @@ def test_what_is_written_in_the_results_schema_is_read_back_and_written_again(tm
         for simulation in results.simulations():
             write(simulation)
     assert json.loads((tmp_path / "again.json").read_bytes()) == json.loads((tmp_path / "mock.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("reason", "endings", "written"),
+    [
+        ("infrastructure_error", {"infrastructure_error"}, "infrastructure_error"),
+        ("infrastructure_error", set(), "agent_error"),
+        ("deadline", {"infrastructure_error"}, "agent_error"),
+    ],
+)
+def test_an_ending_is_written_as_it_is_where_the_versions_schema_knows_it(
+    reason: str, endings: set[str], written: str
+) -> None:
+    lost = make_record(SimulationKey("mock", "1", 0), reason=reason, reward=0.0, error="gone").as_dict()
+    run = as_simulation_run(lost, frozenset(endings))
+    assert (run["termination_reason"], run["reward_info"]["info"]["note"]) == (written, f"{reason}: gone")
 
 
 def test_a_lock_that_nothing_was_written_under_leaves_no_trace(tmp_path: Path) -> None:

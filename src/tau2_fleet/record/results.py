@@ -40,6 +40,8 @@ class ResultsInfo:
     benchmark: dict[str, Any] = field(default_factory=dict)
     """Which benchmark they are of, as in `summary.json`; not in the benchmark's own schema, whose readers pass it
     over."""
+    endings: frozenset[str] = frozenset()
+    """What that version's schema can hold; `infrastructure_error` is written as it is where it can."""
 
     def as_dict(self) -> dict[str, Any]:
         agent = dataclasses.asdict(self.agent)
@@ -73,14 +75,14 @@ def write_results(
             file.write((b"," if index else b"") + encode_line(task))
         file.write(b'],\n"simulations": [\n')
         for index, record in enumerate(records):
-            file.write((b"," if index else b"") + encode_line(as_simulation_run(record)))
+            file.write((b"," if index else b"") + encode_line(as_simulation_run(record, info.endings)))
         file.write(b"]}\n")
 
 
-def as_simulation_run(record: dict[str, Any]) -> dict[str, Any]:
+def as_simulation_run(record: dict[str, Any], endings: frozenset[str] = frozenset()) -> dict[str, Any]:
     """A record as the benchmark's `SimulationRun`.
 
-    The endings that its schema does not know are written as `agent_error` with reward 0, the true
+    The endings that its schema does not know (it knows `endings`) are written as `agent_error` with reward 0, the true
     reason in `reward_info.info.note`.
     """
     reason = record["termination_reason"]
@@ -90,7 +92,8 @@ def as_simulation_run(record: dict[str, Any]) -> dict[str, Any]:
         info = reward_info.get("info")
         info = {**(info if isinstance(info, dict) else {}), "note": note}
         reward_info = {**reward_info, "reward": 0.0, "info": info}
-        reason = TerminationReason.agent_error.value
+        if reason not in endings:
+            reason = TerminationReason.agent_error.value
     costs = record["cost_by_role"]
     user_cost = costs.get("user", 0.0)
     agent_cost = sum(cost for role, cost in costs.items() if role not in ("user", "judge"))

@@ -119,6 +119,7 @@ class RunFiles:
             domain_name=domain.name,
             policy=solo_policy or domain.policy,
             benchmark=plan.identity.as_dict(),
+            endings=plan.version.rules.endings,
         )
 
     def _own(self, scaffold: Scaffold[Any], prompt_file: str) -> dict[str, Any]:
