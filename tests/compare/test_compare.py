@@ -338,6 +338,9 @@ def test_other_programs_results_files_are_read(tmp_path: Path):
     found = compared("--baseline", files[0], "--candidate", files[1])
     assert found["overall"]["difference_pp"] > 15
     assert found["candidate"]["model"] == "model-1"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "results.json").write_bytes(files[0].read_bytes())
+    assert compared("--baseline", tmp_path / "folder", "--candidate", files[1])["overall"] == found["overall"]
     changed = json.loads(files[1].read_text())
     changed["tasks"][3]["evaluation_criteria"]["actions"] = None
     changed["tasks"][4]["evaluation_criteria"]["actions"] = [{"action_id": "1", "name": "think", "arguments": {}}]

@@ -25,6 +25,8 @@ from tau2_fleet.record.task_texts import TaskTexts
 Json = dict[str, Any]
 UNNAMED_BENCHMARK = "tau2-0.2"
 """What a result without a benchmark's name counts as."""
+_RESULTS_OF_A_FOLDER = "results.json"
+"""The head of results that the benchmark keeps as a folder."""
 _LIMITS = {"deadline": "limits.simulation_timeout_s"}
 """Endings that a limit brings about, and its key."""
 
@@ -317,7 +319,9 @@ def all_runs(path: Path) -> Iterator[Path]:
     """
     from tau2_fleet.analysis.profile_reader import run_directories
 
-    if path.is_dir():
+    if (path / _RESULTS_OF_A_FOLDER).is_file() and not (path / RECORD_FILE).is_file():
+        yield path / _RESULTS_OF_A_FOLDER
+    elif path.is_dir():
         yield from run_directories([path], RECORD_FILE)
     else:
         yield path
