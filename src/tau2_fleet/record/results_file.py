@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.atomic import replaced
+from tau2_fleet.record.json_stream import members
 from tau2_fleet.record.line import decode_line, encode_line
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _CLOSING = b"]}"
 _PARTS: dict[str, type] = {"info": dict, "tasks": list, "simulations": list}
 
 Simulation = dict[str, Any]
+LARGE = 32 << 20
+"""Bytes beyond which another program's file is read twice and piece by piece, not once and whole."""
 UNREADABLE = "_unreadable"
 """A key of simulations that are in no state to be scored."""
 
@@ -136,6 +139,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Callable[[], Iterator[Simulation]
         head = _head_of_ours(path)
         if head is not None:
             return head, lambda: _simulations_of_ours(path)
+        if path.stat().st_size > LARGE:
+            return _checked(path, _head_of_large(path)), lambda: _simulations_of_large(path)
         raw = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
@@ -155,6 +160,21 @@ def _read(path: Path) -> tuple[dict[str, Any], Callable[[], Iterator[Simulation]
         if not isinstance(simulation, dict):
             raise _not_results(path, f"simulation {index} is not an object")
     return raw, lambda: iter(simulations)
+
+
+def _head_of_large(path: Path) -> dict[str, Any]:
+    """All but the simulations, which are read and let go, so that a file that is broken is known before."""
+    head: dict[str, Any] = {"simulations": []}
+    for name, value in members(path, "simulations"):
+        if name != "simulations":
+            head[name] = value
+        elif not isinstance(value, dict):
+            raise _not_results(path, "a simulation is not an object")
+    return head
+
+
+def _simulations_of_large(path: Path) -> Iterator[Simulation]:
+    return (value for name, value in members(path, "simulations") if name == "simulations")
 
 
 def _checked(path: Path, raw: Any) -> dict[str, Any]:
