@@ -221,7 +221,7 @@ def test_nothing_is_written_over_and_a_run_that_goes_on_is_left_alone(runs: Path
     assert "is there already" in done.stderr
     assert {path: path.read_bytes() for path in (runs / "two").rglob("*") if path.is_file()} == before
 
-    process = start(tmp_path / "live", *SMOKE, *LATENCY)
+    process = start(tmp_path / "live", *SMOKE, *LATENCY, "max_concurrency=10")
     try:
         wait_for(lambda: (tmp_path / "live" / "simulations.jsonl").exists())
         done = tool("merge", tmp_path / "live", runs / "two", "-o", tmp_path / "merged")

@@ -144,7 +144,7 @@ def test_a_run_killed_while_it_writes_its_results_is_resumed(finished: Path, run
 def test_a_second_run_on_the_same_directory_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     slow = ("server.simulated.latency=fleet-h100", "server.simulated.latency_scale=0.05")
-    first = start(run_dir, "experiment=smoke", "num_trials=2", *slow)
+    first = start(run_dir, "experiment=smoke", "num_trials=2", "max_concurrency=2", *slow)
     try:
         wait_for(lambda: stored(run_dir))
         second = run(None, f"resume={run_dir}", "num_trials=5")
