@@ -1,8 +1,8 @@
 """The commands that README and docs show, each with what its block says of it behind `sh`.
 
 `run`: it runs here, `DIR` being the directory of a small run. `checkout`: a target of the Makefile, or something typed
-beside one. `needs=gpu`, `needs=key`, `needs=cluster`: it cannot run here, so only its words are checked. `example`,
-`log`: tests of their own run it.
+beside one. `needs=gpu`, `needs=key`, `needs=data`, `needs=cluster`: it cannot run here, so only its words are checked.
+`example`, `log`: tests of their own run it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-KINDS = ("run", "checkout", "example", "log", "needs=gpu", "needs=key", "needs=cluster")
+KINDS = ("run", "checkout", "example", "log", "needs=gpu", "needs=key", "needs=data", "needs=cluster")
 _BLOCK = re.compile(r"^```sh *([^\n]*)\n(.*?)^```$", re.M | re.S)
 
 

@@ -61,7 +61,7 @@ def test_a_command_that_can_run_here_does(one: Shown, a_run: Path, tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("one", of_kind("needs=gpu", "needs=key", "needs=cluster"))
+@pytest.mark.parametrize("one", of_kind("needs=gpu", "needs=key", "needs=data", "needs=cluster"))
 def test_the_words_of_a_command_that_cannot_run_here_are_right(one: Shown, tmp_path: Path):
     words = one.words
     if words[0] == "make":
