@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tau2_fleet.benchmark.domains import load_domain
+from tau2_fleet.evaluation.verdicts import read_verdicts, verdicts_in, verdicts_line
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.message_views import NOT_A_JSON_OBJECT, parse_call
 from tau2_fleet.llm.types import ContextOverflowError, DeadlineError, FatalModelError, ModelError, ToolCallText
@@ -199,6 +201,20 @@ def test_the_judges_verdicts_count(met: tuple[bool, bool], reward: float):
     assert record.reward == reward
     assert record.sub_rewards["NL_ASSERTION"] == reward
     assert record.cost_by_role["judge"] == 0.1
+
+
+@pytest.mark.parametrize("wrapped", ["{}", "```json\n{}\n```"])
+def test_a_run_keeps_the_judges_own_words_from_which_the_same_verdicts_are_read_again(wrapped: str, tmp_path: Path):
+    answer = wrapped.format(verdicts(True, False).replace('"y"', '"caf\\u00e9"').replace(": ", ":  "))
+    record = simulate(Lines(reply("Hello.")), user(), judge=Lines(reply(answer)), task=judged_task())
+    line = verdicts_line(record.as_dict())
+    assert line is not None
+    assert line["judge"]["answer"] == record.judge_answer == answer
+    file = tmp_path / "verdicts.jsonl"
+    file.write_text(json.dumps(line))
+    again = verdicts_in(read_verdicts(file)[record.id])
+    assert [one.assertion for one in again] == [one["nl_assertion"] for one in record.reward_info["nl_assertions"]]
+    assert [(one.met, one.justification) for one in again] == [(True, "café"), (False, "café")]
 
 
 def test_an_unreadable_verdict_is_asked_for_again_and_never_a_pass():

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,14 @@ def read_verdicts(path: Path) -> dict[str, str | None]:
                 if not line.strip():
                     continue
                 item = json.loads(line)
-                answer = item["judge"]["answer"]
+                judged = item["judge"]
+                answer = judged.get("read_as", judged["answer"])
                 if not isinstance(answer, str | None):
                     raise TypeError("the answer is no text")
                 answers[str(item["id"])] = answer
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'{path}: line {number} is not of the form {{"id": ..., "judge": {{"answer": "..."}}}}: {error}'
         ) from error
@@ -46,16 +47,34 @@ def read_verdicts(path: Path) -> dict[str, str | None]:
 
 
 def verdicts_line(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A record's line for such a file: the judge's verdicts as it is asked to give them; None where it gave none."""
+    """A record's line for such a file: what the judge said; None where it gave no verdicts.
+
+    Where the benchmark's own rule does not find the record's verdicts in it, in fenced JSON say, `read_as` has them in
+    the form that the judge is asked for; so have records without the judge's words.
+    """
     checks = (record.get("reward_info") or {}).get("nl_assertions")
     if not checks:
         return None
+    about = {key: record.get(key) for key in ("id", "domain", "task_id", "trial")}
+    said = record.get("judge_answer")
+    if said is not None and _finds(said, checks):
+        return {**about, "judge": {"answer": said}}
     results = [
         {"expectedOutcome": one["nl_assertion"], "reasoning": one["justification"], "metExpectation": one["met"]}
         for one in checks
     ]
-    about = {key: record.get(key) for key in ("id", "domain", "task_id", "trial")}
-    return {**about, "judge": {"answer": json.dumps({"results": results}, ensure_ascii=False)}}
+    asked_for = json.dumps({"results": results}, ensure_ascii=False)
+    return {**about, "judge": {"answer": asked_for} if said is None else {"answer": said, "read_as": asked_for}}
+
+
+def _finds(answer: str, checks: Sequence[Mapping[str, Any]]) -> bool:
+    try:
+        found = verdicts_in(answer)
+    except ValueError:
+        return False
+    return [(one.assertion, one.met, one.justification) for one in found] == [
+        (one["nl_assertion"], one["met"], one["justification"]) for one in checks
+    ]
 
 
 def verdicts_in(answer: str | None) -> list[NLCheck]:

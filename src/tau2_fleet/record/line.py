@@ -69,6 +69,8 @@ class Record:
     notes: dict[str, Any] = field(default_factory=dict)
     """Counts worth seeing, such as the user's turns that sound like the agent's."""
     error: str | None = None
+    judge_answer: str | None = None
+    """What the judge of natural-language assertions said, as it said it; None where it was not asked."""
     v: int = RECORD_VERSION
     others: dict[str, Any] = field(default_factory=dict)
     """Fields that this version does not know, as they were read; they stand beside the others in the line."""
@@ -220,7 +222,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("usage_by_role", "replies"), _is_object_of(_is_object_of(_is_count))),
     "prompts": _is_object_of(_is_text),
     "tools": lambda value: value is None or _is_object_of(_is_text)(value),
-    "error": lambda value: value is None or _is_text(value),
+    **dict.fromkeys(("error", "judge_answer"), lambda value: value is None or _is_text(value)),
 }
 """What every field of a stored record must be."""
 _NEEDED = ("domain", "task_id", "trial", "termination_reason", "reward")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tau2_fleet.evaluation.reward import NLCheck
@@ -19,7 +20,16 @@ class JudgeError(ModelError):
     """No readable verdict was had: an infrastructure error, not a failed assertion."""
 
 
-async def judge(session: ModelSession, question: str, assertions: Sequence[str]) -> list[NLCheck]:
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the judge said."""
+
+    verdicts: list[NLCheck]
+    answer: str | None = None
+    """The text that they were read in, as the judge gave it; None where it was not asked."""
+
+
+async def judge(session: ModelSession, question: str, assertions: Sequence[str]) -> Judgement:
     """Grade the assertions; an answer that cannot be read is asked for again with another seed.
 
     Raises:
@@ -32,7 +42,8 @@ async def judge(session: ModelSession, question: str, assertions: Sequence[str])
         session.seed = None if first_seed is None else first_seed + attempt
         try:
             reply = await session.ask([ChatMessage("user", question)])
-            return parse_verdicts(reply.text or "", assertions)
+            answer = reply.text or ""
+            return Judgement(parse_verdicts(answer, assertions), answer)
         except (ValueError, RoleError) as error:
             problem = str(error)
     raise JudgeError(f"the judge gave no readable verdict in {ATTEMPTS} answers: {problem}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.calculator import ToolDeadline
 from tau2_fleet.benchmark.custom.process import ChildError
-from tau2_fleet.evaluation.reward import NLCheck, evaluate
+from tau2_fleet.evaluation.reward import evaluate
 from tau2_fleet.evaluation.termination import TerminationReason
 from tau2_fleet.llm.call_log import as_dict
 from tau2_fleet.llm.timebox import Timebox
@@ -21,7 +21,7 @@ from tau2_fleet.llm.types import ChatMessage, ContextOverflowError, DeadlineErro
 from tau2_fleet.record.line import Record, SimulationKey
 from tau2_fleet.simulation.conversation import Conversation
 from tau2_fleet.simulation.domain_context import DomainContext
-from tau2_fleet.simulation.judge import JudgeError, judge
+from tau2_fleet.simulation.judge import JudgeError, Judgement, judge
 from tau2_fleet.simulation.parties import Parties, make_parties
 from tau2_fleet.simulation.party import PartyError
 from tau2_fleet.simulation.sessions import PromptSink, Sessions
@@ -58,7 +58,7 @@ class _Outcome:
     begun_with: int = 0
     """Messages that the task brought."""
     final_state: FinalState | None = None
-    verdicts: list[NLCheck] | None = None
+    judgement: Judgement | None = None
 
     def failed(self, ending: TerminationReason, error: str) -> None:
         """The infrastructure's endings overwrite all others."""
@@ -141,7 +141,7 @@ class Simulation:
             return outcome
         try:
             if outcome.ending.regular:
-                outcome.verdicts = await self._judge(outcome.messages)
+                outcome.judgement = await self._judge(outcome.messages)
             outcome.final_state = await environment.final_state()
         except Exception as error:
             ending, text = self._diagnose(error)
@@ -172,7 +172,7 @@ class Simulation:
             outcome.messages,
             outcome.ending,
             outcome.final_state,
-            outcome.verdicts,
+            None if outcome.judgement is None else outcome.judgement.verdicts,
             domain.rules,
             domain.tool_types if domain.rules.tool_types else None,
         )
@@ -204,9 +204,10 @@ class Simulation:
             tools=self.sessions.offered_tools(self.keep_prompt),
             notes=notes,
             error=outcome.error,
+            judge_answer=None if outcome.judgement is None else outcome.judgement.answer,
         )
 
-    async def _judge(self, messages: Sequence[Message]) -> list[NLCheck] | None:
+    async def _judge(self, messages: Sequence[Message]) -> Judgement | None:
         """Verdicts on the natural-language assertions, when they count or are always wanted."""
         criteria = self.task.evaluation_criteria
         if criteria is None:
@@ -215,7 +216,7 @@ class Simulation:
         if not (in_basis or self.context.settings.judge_always):
             return None
         if not criteria.nl_assertions:
-            return []
+            return Judgement([])
         model = self.context.settings.clients.judge
         if model is None:
             raise JudgeError("the task needs a judge and there is none (judge=none)")
