@@ -24,14 +24,20 @@ def schedule() -> Schedule:
     return make_schedule(domain_tasks({"mock": 2, "retail": 1}), seed=300, num_trials=1)  # type: ignore[arg-type]
 
 
-def outcome(folder: Path, ending: str | None, reason: RunEnd | None = None, detail: str | None = None) -> Outcome:
+def outcome(
+    folder: Path,
+    ending: str | None,
+    reason: RunEnd | None = None,
+    detail: str | None = None,
+    outside: frozenset[str] = frozenset(),
+) -> Outcome:
     """Of two simulations that are complete and a third that ended so."""
     keys = [SimulationKey("mock", "0", 0), SimulationKey("retail", "0", 0), SimulationKey("mock", "1", 0)]
     with Store(folder) as store:
         for key, how in zip(keys, (COMPLETE, COMPLETE, ending), strict=True):
             if how is not None:
                 store.append(make_record(key, reason=how, reward=1.0 if how == COMPLETE else 0.0))
-        return judge_outcome(schedule(), store, reason, detail)
+        return judge_outcome(schedule(), store, reason, detail, outside=outside)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +104,16 @@ def test_the_end_of_a_run_says_why_it_ended_and_how_to_go_on(tmp_path: Path) -> 
     failed = shown(outcome(tmp_path / "third", FAILED), tmp_path)
     assert "1 infrastructure error, counted as a failure (reward without them 1.000)" in failed
     assert "--failed" in failed
+
+
+def test_a_versions_own_figures_stand_beside_the_headline_where_it_leaves_endings_out(tmp_path: Path) -> None:
+    assert "version_figures" not in outcome(tmp_path / "0.2", FAILED).as_dict()
+    found = outcome(tmp_path / "1.0.1", FAILED, outside=frozenset({FAILED}))
+    assert found.as_dict()["metrics"]["overall"]["average_reward"]["value"] == pytest.approx(2 / 3)
+    own = {"average_reward": 1.0, "pass_hat": {"1": 1.0}, "simulations": 2, "tasks": 2, "left_out": 1}
+    assert found.as_dict()["version_figures"]["overall"] == own
+    told = StringIO()
+    show(found, tmp_path, Console(file=told, width=200))
+    assert "overall by the benchmark's own rule: reward 1.000, pass^1 1.000 (1 of 3 simulations left out)" in (
+        told.getvalue()
+    )

@@ -24,6 +24,7 @@ from tau2_fleet.display.console import complain, neutralise, out
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.success import TOLERANCE
 from tau2_fleet.evaluation.verdicts import read_verdicts
+from tau2_fleet.evaluation.version_figures import Graded, version_figures
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.line import SimulationKey, encode_line
 from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object, stored_lines
@@ -354,13 +355,15 @@ def _show(reports: Sequence[RescoreReport]) -> None:
     out.out(in_columns(heading, table, "", colours=coloured), highlight=False)
     for report in reports:
         for place, name in enumerate(report.versions):
-            left_out = [row.scored[place] for row in report.rows if row.scored[place].ending in report.outside[name]]
-            kept = [one.new for row in report.rows if (one := row.scored[place]).new is not None]
-            if left_out and len(kept) > len(left_out):
-                own = sum(reward for reward in kept if reward is not None) / (len(kept) - len(left_out))
+            scored = [row.scored[place] for row in report.rows]
+            own = version_figures(
+                [Graded(f"{one.domain}/{one.task}", one.new, one.ending) for one in scored if one.task],
+                report.outside[name],
+            )
+            if own.left_out:
                 out.out(
-                    f"{neutralise(report.path.name)}: {name} itself leaves {len(left_out)} infrastructure error(s) out "
-                    f"of its average, which is {own:.3f} then; here they count as failures",
+                    f"{neutralise(report.path.name)} by {name}'s own rule, which leaves infrastructure errors out (in "
+                    f"the table they count as failures): {own.label}",
                     highlight=False,
                 )
 

@@ -49,6 +49,9 @@ class Scored:
     differences: int = 0
     """Recorded outputs that the replay did not give again."""
     ending: str = ""
+    task: str = ""
+    """By which trials of one task are known."""
+    domain: str = ""
 
     @property
     def changed(self) -> bool:
@@ -94,6 +97,8 @@ async def score_again(
         name_of(simulation),
         float(old) if isinstance(old, int | float) else None,
         ending=str(simulation.get("termination_reason") or ""),
+        task=str(simulation.get("task_id")),
+        domain=domain.name,
     )
     try:
         if why := simulation.get(UNREADABLE) or (unscorable or {}).get(str(simulation.get("task_id"))):

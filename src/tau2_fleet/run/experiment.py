@@ -422,4 +422,12 @@ class Experiment:
             reason, detail = RunEnd.TIMEOUT, f"{self.limits.out_of_time}, before the first simulation"
         experts_on = bool(self.config.experts.members())
         identity = self.plan.identity
-        return judge_outcome(self.schedule, self.store, reason, detail, experts_on=experts_on, benchmark=identity)
+        return judge_outcome(
+            self.schedule,
+            self.store,
+            reason,
+            detail,
+            experts_on=experts_on,
+            benchmark=identity,
+            outside=self.plan.version.rules.outside_metrics,
+        )

@@ -174,6 +174,7 @@ def _write(runs: Sequence[MergedRun], folder: Path, output: Path, lock: Director
             "; ".join(stopped[:3]) or None,
             experts_on=bool(plan.config.experts.members()),
             benchmark=plan.identity,
+            outside=plan.version.rules.outside_metrics,
         )
         files = RunFiles(plan, folder, store, named_by_record(plan.models, store))
         files.write(outcome, FleetReport(), _about(runs, overrides))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tau2_fleet.evaluation.proportions import Estimate
 from tau2_fleet.evaluation.replies import RunReplies, sum_up
 from tau2_fleet.evaluation.spending import Spending, as_tree, moved_models, returned_models, total
 from tau2_fleet.evaluation.success import is_success
+from tau2_fleet.evaluation.version_figures import Graded, VersionFigures, version_figures
 from tau2_fleet.invocation import typed
 from tau2_fleet.record.atomic import write_json
 from tau2_fleet.record.store import Entry, Store
@@ -61,6 +62,8 @@ class Outcome:
     experts_on: bool = False
     benchmark: BenchmarkIdentity | None = None
     """Which benchmark the figures are of."""
+    version_figures: dict[str, VersionFigures] | None = None
+    """By domain, and `overall`: what the benchmark's own version makes of it; None where it leaves no ending out."""
 
     def as_dict(self) -> dict[str, Any]:
         """The part of `summary.json` that is about results."""
@@ -75,6 +78,11 @@ class Outcome:
             "spending": as_tree(self.spending),
             "returned_models": returned_models(self.spending),
             **reply_report.as_dict(self.replies),
+            **(
+                {}
+                if self.version_figures is None
+                else {"version_figures": {name: found.as_dict() for name, found in self.version_figures.items()}}
+            ),
         }
 
 
@@ -86,8 +94,13 @@ def judge_outcome(
     *,
     experts_on: bool = False,
     benchmark: BenchmarkIdentity | None = None,
+    outside: Collection[str] = (),
 ) -> Outcome:
-    """Take stock of a run: the stored records of what this run schedules, nothing else that is in the directory."""
+    """Take stock of a run: the stored records of what this run schedules, nothing else that is in the directory.
+
+    Args:
+        outside: the endings that the benchmark's own figures leave out.
+    """
     entries = [entry for key, entry in store.entries.items() if schedule.includes(key)]
     by_domain = {name: [entry for entry in entries if entry.key.domain == name] for name in schedule.totals}
     inventory = {name: _inventory(schedule.totals[name], found) for name, found in by_domain.items()}
@@ -110,6 +123,7 @@ def judge_outcome(
         replies=sum_up(entries),
         experts_on=experts_on,
         benchmark=benchmark,
+        version_figures=_version_figures({**by_domain, "overall": entries}, outside) if outside else None,
     )
 
 
@@ -152,6 +166,12 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
         count = overall.infrastructure_errors
         words = "error, counted as a failure" if count == 1 else "errors, counted as failures"
         console.print(f"{count} infrastructure {words}{without}")
+    if outcome.version_figures is not None and outcome.version_figures["overall"].left_out:
+        name = "the benchmark" if outcome.benchmark is None else neutralise(outcome.benchmark.scoring)
+        for part in shown:
+            console.print(
+                f"{part} by {name}'s own rule: {outcome.version_figures[part].label}", markup=False, soft_wrap=True
+            )
     if overall.not_run:
         console.print(f"{overall.not_run} not run")
     reply_report.tell(outcome.replies, console, experts_on=outcome.experts_on)
@@ -203,6 +223,16 @@ def _estimate(estimate: Estimate | None, decimals: int = 3) -> str:
 def _inventory(scheduled: int, entries: Sequence[Entry]) -> Inventory:
     finished = sum(entry.finished for entry in entries)
     return Inventory(scheduled, finished, len(entries) - finished, scheduled - len(entries))
+
+
+def _version_figures(found: Mapping[str, Sequence[Entry]], outside: Collection[str]) -> dict[str, VersionFigures]:
+    return {
+        name: version_figures(
+            [Graded(f"{one.key.domain}/{one.key.task_id}", one.reward, one.termination_reason) for one in entries],
+            outside,
+        )
+        for name, entries in found.items()
+    }
 
 
 def _results(entries: Iterable[Entry]) -> list[Result]:
