@@ -12,6 +12,10 @@ import pytest
 from tau2_fleet.analysis import rescore
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.package import DATA_DIR
+from tau2_fleet.config.compose import compose
+from tau2_fleet.config.validation import read
+from tau2_fleet.run.files import other_judge
+from tau2_fleet.run.plan import plan_run
 from tests.benchmark.data_101 import folder, own_data
 from tests.run.runs import records, run, summary
 
@@ -80,10 +84,36 @@ def test_1_0_1_gives_mocks_customer_its_tools_and_keeps_unknown_fields_of_tasks(
         }  # fmt: skip
     assert results["tasks"][0]["description"]["audience"] == "all"
     assert "tau2-1.0.1" in done.stdout
+    assert summary(tmp_path / "run")["reference"]["departures"]["benchmark.judge"][0] == "gpt-4.1-2025-04-14"
     lines = (tmp_path / "run" / "verdicts.jsonl").read_text().splitlines()
     assert {json.loads(line)["task_id"] for line in lines} == {tasks[0]["id"]}
     verdicts = str(tmp_path / "run" / "verdicts.jsonl")
     assert rescore.main([str(tmp_path / "run"), "--verdicts", verdicts, "--replay", "strict"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "departs"),
+    [
+        (["judge=tau2-1.0.1"], None),
+        (["judge=tau2-1.0.1", "judge.temperature=0.7"], "gpt-4.1-2025-04-14 at temperature 0.7"),
+        (["judge=gpt-5"], "gpt-5"),
+        (["judge=none"], None),
+        (["judge=gpt-5", "judge.always=false"], None),
+    ],
+)
+def test_another_judge_than_1_0_1s_departs_from_it_where_something_is_judged(
+    overrides: list[str], departs: str | None, tmp_path: Path
+) -> None:
+    data = own_data(tmp_path)
+    always = [] if any("always" in one for one in overrides) or "judge=none" in overrides else ["judge.always=true"]
+    if always:
+        tasks = json.loads((data / "mock" / "tasks.json").read_text())
+        tasks[0]["evaluation_criteria"]["nl_assertions"] = ["The agent is polite."]
+        (data / "mock" / "tasks.json").write_text(json.dumps(tasks))
+    keys = ["experiment=smoke", "num_tasks=1", "benchmark=tau2-1.0.1", f"benchmark.data_dir={data}"]
+    found = other_judge(plan_run(read(compose([*keys, *overrides, *always]))))
+    assert (departs or "") in found.get("benchmark.judge", ("", ""))[1]
+    assert bool(found) == (departs is not None)
 
 
 def test_1_0_1_without_its_data_does_not_start(tmp_path: Path) -> None:

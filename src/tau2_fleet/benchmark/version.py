@@ -45,7 +45,7 @@ class BenchmarkVersion:
     scoring: str = DEFAULT
     """By whose rules it scores where nothing else is said."""
     judge_model: str | None = None
-    """The model that its own evaluator asks about natural-language assertions."""
+    """The model that its own evaluator asks about natural-language assertions, at temperature 0; None: not compared."""
     needs_data: frozenset[str] | None = frozenset()
     """Domains that it has no data of in the installed package; None: all."""
     needs_files: frozenset[str] = frozenset()

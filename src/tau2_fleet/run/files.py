@@ -67,7 +67,7 @@ class RunFiles:
         saved = read_object(self.run_dir / SUMMARY_FILE)
         more = {
             "benchmark": plan.identity.as_dict(),
-            "reference": {"name": reference, "departures": departed | plan.identity.departures()},
+            "reference": {"name": reference, "departures": departed | plan.identity.departures() | other_judge(plan)},
             "result_digest": result_digest(plan.config, plan.identity.beyond_keys),
             "models": {role: _described(settings) for role, settings in self.models.by_name().items()},
             "fleet": fleet.added_to(saved.get("fleet")),
@@ -128,6 +128,15 @@ class RunFiles:
         return ({"scaffold": dict(scaffold.options)} if scaffold.options else {}) | (
             {"prompt_file": f"sha256:{digest}"} if digest else {}
         )
+
+
+def other_judge(plan: RunPlan) -> dict[str, tuple[str, str]]:
+    """Another judge than the one that the benchmark's own evaluator asks, where something is judged."""
+    own, judge = plan.version.judge_model, plan.config.judge
+    if own is None or not judge.enabled or not plan.selection.needing_judge(judge.always):
+        return {}
+    asked = judge.model if judge.temperature == 0 else f"{judge.model} at temperature {judge.temperature}"
+    return {} if asked == own else {"benchmark.judge": (own, str(asked))}
 
 
 def _about(name: str, scaffold: Scaffold[Any]) -> dict[str, Any]:
