@@ -10,10 +10,15 @@ if TYPE_CHECKING:
 
 
 def with_unknown_fields(known: Any, raw: Any) -> Any:
-    """What was made of a task, dumped, with the fields of its file that are not in it, at any depth."""
+    """What was made of a task, dumped, with the fields of its file that are not in it, at any depth.
+
+    Times that the file does not have are when it was read, and are left out.
+    """
     if isinstance(known, dict) and isinstance(raw, dict):
         merged = {
-            name: with_unknown_fields(value, raw[name]) if name in raw else value for name, value in known.items()
+            name: with_unknown_fields(value, raw[name]) if name in raw else value
+            for name, value in known.items()
+            if name in raw or name != "timestamp"
         }
         return merged | {name: value for name, value in raw.items() if name not in known}
     if isinstance(known, list) and isinstance(raw, list) and len(known) == len(raw):
