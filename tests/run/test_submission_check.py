@@ -14,7 +14,12 @@ from tests.run.runs import run
 
 Json = dict[str, Any]
 SIMULATED = ("experiment=simulated", "report=false", "wandb=disabled", "num_trials=4", "log_level=ERROR")
-DEFAULTS: dict[str, Any] = {"requestor": "assistant", "assert_value": True, "reward_basis": ["DB", "COMMUNICATE"]}
+DEFAULTS: dict[str, Any] = {
+    "requestor": "assistant",
+    "assert_value": True,
+    "error": False,
+    "reward_basis": ["DB", "COMMUNICATE"],
+}
 """What a field means that a task does not name; null or nothing where it is not here."""
 
 
