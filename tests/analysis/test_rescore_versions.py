@@ -203,9 +203,12 @@ def test_a_file_of_answers_of_another_form_is_named_by_its_line(
     assert "line 1 is not of the form" in printed.getvalue()
 
 
-def test_infrastructure_errors_count_here_and_not_in_1_0_1s_own_figure(tmp_path: Path, printed: io.StringIO) -> None:
+@pytest.mark.parametrize("without", [{}, {"messages": [], "reward_info": None}, {"messages": None}])
+def test_infrastructure_errors_count_here_and_not_in_1_0_1s_own_figure(
+    without: dict[str, Any], tmp_path: Path, printed: io.StringIO
+) -> None:
     task = load_domain("mock").tasks()[0]
-    lost = {**simulation("mock", task, 1), "termination_reason": "infrastructure_error"}
+    lost = {**simulation("mock", task, 1), "termination_reason": "infrastructure_error", **without}
     file = write(tmp_path / "r.json", results("mock", [task], [simulation("mock", task), lost]))
     assert rescore.main([str(file), "--benchmark", f"tau2-1.0.1:{own_data(tmp_path / 'data')}"]) == 0
     assert "0.500" in printed.getvalue()

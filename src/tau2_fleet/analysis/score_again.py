@@ -151,7 +151,8 @@ async def _evaluate(
     if task is None:
         raise Refused("its task is not in the file" if tasks else "its task is not known")
     reason = _ending(simulation, rules.endings | (OURS if record else frozenset()), rules.name)
-    messages = _messages(simulation)
+    unsaid = simulation.get("messages") is None and reason not in rules.scored_endings
+    messages = [] if unsaid else _messages(simulation)
     state = None
     criteria = task.evaluation_criteria
     looked_at = reason in rules.scored_endings and criteria is not None
