@@ -38,5 +38,6 @@ def unknown_criteria(raw: Mapping[str, Any], rules: ScoringRules) -> str:
         return ""
     unknown = [name for name, value in criteria.items() if name not in EvaluationCriteria.model_fields and value]
     basis = criteria.get("reward_basis")
-    unknown += [str(kind) for kind in (basis if isinstance(basis, list) else ()) if kind not in rules.criteria]
+    kinds = [str(kind) for kind in basis] if isinstance(basis, list) else []
+    unknown += [kind for kind in kinds if kind not in rules.criteria]
     return ", ".join(unknown)

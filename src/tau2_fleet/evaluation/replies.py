@@ -158,7 +158,8 @@ def was_transferred(messages: Iterable[Mapping[str, Any]]) -> bool:
         if message.get("role") == "user" and _TRANSFER_TOKEN in str(message.get("content") or ""):
             return True
         if message.get("role") == "assistant":
-            calls = message.get("tool_calls") or ()
-            if any(isinstance(call, dict) and call.get("name") == _TRANSFER_TOOL for call in calls):
+            calls = message.get("tool_calls")
+            listed = calls if isinstance(calls, list) else ()
+            if any(isinstance(call, dict) and call.get("name") == _TRANSFER_TOOL for call in listed):
                 return True
     return False
