@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,14 @@ def test_a_format_of_ones_own_that_fails_is_told_by_its_name(
         (["RUN", "--format", "csv", "-o", "RUN"], 1, "is a folder, and this format is one file"),
         (["RUN", "--format", "sft", "-o", "RUN/summary.json"], 1, "is a file, and this format is a folder"),
         (["RUN", "--format", "sft", "-o", "RUN"], 1, "was not written by an export and is not replaced"),
+        (["RUN", "--format", "csv", "-o", "RUN/simulations.jsonl"], 1, "is a file of a run and is not replaced"),
+        (["RUN", "--format", "csv", "-o", "RUN/.hydra/config.yaml"], 1, "is a file of a run and is not replaced"),
+        (
+            ["RUN", "--format", "csv", "--min-reward", "1", "--max-reward", "0", "-o", "RUN/no.csv"],
+            1,
+            "no simulation is",
+        ),
+        (["RUN", "--format", "parquet", "--min-reward", "1", "--max-reward", "0"], 1, "no simulation is as asked for"),
         (["RUN", "--format", "csv", "-o", "/proc/nothing/a.csv"], 1, "cannot write /proc/nothing/a.csv"),
         (["RUN", "--format", "csv", "-o", "/dev/full/a.csv"], 1, "cannot write /dev/full/a.csv"),
     ],
@@ -121,6 +132,64 @@ def test_a_sweeps_directory_is_all_its_runs(run_dir: Path, tmp_path: Path) -> No
         write_records(tmp_path / "sweep" / name, records(run_dir)[:3])
     assert main([str(tmp_path / "sweep"), "--format", "csv", "-o", str(tmp_path / "a.csv")]) == 0
     assert [line.split(",")[0] for line in (tmp_path / "a.csv").read_text().splitlines()] == ["run", *"000111"]
+
+
+def test_a_run_that_a_link_leads_to_as_well_is_one(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_records(tmp_path / "sweep" / "0", records(run_dir)[:3])
+    (tmp_path / "sweep" / "latest").symlink_to("0")
+    assert main([str(tmp_path / "sweep"), "--format", "csv", "-o", str(tmp_path / "a.csv")]) == 0
+    assert capsys.readouterr().out.startswith("3 rows\n")
+    assert (tmp_path / "a.csv").read_text().startswith("id,")
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "sft", "inspect"])
+def test_a_directory_may_have_a_name_that_is_no_utf_8(run_dir: Path, tmp_path: Path, form: str) -> None:
+    directory = tmp_path / os.fsdecode(b"odd\xff")
+    write_records(directory, records(run_dir)[:3])
+    assert main([str(directory), "--format", form, *(["--all"] if form == "sft" else [])]) == 0
+    written = [path for path in (directory / "export").rglob("*") if path.suffix in (".parquet", ".jsonl")]
+    assert all(b"odd\\xff" in path.read_bytes() or b"odd\\\\xff" in path.read_bytes() for path in written)
+
+
+def test_a_link_as_target_stays_and_what_it_leads_to_is_replaced(run_dir: Path, tmp_path: Path) -> None:
+    for form, option in (("sft", "--all"), ("csv", "--table=calls")):
+        link = tmp_path / "link" / form
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(tmp_path / "real" / form)
+        for _ in range(3):
+            assert main([str(run_dir), "--format", form, "-o", str(link), "--force", option]) == 0
+        assert link.is_symlink()
+    assert sorted(one.name for one in (tmp_path / "real").iterdir()) == ["csv", "sft"]
+    assert [one.name for one in (tmp_path / "link").iterdir() if not one.is_symlink()] == []
+
+
+def test_the_working_directory_is_not_replaced(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in (".", "", str(tmp_path)):
+        assert main([str(run_dir), "--format", "sft", "--all", "-o", given, "--force"]) == 1
+        assert "is the working directory" in capsys.readouterr().err
+
+
+def test_a_reward_that_is_no_number_is_told_as_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["DIR", "--format", "csv", "--min-reward", "all"])
+    assert "--min-reward: 'all' is no number" in capsys.readouterr().err
+
+
+def test_copies_of_a_run_and_domains_alike_by_name_have_a_log_each(run_dir: Path, tmp_path: Path) -> None:
+    one, two = records(run_dir)[:2]
+    for place in ("a/run", "b/run"):
+        write_records(tmp_path / place, [{**one, "domain": "x.y"}, {**two, "domain": "x-y"}])
+        (tmp_path / place / "summary.json").write_text('{"run_id": "1", "started": "2026-01-01T00:00:00"}')
+    given = [str(tmp_path / place) for place in ("a", "b")]
+    assert main([*given, "--format", "inspect", "-o", str(tmp_path / "logs")]) == 0
+    logs = [*(tmp_path / "logs").glob("*.eval")]
+    ids = {json.loads(zipfile.ZipFile(log).read("header.json"))["eval"]["eval_id"] for log in logs}
+    assert (len(logs), len(ids)) == (4, 4)
 
 
 def test_a_command_line_without_a_format_is_told_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:

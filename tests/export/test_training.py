@@ -97,6 +97,18 @@ def test_turns_of_experts_and_spoilt_turns_are_learnt_only_when_they_are_to_be(r
     assert [message["reasoning_content"] for message in line["messages"] if "reasoning_content" in message] == ["Hm."]
 
 
+def test_a_solo_agent_learns_to_call_the_tool_that_ends_its_work(run_dir: Path, tmp_path: Path) -> None:
+    record = records(run_dir)[0]
+    last = max(at for at, message in enumerate(record["messages"]) if message["role"] == "assistant")
+    stop = {"role": "assistant", "content": "###STOP###", "tool_calls": None}
+    record["messages"][last:] = [{**stop, "raw_data": {"author": "agent", "dropped_calls": []}}]
+    write_records(tmp_path / "run", [record, {**record, "trial": 1, "messages": [*record["messages"][:last], stop]}])
+    called, said = (line["messages"][-1] for line in export("sft", tmp_path / "run", tmp_path / "out", "--all"))
+    assert called["content"] is None
+    assert [call["function"] for call in called["tool_calls"]] == [{"name": "done", "arguments": "{}"}]
+    assert (said["content"], said.get("tool_calls")) == ("###STOP###", None)
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_records_of_earlier_versions_get_the_domains_tools(
     run_dir: Path, tmp_path: Path, kept: bool, capsys: pytest.CaptureFixture[str]
@@ -151,7 +163,7 @@ def _said(messages: list[Json]) -> list[Any]:
 
 
 def test_dpo_answers_calls_by_the_ids_of_the_prompt(run_dir: Path, tmp_path: Path) -> None:
-    better = next(r for r in records(run_dir) if r["domain"] == "retail" and r["reward"] == 1.0)
+    better = next(r for r in records(run_dir) if (r["domain"], r["trial"], r["reward"]) == ("retail", 0, 1.0))
     worse = json.loads(json.dumps(better).replace('"id": "call', '"id": "other'))
     worse |= {"trial": 1, "reward": 0.0}
     answer = next(message for message in worse["messages"] if message["role"] == "tool")

@@ -93,7 +93,11 @@ def run_directories(directories: Sequence[Path], file: str = PROFILE_FILE) -> li
         if not found:
             raise UserError(f"{directory} is no run directory: it has no {file}")
         runs.extend(found)
-    return list(dict.fromkeys(runs))
+    # A run that is given twice, or that a link leads to as well, is one.
+    first: dict[Path, Path] = {}
+    for run in runs:
+        first.setdefault(run.resolve(), run)
+    return list(first.values())
 
 
 def read_profiles(runs: list[Path]) -> Profile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,9 +53,11 @@ def _export(arguments: Sequence[str] | None) -> ExitStatus:
     options = parser.parse_args(arguments)
     filters = Filters(tuple(options.domain), frozenset(options.task), options.min_reward, options.max_reward)
     runs = _runs(options.directories, filters)
-    path: Path = options.output or options.directories[0] / FOLDER / form.file_name(options)
+    target: Path = options.output or options.directories[0] / FOLDER / form.file_name(options)
+    # What a link leads to is written, and the link stays.
+    path = Path(os.path.realpath(target)) if target.is_symlink() or not target.name else target
     _refuse_to_overwrite(path, form, options.force)
-    export = Export(runs, path, path, options, filters)
+    export = Export(runs, path, target, options, filters)
     _write(form, export)
     for run in runs:
         if run.stored.damage.count:
@@ -73,7 +76,7 @@ def _runs(directories: Sequence[Path], filters: Filters) -> list[Run]:
     given = [directory.resolve() for directory in found]
     names_differ = len({directory.name for directory in given}) == len(given)
     runs = [
-        Run(directory, path.name if names_differ else str(path), filters)
+        Run(directory, _printable(path.name if names_differ else str(path)), filters)
         for directory, path in zip(found, given, strict=True)
     ]
     if not any(filters.holds_key(key) for run in runs for key in run.stored.keys):
@@ -83,6 +86,11 @@ def _runs(directories: Sequence[Path], filters: Filters) -> list[Run]:
             f"{', '.join(map(str, directories))}: {what}" + (f"; domains: {', '.join(known)}" if known else "")
         )
     return runs
+
+
+def _printable(name: str) -> str:
+    """A directory's name, of which bytes that are no UTF-8 are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _refuse_to_overwrite(path: Path, form: ExportFormat, force: bool) -> None:
@@ -95,6 +103,15 @@ def _refuse_to_overwrite(path: Path, form: ExportFormat, force: bool) -> None:
             raise UserError(f"{path} is a file, and this format is a folder")
         if path.is_dir() and any(path.iterdir()) and not (path / _MARK).is_file():
             raise UserError(f"{path} was not written by an export and is not replaced; choose another -o")
+        if path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
+            raise UserError(f"{path} is the working directory and is not replaced; choose another -o")
+        if not form.folder and _is_a_runs(path.resolve()):
+            raise UserError(f"{path} is a file of a run and is not replaced; choose another -o")
+
+
+def _is_a_runs(path: Path) -> bool:
+    """Whether a file is of a run directory, its exports aside: no export may cost a record."""
+    return any((folder / RECORD_FILE).is_file() and folder / FOLDER not in path.parents for folder in path.parents)
 
 
 def _write(form: ExportFormat, export: Export) -> None:
@@ -149,7 +166,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reward(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value

@@ -14,6 +14,8 @@ Json = dict[str, Any]
 AGENT = "agent"
 BENCHMARK = "benchmark"
 """Author of the greeting, and of what a task's own message history holds."""
+_STOP, _DONE = "###STOP###", "done"
+"""What the record has in place of a solo agent's call that ends its work, and the tool that it called."""
 SPOILT = frozenset({Condition.cut, Condition.degenerate, Condition.filtered, Condition.markup_left})
 """What a reply is no example for that has one of these."""
 
@@ -73,7 +75,7 @@ def agent_turns(messages: Sequence[Json], prompt: str | None, thinking: bool = F
         role = message.get("role")
         if role == "assistant":
             name = author if isinstance(author, str) else AGENT if begun else BENCHMARK
-            turns.append(Turn(_own(message, about if thinking else {}), name, _is_spoilt(about)))
+            turns.append(Turn(_own(message, about, thinking), name, _is_spoilt(about)))
         elif role == "user" and not message.get("tool_calls"):
             turns.append(Turn({"role": "user", "content": text_of(message)}, "user"))
         elif role == "tool" and message.get("requestor", "assistant") == "assistant":
@@ -88,10 +90,13 @@ def text_of(message: Json) -> str:
     return content if isinstance(content, str) else "" if content is None else json.dumps(content)
 
 
-def _own(message: Json, about: Json) -> Json:
+def _own(message: Json, about: Json, thinking: bool) -> Json:
     calls = message.get("tool_calls") or ()
+    if not calls and message.get("content") == _STOP and isinstance(about.get("dropped_calls"), list):
+        calls = ({"id": f"call-{_DONE}", "name": _DONE, "arguments": {}},)
+        message = {**message, "content": None}
     found: Json = {"role": "assistant", "content": text_of(message) or (None if calls else "")}
-    if about.get("thinking"):
+    if thinking and about.get("thinking"):
         found["reasoning_content"] = about["thinking"]
     if calls:
         found["tool_calls"] = [

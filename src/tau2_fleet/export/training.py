@@ -17,6 +17,7 @@ from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.export.conversation import Trained
 from tau2_fleet.export.export_format import Arguments, Export
 from tau2_fleet.export.runs import TRAIN, Run
+from tau2_fleet.llm.types import without_surrogates
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.record.reading import PROMPT_FILE
 
@@ -168,7 +169,7 @@ def card(export: Export, selection: Selection, what: str, fields: dict[str, str]
         "may be trained on it: look before you share or train.",
         "",
     ]
-    return "\n".join(lines)
+    return str(without_surrogates("\n".join(lines)))
 
 
 def _about(run: Run, domains: list[str]) -> list[str]:

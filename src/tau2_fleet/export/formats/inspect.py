@@ -41,10 +41,12 @@ class Inspect:
 
     def write(self, export: Export) -> None:
         samples = 0
+        used: set[str] = set()
         for run in export.runs:
             tasks = TaskTexts(run.directory)
             for domain in dict.fromkeys(key.domain for key in run.stored.keys if run.filters.holds_key(key)):
                 log = _Log(run, domain, tasks)
+                log.be_unlike(used)
                 # Records come without keys; in a compressed file there is nothing to find, only something to spoil.
                 with replaced(export.path / log.file_name, Redactor()) as file:
                     samples += log.write(file)
@@ -70,6 +72,14 @@ class _Log:
         self._parts: dict[str, list[float]] = {}
         self._usage: Counter[tuple[str, str, str]] = Counter()
         self._ended: str | None = None
+
+    def be_unlike(self, used: set[str]) -> None:
+        """Take another id, and with it another file, than logs before: copies of a run have the same one."""
+        first, number = self.id, 1
+        while self.id in used:
+            number += 1
+            self.id = f"{first}{number}"
+        used.add(self.id)
 
     @property
     def file_name(self) -> str:

@@ -6,13 +6,14 @@ import argparse
 from typing import Any
 
 from tau2_fleet.export.export_format import Arguments, Export
-from tau2_fleet.export.formats.csv import add_table_argument
+from tau2_fleet.export.formats.csv import add_table_argument, refuse_nothing
 from tau2_fleet.export.tables import RUN, TABLES
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.telemetry.secrets import Redactor
 
 _ROWS = 5000
-"""Of a row group at least: what is held in memory."""
+_CHARACTERS = 32 * 2**20
+"""Of a row group at most, and a record more: what is held in memory."""
 
 
 class Parquet:
@@ -36,6 +37,7 @@ class Parquet:
         # Records come without keys; in compressed pages there is nothing to find, only something to spoil.
         with replaced(export.path, Redactor()) as file, ParquetWriter(file, schema, compression="zstd") as writer:
             rows: list[list[Any]] = []
+            total = held = 0
 
             def flush() -> None:
                 columns = [
@@ -46,8 +48,14 @@ class Parquet:
                 rows.clear()
 
             for run, record in export.records():
-                rows += [[run.name, *cells] for cells in run.converted(record, table.rows) or ()]
-                if len(rows) >= _ROWS:
+                made = run.converted(record, table.rows) or []
+                rows += [[run.name, *cells] for cells in made]
+                total += len(made)
+                held += sum(len(cell) for cells in made for cell in cells if isinstance(cell, str))
+                if len(rows) >= _ROWS or held >= _CHARACTERS:
                     flush()
+                    held = 0
             if rows:
                 flush()
+            refuse_nothing(export)
+        export.notes.append(f"{total} rows")
