@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from tau2_fleet.benchmark.named import named_part
 
@@ -70,6 +71,7 @@ class ScoringRules:
         return self.replay is Replay.all_calls or tool_types[name] == "write"
 
 
+@cache
 def find_rules(name: str) -> ScoringRules:
     """The rules of this name: of a module in this folder, or `RULES` or another name of any module by its path.
 
