@@ -12,13 +12,24 @@ _PER_SIMULATION = 8
 """Connections of one simulation to its roles' servers, with room for retries."""
 
 
+def files_needed(simulations: int, replicas: int = 0) -> int:
+    """Open files that so many simulations at once may need."""
+    return _BASE + _PER_SIMULATION * simulations + 8 * replicas
+
+
+def most_for_files(wanted: int) -> int:
+    """So many simulations at once, or as many as the hard limit of open files has room for."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if hard == resource.RLIM_INFINITY else max(1, min(wanted, (hard - _BASE) // _PER_SIMULATION))
+
+
 def raise_open_files(max_concurrency: int, replicas: int = 0) -> int:
     """Raise the soft limit of open files to what this many simulations at once need; the limit then in force.
 
     Servers started later inherit it. Warns when the hard limit is lower than the need.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = _BASE + _PER_SIMULATION * max_concurrency + 8 * replicas
+    need = files_needed(max_concurrency, replicas)
     unlimited = resource.RLIM_INFINITY
     if soft == unlimited or soft >= need:
         return soft

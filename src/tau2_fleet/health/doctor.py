@@ -83,7 +83,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     if valid:
         report.add(ok("configuration", " ".join(overrides) or "the plain defaults"))
     places = {"the run": run_dir, "temporary files": Path(tempfile.gettempdir())}
-    report.run("open files", lambda: machine.check_open_files(config.most_in_flight))
+    report.run("open files", lambda: machine.check_open_files(config.most_in_flight, config.auto_concurrency))
     report.run("disk", lambda: machine.check_disk(places))
     plan = report.value("tasks", lambda: plan_run(config))
     if plan is None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
+from tau2_fleet.fleet.limits import files_needed, most_for_files
 from tau2_fleet.health.finding import Finding, note, ok, problem, warning
 from tau2_fleet.invocation import install_hint
 from tau2_fleet.paths import CHECKOUT
@@ -28,7 +29,6 @@ _LEAST_DISK = _GIB // 4
 RUN_ROOM = 5 * _GIB
 MODEL_ROOM = 20 * _GIB
 """Eight billion parameters in 16 bits fill 16 GB."""
-_FILES_BASE, _FILES_PER_SIMULATION = 1024, 8
 
 
 def check_python() -> Finding:
@@ -125,10 +125,15 @@ def check_benchmark() -> Finding:
     return ok("benchmark", f"{_BENCHMARK} {package.version}: {count} files as published (checksums)")
 
 
-def check_open_files(max_concurrency: int) -> Finding:
-    """The limit of open files against what this many simulations at once may need."""
+def check_open_files(max_concurrency: int, auto: bool = False) -> Finding:
+    """The limit of open files against what this many simulations at once may need.
+
+    Args:
+        auto: a run makes do with as many simulations as the limit has room for.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = _FILES_BASE + _FILES_PER_SIMULATION * max_concurrency
+    max_concurrency = most_for_files(max_concurrency) if auto else max_concurrency
+    need = files_needed(max_concurrency)
     limit = "unlimited" if hard == resource.RLIM_INFINITY else f"{hard:,}"
     if hard != resource.RLIM_INFINITY and hard < need:
         return warning(
@@ -137,7 +142,10 @@ def check_open_files(max_concurrency: int) -> Finding:
             f"raise it (ulimit -Hn {need}, or limits.conf), or lower max_concurrency",
         )
     raised = "" if soft >= need or soft == resource.RLIM_INFINITY else " (a run raises it)"
-    return ok("open files", f"limit {soft:,} of {limit}{raised}, {need:,} needed at most")
+    return ok(
+        "open files",
+        f"limit {soft:,} of {limit}{raised}, {max_concurrency:,} simulations at once need {need:,} at most",
+    )
 
 
 def check_disk(places: dict[str, Path], plenty: int = RUN_ROOM) -> list[Finding]:

@@ -28,7 +28,7 @@ from tau2_fleet.errors import ExitStatus
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.fleet_report import FleetReport
-from tau2_fleet.fleet.limits import raise_open_files
+from tau2_fleet.fleet.limits import most_for_files, raise_open_files
 from tau2_fleet.llm.factory import Limiters
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.prices import PriceTable
@@ -143,7 +143,8 @@ class Experiment:
         limits, shard = self.config.limits, plan.schedule.shard
         budget = None if limits.max_cost_usd is None else limits.max_cost_usd / shard.count
         self.limits = Limits(budget, limits.run_timeout_s, limits.grace_s)
-        self.max_concurrency = shard.share(self.config.most_in_flight)
+        most = shard.share(self.config.most_in_flight)
+        self.max_concurrency = most_for_files(most) if self.config.auto_concurrency else most
         paid = self.config.paid_in_flight
         self.limiters = Limiters(most={provider: max(1, shard.share(most)) for provider, most in paid.items()})
         self.auto = AutoConcurrency(
@@ -268,7 +269,7 @@ class Experiment:
             tell(f"nothing is left to run: all {self.schedule.total} simulations are in the record")
             return FleetReport()
         self.expected = tell_forecast(self.plan, self.schedule, PriceTable.load(PRICES))
-        raise_open_files(self.max_concurrency)
+        raise_open_files(min(self.max_concurrency, len(self.schedule.jobs)))
         async with HttpPool() as http:
             try:
                 async with asyncio.timeout_at(self.limits.deadline_s) as clock:

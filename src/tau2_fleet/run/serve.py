@@ -95,12 +95,14 @@ class _Service:
 
     async def run(self) -> None:
         from tau2_fleet.display.console import err
-        from tau2_fleet.fleet.limits import raise_open_files
+        from tau2_fleet.fleet.limits import most_for_files, raise_open_files
         from tau2_fleet.run.interrupts import Interrupts
         from tau2_fleet.telemetry.events import subscribe
 
         specs = self._pools()
-        raise_open_files(self._plan.config.most_in_flight)
+        config = self._plan.config
+        most = config.most_in_flight
+        raise_open_files(most_for_files(most) if config.auto_concurrency else most)
         interrupts = Interrupts()
         silence = subscribe(_show_state)
         fleet: Fleet | None = None

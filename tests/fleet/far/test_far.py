@@ -20,6 +20,7 @@ from tau2_fleet.fleet.far.boot import BOOT, program_line
 from tau2_fleet.fleet.far.hosts import FarHosts, Reached
 from tau2_fleet.fleet.far.program import free_port
 from tau2_fleet.fleet.host import HostLostError, Opening
+from tau2_fleet.fleet.hosts.ssh import Ssh
 from tau2_fleet.fleet.launch import LaunchSpec
 from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
@@ -40,7 +41,7 @@ def spec(folder: Path, *command: str) -> LaunchSpec:
 @asynccontextmanager
 async def reached(folder: Path) -> AsyncIterator[tuple[FarHosts, Reached]]:
     reaper = Reaper(folder / "reaper.log")
-    hosts = FarHosts(HostsSettings(python=sys.executable))
+    hosts = Ssh(HostsSettings(python=sys.executable))
     try:
         hosts.begin(Opening(ServerSettings(), {}, folder, reaper))
         yield hosts, await hosts.reach("here", hosts.python_words(), {"PATH": os.environ["PATH"]})

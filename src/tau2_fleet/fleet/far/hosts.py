@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class Reached:
     devices: tuple[str, ...]
 
 
-class FarHosts:
+class FarHosts(ABC):
     """Reaches hosts by a command, one link for each server or each host as the subclass wants it."""
 
     name = ""
@@ -69,17 +70,17 @@ class FarHosts:
         self._opening = opening
         self._links = Links(opening.reaper, opening.logs / "hosts.log")
 
+    @abstractmethod
     async def visit(self) -> list[tuple[str, Reached | HostLostError]]:
         """Every host once, or why it is not reached; for the doctor."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def rooms(self, opening: Opening) -> Sequence[Room]:
         """What room the hosts have.
 
         Raises:
             UserError: there are none.
         """
-        raise NotImplementedError
 
     def places(self, placements: Sequence[Placement]) -> Sequence[Site | None]:
         return [None] * len(placements)
@@ -87,11 +88,11 @@ class FarHosts:
     async def check(self, sites: Iterable[Site]) -> None:
         return
 
-    async def start(self, placement: Placement, site: Site | None, log: Path, spec: SpecFor) -> Started:
-        raise NotImplementedError
+    @abstractmethod
+    async def start(self, placement: Placement, site: Site | None, log: Path, spec: SpecFor) -> Started: ...
 
-    async def run(self, spec: LaunchSpec, limit_s: float | None = None) -> tuple[int, str]:
-        raise NotImplementedError
+    @abstractmethod
+    async def run(self, spec: LaunchSpec, limit_s: float | None = None) -> tuple[int, str]: ...
 
     def readings(self) -> list[tuple[str, GpuReading]]:
         return [] if self._links is None else self._links.readings()
