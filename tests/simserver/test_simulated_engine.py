@@ -6,15 +6,15 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
+from benchmarks.virtual_time import run_virtually
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.settings import EngineSettings, SimulatedSettings
 from tau2_fleet.simserver.engine import Engine
@@ -23,8 +23,6 @@ from tau2_fleet.simserver.options import parse_options
 from tau2_fleet.simserver.prefix_cache import PrefixCache
 from tau2_fleet.simserver.prometheus import ServerMetrics
 from tests.simserver.process import MODEL, RunningServer, running
-
-T = TypeVar("T")
 
 SYSTEM = {"role": "system", "content": "policy " * 300}
 
@@ -58,29 +56,6 @@ def test_a_full_cache_forgets_the_oldest_conversation_and_keeps_what_all_share()
         assert (cached > 500) == (number > 0)
         assert cache.used_tokens <= 2_000
     assert cache.look_up([SYSTEM, message(49), message(-49)], []) > cache.look_up([SYSTEM, message(0), message(0)], [])
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer instead of waiting for it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        select = self._selector.select  # type: ignore[attr-defined]
-
-        def jump(timeout: float | None = None) -> Any:
-            self.now += timeout or 0.0
-            return select(0)
-
-        self._selector.select = jump  # type: ignore[attr-defined]
-
-    def time(self) -> float:
-        return self.now
-
-
-def run_virtually(coroutine: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(coroutine)
 
 
 def prompt(tokens: int, name: int = 0) -> list[tuple[int, int]]:
