@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tau2_fleet.analysis import rescore
+from tau2_fleet.analysis import rescore, rescore_report
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.package import AssistantMessage, Message, Task, ToolCall, ToolMessage, UserMessage
 from tests.benchmark.package_side import package, reward_info
@@ -26,7 +26,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What a run of the tool prints, errors too."""
     text = io.StringIO()
     console = Console(file=text, width=400, highlight=False)
-    monkeypatch.setattr(rescore, "out", console)
+    monkeypatch.setattr(rescore_report, "out", console)
     monkeypatch.setattr("tau2_fleet.display.console.err", console)
     return text
 
