@@ -20,9 +20,10 @@ def install_tau2(version: str, folder: Path) -> Path:
     wanted = HERE / f"tau2-{version}.txt"
     where = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--target", str(folder)]
     # An environment that uv made has no pip; where uv finds no index, that of the interpreter behind it may.
-    programs = ([str(Path(sys.executable).with_name("uv")), "pip"], [f"{sys.base_prefix}/bin/python3", "-m", "pip"])
-    for program in programs:
-        command = [*program, "install", "-q", *where, "-r", str(wanted)]
+    # Files of one's own, since tests alter them: uv would link them to its cache, and so to the environment's.
+    uv = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--link-mode=copy"]
+    for program in (uv, [f"{sys.base_prefix}/bin/python3", "-m", "pip", "install"]):
+        command = [*program, "-q", *where, "-r", str(wanted)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return folder

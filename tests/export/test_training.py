@@ -102,7 +102,10 @@ def test_a_solo_agent_learns_to_call_the_tool_that_ends_its_work(run_dir: Path, 
     last = max(at for at, message in enumerate(record["messages"]) if message["role"] == "assistant")
     stop = {"role": "assistant", "content": "###STOP###", "tool_calls": None}
     record["messages"][last:] = [{**stop, "raw_data": {"author": "agent", "dropped_calls": []}}]
-    write_records(tmp_path / "run", [record, {**record, "trial": 1, "messages": [*record["messages"][:last], stop]}])
+    write_records(
+        tmp_path / "run",
+        [{**record, "trial": 0}, {**record, "trial": 1, "messages": [*record["messages"][:last], stop]}],
+    )
     called, said = (line["messages"][-1] for line in export("sft", tmp_path / "run", tmp_path / "out", "--all"))
     assert called["content"] is None
     assert [call["function"] for call in called["tool_calls"]] == [{"name": "done", "arguments": "{}"}]
