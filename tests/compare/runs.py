@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,16 @@ def record(task: str, trial: int, outcome: float | str, seed: int = 0, **more: A
 def write_run(directory: Path, passed: Passed, *overrides: str, seed: int = 0, summary: Json | None = None) -> Path:
     """A finished run with these outcomes, of the plain simulated configuration with these overrides."""
     (directory / ".hydra").mkdir(parents=True, exist_ok=True)
-    tree = compose(["experiment=simulated", "agent.model=old/model", *overrides])
-    (directory / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(tree))
+    (directory / ".hydra" / "config.yaml").write_text(_composed(overrides))
     lines = [record(task, trial, one, seed) for task, trials in passed.items() for trial, one in enumerate(trials)]
     (directory / "simulations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (directory / "summary.json").write_text(json.dumps({"duration_s": 100.0} if summary is None else summary))
     return directory
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> str:
+    return OmegaConf.to_yaml(compose(["experiment=simulated", "agent.model=old/model", *overrides]))
 
 
 def drawn(rate: float, seed: int, tasks: int = 20, trials: int = 2) -> dict[str, list[float]]:

@@ -282,7 +282,8 @@ def test_a_sweep_is_parted_by_a_key(tmp_path: Path):
     found = compared("--baseline", sweep, "--by", "agent.model")
     assert found["overall"]["difference_pp"] > 15
     assert found["candidate"]["simulations"] == 160
-    status, _, err = call("compare", "--baseline", sweep, "--candidate", sweep)
+    jobs = [sweep / str(number) for number in range(4)]
+    status, _, err = call("compare", "--baseline", jobs[0], jobs[2], "--candidate", jobs[1], jobs[3])
     assert status == 2
     assert "agent.model" in err
     pairs = compared("--baseline", sweep / "0", sweep / "1", "--candidate", sweep / "2", sweep / "3", "--by", "seed")
@@ -374,7 +375,10 @@ def test_wrong_use_is_told_in_a_line(tmp_path: Path, words: list[str], message: 
 def test_sides_without_any_difference_are_compared_calmly(
     tmp_path: Path, outcome: float | str, trials: tuple[int, int]
 ):
-    runs = [write_run(tmp_path / str(n), {f"retail/{task}": [outcome] * n for task in range(12)}) for n in set(trials)]
-    found = compared("--baseline", runs[0], "--candidate", runs[-1], "--fail-below=-3pp")
+    runs = [
+        write_run(tmp_path / name, {f"retail/{task}": [outcome] * count for task in range(12)})
+        for name, count in zip("ab", trials, strict=True)
+    ]
+    found = compared("--baseline", runs[0], "--candidate", runs[1], "--fail-below=-3pp")
     assert found["overall"]["p"] == 1
     assert found["overall"]["interval_pp"][0] < 0 < found["overall"]["interval_pp"][1]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tau2_fleet.analysis.names import distinct_names
-from tau2_fleet.analysis.profile_reader import Profile, read_profiles, run_directories
+from tau2_fleet.analysis.profile_reader import PROFILE_FILE, Profile, read_profiles, run_directories
 from tau2_fleet.analysis.tables import (
     all_figures,
     cells_of,
@@ -22,6 +22,7 @@ from tau2_fleet.display.console import complain, neutralise, out, wide
 from tau2_fleet.display.formats import TableFormat, table_text
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.record.atomic import write_text
+from tau2_fleet.record.sweep_jobs import tell_jobs_without
 
 _LIST = ".files"
 """In the output directory: what an analysis has written there, a line a file."""
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _analyze(options: argparse.Namespace) -> None:
     directories: list[Path] = options.directories
     runs = run_directories(directories)
+    tell_jobs_without(directories, PROFILE_FILE)
     output = options.output or _default_output(directories)
     profiles = {name: (run, read_profiles([run])) for name, run in zip(distinct_names(runs), runs, strict=True)}
     found = {name: all_figures(profile) for name, (_, profile) in profiles.items()}

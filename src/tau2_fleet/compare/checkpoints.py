@@ -13,11 +13,12 @@ from tau2_fleet.compare.sources import Source
 from tau2_fleet.errors import UserError
 
 
-def between_checkpoints(baseline: Sequence[Source], candidate: Sequence[Source], key: str) -> Document:
+def between_checkpoints(baseline: Sequence[Source], candidate: Sequence[Source], key: str, notes: Sequence[str]) -> Document:
     """The means over checkpoints and their difference, with Welch's t interval.
 
     Args:
         key: what the checkpoints of a side differ in.
+        notes: what is to be said beside.
 
     Raises:
         UserError: a side has a single one.
@@ -50,7 +51,7 @@ def between_checkpoints(baseline: Sequence[Source], candidate: Sequence[Source],
         title=f"checkpoints by {key}",
         lead=(lead,),
         sections=(Section("Checkpoints", ("side", key, "simulations", "pass^1"), rows, words=2),),
-        notes=("The checkpoint is the unit: interval and p are Welch's, over the scores of checkpoints.",),
+        notes=("The checkpoint is the unit: interval and p are Welch's, over the scores of checkpoints.", *notes),
         methods=METHODS.partition(". ")[0] + ".",
         chart=(),
     )

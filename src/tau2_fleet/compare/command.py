@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tau2_fleet.compare.checkpoints import between_checkpoints
@@ -12,19 +13,21 @@ from tau2_fleet.compare.document import Document, document
 from tau2_fleet.compare.effects import remember
 from tau2_fleet.compare.forms import FORMS, file_bytes, show
 from tau2_fleet.compare.gate import Decision, Policy, decide, read_points, read_policy, whole
-from tau2_fleet.compare.pinned import fetched
+from tau2_fleet.compare.inputs import read_inputs
 from tau2_fleet.compare.sides import (
     Refused,
     Side,
+    are_copies,
     common_tasks,
     grouped,
     is_allowed,
     lost,
     pooled,
+    refuse_shared,
     refuse_unlike,
     unknown_keys,
 )
-from tau2_fleet.compare.sources import Outcome, Source, all_runs, read_source
+from tau2_fleet.compare.sources import Outcome, Source
 from tau2_fleet.display.console import complain, out, wide
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.record.atomic import replaced
@@ -51,20 +54,19 @@ def _compare(options: argparse.Namespace) -> ExitStatus:
             raise UserError(f"-o {path}: expected a name that ends in {', '.join(FORMS)}")
     policy = _policy(options)
     baselines = options.baseline or ([policy.baseline] if policy is not None and policy.baseline else [])
-    sides = _sides(baselines, options)
+    asked = _asked(baselines, options)
     compared: Compared = {}
     documents: list[Document] = []
-    for name, baseline, candidate in sides:
-        comparison = _comparison(baseline, candidate, options)
+    for name, baseline, candidate in asked.sides:
+        comparison = _comparison(baseline, candidate, options, asked.notes)
         decisions = [] if policy is None else decide(comparison, policy.margins)
         compared[name] = comparison, decisions
         documents.append(document(comparison, decisions))
         remember(comparison)
-    checkpoints = between_checkpoints(_read(baselines), _read(options.candidate), options.by) if not sides else None
-    if checkpoints is not None:
+    if asked.checkpoints is not None:
         if policy is not None:
             raise UserError(f"a gate compares runs of one model a side: leave out --by {options.by}")
-        documents.append(checkpoints)
+        documents.append(asked.checkpoints)
     for path in options.output:
         _write(path, documents, compared)
     if options.json:
@@ -99,37 +101,61 @@ def _policy(options: argparse.Namespace) -> Policy | None:
     return Policy(own) if policy is None else Policy(own | policy.margins, policy.baseline)
 
 
-def _sides(baselines: Sequence[str], options: argparse.Namespace) -> list[tuple[str, Side, Side]]:
-    """What is compared with what: name, baseline, candidate; none where checkpoints of either side are compared."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be compared with what."""
+
+    sides: list[tuple[str, Side, Side]]
+    """Name, baseline, candidate."""
+    notes: Sequence[str]
+    """What is not compared, of what was given."""
+    checkpoints: Document | None = None
+    """In place of sides, where checkpoints of either side are compared."""
+
+
+def _asked(baselines: Sequence[str], options: argparse.Namespace) -> _Asked:
     allowed: list[str] = options.allow_diff
     if not options.candidate:
         if options.by is None or not baselines:
             raise UserError("compare needs --baseline A… and --candidate B…, or --baseline SWEEP --by KEY")
-        groups = [pooled(value, sources, allowed) for value, sources in grouped(_read(baselines), options.by)]
+        found = read_inputs(baselines)
+        groups = [pooled(value, sources, allowed) for value, sources in grouped(found.sources, options.by)]
         if len(groups) < 2:
             raise UserError(f"--by {options.by}: all runs have {groups[0].name}; there is nothing to compare")
-        return [(f"{options.by}={side.name}", groups[0], side) for side in groups[1:]]
+        return _Asked([(f"{options.by}={side.name}", groups[0], side) for side in groups[1:]], found.notes)
     if not baselines:
         raise UserError("--baseline is missing: what the candidate is compared with, a directory or a results file")
-    first, second = _read(baselines), _read(options.candidate)
+    first, second = read_inputs(baselines), read_inputs(options.candidate)
+    refuse_shared(first.sources, second.sources)
+    notes = [*first.notes, *second.notes]
     if options.by is None:
-        return [("overall", pooled("baseline", first, allowed), pooled("candidate", second, allowed))]
-    before, after = dict(grouped(first, options.by)), dict(grouped(second, options.by))
-    return [
+        sides = pooled("baseline", first.sources, allowed), pooled("candidate", second.sources, allowed)
+        return _Asked([("overall", *sides)], notes)
+    before, after = dict(grouped(first.sources, options.by)), dict(grouped(second.sources, options.by))
+    sides_by_value = [
         (f"{options.by}={value}", pooled("baseline", found, allowed), pooled("candidate", after[value], allowed))
         for value, found in before.items()
         if value in after
     ]
+    if not sides_by_value:
+        return _Asked([], notes, between_checkpoints(first.sources, second.sources, options.by, notes))
+    notes += [
+        f"passed over: {options.by}={value}, which only the {name} has ({', '.join(one.name for one in found)})"
+        for name, own, other in (("baseline", before, after), ("candidate", after, before))
+        for value, found in own.items()
+        if value not in other
+    ]
+    return _Asked(sides_by_value, notes)
 
 
-def _read(paths: Sequence[str]) -> list[Source]:
-    return [read_source(run) for path in paths for run in all_runs(fetched(path))]
-
-
-def _comparison(baseline: Side, candidate: Side, options: argparse.Namespace) -> Comparison:
+def _comparison(
+    baseline: Side, candidate: Side, options: argparse.Namespace, more_notes: Sequence[str] = ()
+) -> Comparison:
     differing = refuse_unlike(baseline, candidate, [*options.allow_diff, *([options.by] if options.by else [])])
     tasks = common_tasks(baseline, candidate, enough=options.common_tasks)
-    notes = [note for side in (baseline, candidate) for source in side.sources for note in source.notes]
+    notes = [*more_notes, *(note for side in (baseline, candidate) for one in side.sources for note in one.notes)]
+    if are_copies(baseline, candidate):
+        notes.append("one side's simulations are the other's to the last figure: is it a copy of the same run?")
     notes += [f"allowed to differ: {told}" for told in differing]
     notes += [
         f"--allow-diff {key}: nothing of it differs"

@@ -14,10 +14,10 @@ from rich.table import Table
 
 from tau2_fleet.compare.effects import remembered
 from tau2_fleet.compare.gate import points, read_points
-from tau2_fleet.compare.pinned import fetched
+from tau2_fleet.compare.inputs import read_inputs
 from tau2_fleet.compare.sides import Refused, Side, pooled
-from tau2_fleet.compare.sources import Source, all_runs, read_source
-from tau2_fleet.display.console import complain, out, wide
+from tau2_fleet.compare.sources import Source
+from tau2_fleet.display.console import complain, out, tell, wide
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.planning import POWER, Noise, smallest_difference, tasks_needed, trials_needed
 from tau2_fleet.record.reading import SUMMARY_FILE, read_object
@@ -128,10 +128,13 @@ def _plan(options: argparse.Namespace) -> None:
         raise UserError("--detect=0pp: no number of trials shows a difference of nothing")
     if not 0.05 < options.power < 1:
         raise UserError(f"--power={options.power:g}: expected a chance between 0.05 and 1, such as 0.8")
-    side = pooled("pilot", [read_source(run) for path in options.runs for run in all_runs(fetched(path))])
+    inputs = read_inputs(options.runs)
+    side = pooled("pilot", inputs.sources)
     pilot = pilot_of(side)
     deviations, whence = _effects(options, side)
     answers = [answer(pilot, difference, one, options.power) for one in deviations]
+    for note in inputs.notes:
+        tell(note, "note: ", "yellow")
     if options.json:
         value = {"detect_pp": 100 * difference, "power": options.power, "pilot": asdict(pilot), "effects_from": whence}
         json.dump({**value, "answers": [asdict(one) for one in answers]}, sys.stdout, indent=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import combinations, product
 from typing import Any
 
 from tau2_fleet.compare.sources import Outcome, Source, task_criteria
@@ -58,7 +58,7 @@ def pooled(name: str, sources: Sequence[Source], allowed: Sequence[str] = ()) ->
     """
     if not sources:
         raise UserError(f"the {name} holds no run")
-    for first, second in pairwise(sources):
+    for first, second in combinations(sources, 2):
         _refuse(f"runs of the {name} ({first.path}, {second.path})", _differences(first, second, agents=True), allowed)
     _refuse_repeated(name, sources)
     return Side(name, list(sources))
@@ -82,13 +82,35 @@ def _refuse_repeated(name: str, sources: Sequence[Source]) -> None:
         seen.update(((outcome.task, outcome.seed), source) for outcome in source.outcomes)
 
 
+def refuse_shared(baseline: Sequence[Source], candidate: Sequence[Source]) -> None:
+    """Make sure that no run stands on both sides.
+
+    Raises:
+        Refused: one does.
+    """
+    first = {source.path.resolve() for source in baseline}
+    both = [source.path for source in candidate if source.path.resolve() in first]
+    if both:
+        more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+        raise Refused(f"{both[0]}{more} is on both sides: a run compared with itself says nothing")
+
+
+def are_copies(baseline: Side, candidate: Side) -> bool:
+    """Whether one side's simulations are all among the other's, to the last figure: a run and its copy."""
+    first, second = ({one for source in side.sources for one in source.outcomes} for side in (baseline, candidate))
+    return first <= second or second <= first
+
+
 def refuse_unlike(baseline: Side, candidate: Side, allowed: Sequence[str] = ()) -> list[str]:
     """Make sure that the sides differ only in agent, seeds and numbers of trials; what was allowed all the same.
 
     Raises:
         Refused: they differ, with the keys and both values; the benchmark's first.
     """
-    differences = _differences(baseline.sources[0], candidate.sources[0], agents=False)
+    differences: dict[str, tuple[Any, Any]] = {}
+    for first, second in product(baseline.sources, candidate.sources):
+        differences = _differences(first, second, agents=False) | differences
+    differences = _in_order(differences)
     changed = _changed_tasks(baseline, candidate)
     if changed:
         told = f"{len(changed)} of the same id, such as {changed[0]}"
@@ -109,11 +131,12 @@ def unknown_keys(baseline: Side, candidate: Side) -> list[str]:
 
 def _changed_tasks(baseline: Side, candidate: Side) -> list[str]:
     """Tasks whose content is not the same; looked at where a results file is among the sources."""
-    sources = (baseline.sources[0], candidate.sources[0])
-    if all(source.path.is_dir() for source in sources):
+    if all(source.path.is_dir() for side in (baseline, candidate) for source in side.sources):
         return []
-    first, second = map(task_criteria, sources)
-    return sorted(name for name in first.keys() & second.keys() if first[name] != second[name])
+    found: set[str] = set()
+    for first, second in product(*(list(map(task_criteria, side.sources)) for side in (baseline, candidate))):
+        found |= {name for name in first.keys() & second.keys() if first[name] != second[name]}
+    return sorted(found)
 
 
 def _differences(first: Source, second: Source, *, agents: bool) -> dict[str, tuple[Any, Any]]:
@@ -201,7 +224,7 @@ def common_tasks(baseline: Side, candidate: Side, *, enough: bool) -> CommonTask
     if (found.only_baseline or found.only_candidate) and not enough:
         raise Refused(
             f"the sides do not have the same tasks: {', '.join(lost(found))}.\n"
-            "--common-tasks compares the rest; finish an incomplete run with resume=DIR"
+            "--common-tasks compares the rest; wait for a run that goes on, finish an incomplete one with resume=DIR"
         )
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,19 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.record.latest import LatestRecords
+from tau2_fleet.record.lock import is_held
 from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object
 from tau2_fleet.record.task_texts import TaskTexts
 
 Json = dict[str, Any]
 UNNAMED_BENCHMARK = "tau2-0.2"
 """What a result without a benchmark's name counts as."""
-_RESULTS_OF_A_FOLDER = "results.json"
-"""The head of results that the benchmark keeps as a folder."""
 _LIMITS = {"deadline": "limits.simulation_timeout_s"}
 """Endings that a limit brings about, and its key."""
+
+
+class EmptySource(UserError):
+    """It holds no simulation that could be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def read_source(path: Path) -> Source:
     """A run directory or a results file.
 
     Raises:
-        UserError: it is neither, or cannot be read.
+        UserError: it is neither, or cannot be read; `EmptySource` where it holds no simulation.
     """
     if path.is_dir():
         return _read_run(path)
@@ -114,11 +117,15 @@ def _read_run(directory: Path) -> Source:
         outcomes.append(_outcome(record.as_dict()))
         met.update(key for ending, key in _LIMITS.items() if record.termination_reason == ending)
     if not outcomes:
-        raise UserError(f"{directory}: no simulation is over yet")
+        raise EmptySource(f"{directory}: no simulation is over yet{_damaged(stored)}")
     summary = read_object(directory / SUMMARY_FILE)
     keys, limits, notes = _configuration(directory)
     if stored.damage.count:
         notes.append(f"{directory}: {stored.damage}, passed over")
+    if is_held(directory):
+        notes.append(f"{directory} is still being written: the {len(outcomes)} simulations so far are compared")
+    elif not summary:
+        notes.append(f"{directory} has no summary, as if it was broken off: {len(outcomes)} simulations are compared")
     models = summary.get("models")
     agent = models.get("agent") if isinstance(models, Mapping) else None
     told = agent if isinstance(agent, Mapping) else {}
@@ -138,6 +145,10 @@ def _read_run(directory: Path) -> Source:
     if isinstance(overall, Mapping) and int(overall.get("not_run") or 0):
         notes.append(f"{directory}: {overall['not_run']} of {overall.get('scheduled')} simulations were not run")
     return source
+
+
+def _damaged(stored: LatestRecords) -> str:
+    return f" ({stored.damage})" if stored.damage.count else ""
 
 
 def _configuration(directory: Path) -> tuple[Json, Json, list[str]]:
@@ -212,7 +223,7 @@ def _read_results(path: Path) -> Source:
         },
     )
     if not source.outcomes:
-        raise UserError(f"{path}: it holds no simulation")
+        raise EmptySource(f"{path}: it holds no simulation")
     return source
 
 
@@ -309,19 +320,3 @@ def _relative(page: Path, beside: Path) -> str:
     import os
 
     return quote(os.path.relpath(page.resolve(), beside.resolve()).replace(os.sep, "/"), safe="/:")
-
-
-def all_runs(path: Path) -> Iterator[Path]:
-    """The runs that a path means: itself, or all of a sweep's directory.
-
-    Raises:
-        UserError: a directory that holds none.
-    """
-    from tau2_fleet.analysis.profile_reader import run_directories
-
-    if (path / _RESULTS_OF_A_FOLDER).is_file() and not (path / RECORD_FILE).is_file():
-        yield path / _RESULTS_OF_A_FOLDER
-    elif path.is_dir():
-        yield from run_directories([path], RECORD_FILE)
-    else:
-        yield path

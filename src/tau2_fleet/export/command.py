@@ -16,6 +16,7 @@ from tau2_fleet.export.runs import Filters, Run
 from tau2_fleet.extensions import make, names
 from tau2_fleet.record.atomic import folder_replaced, write_json
 from tau2_fleet.record.reading import RECORD_FILE
+from tau2_fleet.record.sweep_jobs import tell_jobs_without
 from tau2_fleet.telemetry.secrets import protect_environment
 
 FOLDER = "export"
@@ -73,6 +74,7 @@ def _export(arguments: Sequence[str] | None) -> ExitStatus:
 
 def _runs(directories: Sequence[Path], filters: Filters) -> list[Run]:
     found = run_directories(directories, RECORD_FILE)
+    tell_jobs_without(directories, RECORD_FILE)
     given = [directory.resolve() for directory in found]
     names_differ = len({directory.name for directory in given}) == len(given)
     runs = [

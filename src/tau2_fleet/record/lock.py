@@ -42,6 +42,18 @@ class DirectoryLock:
         self.close()
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a run writes there right now; nothing is changed by asking. False where that cannot be told."""
+    try:
+        with (directory / LOCK_FILE).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def cannot_write(directory: Path, error: OSError) -> UserError:
     """What to say of a directory that does not take files."""
     return UserError(f"cannot write the run directory {directory}: {error.strerror or error}")

@@ -10,6 +10,7 @@ from tau2_fleet.analysis.profile_reader import run_directories
 from tau2_fleet.display.console import complain, out
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.record.reading import RECORD_FILE
+from tau2_fleet.record.sweep_jobs import tell_jobs_without
 from tau2_fleet.report.page import FOLDER_BEYOND, make_report
 
 REPORT_FILE = "report.html"
@@ -21,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directories: list[Path] = options.directories
     output: Path = options.output or directories[0] / REPORT_FILE
     try:
-        page = make_report(run_directories(directories, RECORD_FILE), output, options.folder_beyond)
+        runs = run_directories(directories, RECORD_FILE)
+        tell_jobs_without(directories, RECORD_FILE)
+        page = make_report(runs, output, options.folder_beyond)
     except UserError as error:
         complain(str(error))
         return ExitStatus.FAILED

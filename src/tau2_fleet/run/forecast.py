@@ -81,6 +81,7 @@ def _forecast(directories: Sequence[Path], overrides: Sequence[str]) -> Expectat
     from tau2_fleet.llm.prices import PriceTable
     from tau2_fleet.paths import DATA_DIR
     from tau2_fleet.record.reading import RECORD_FILE
+    from tau2_fleet.record.sweep_jobs import tell_jobs_without
     from tau2_fleet.run.directory import register_resolvers
     from tau2_fleet.run.expectation import expect, read_earlier
     from tau2_fleet.run.plan import plan_run
@@ -91,5 +92,6 @@ def _forecast(directories: Sequence[Path], overrides: Sequence[str]) -> Expectat
     choose_experts(tree)
     with_absolute_paths(tree)
     plan = plan_run(load(tree))
+    tell_jobs_without(directories, RECORD_FILE)
     earlier = read_earlier(run_directories(directories, RECORD_FILE)) if directories else None
     return expect(plan, plan.schedule, PriceTable.load(DATA_DIR / "prices"), earlier)

@@ -1,0 +1,71 @@
+"""What the paths of a command line mean: run directories, results files, artifacts, and the runs of sweeps.
+
+`compare` and `plan` read through here; jobs of a sweep that hold nothing are named, never dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tau2_fleet.analysis.profile_reader import run_directories
+from tau2_fleet.compare.pinned import fetched
+from tau2_fleet.compare.sources import EmptySource, Source, read_source
+from tau2_fleet.errors import UserError
+from tau2_fleet.record.reading import RECORD_FILE
+from tau2_fleet.record.sweep_jobs import jobs_without
+
+_RESULTS_OF_A_FOLDER = "results.json"
+"""The head of results that the benchmark keeps as a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All that some paths mean."""
+
+    sources: list[Source]
+    notes: tuple[str, ...]
+    """Jobs of sweeps that are not among them, and why."""
+
+
+def read_inputs(texts: Sequence[str]) -> Inputs:
+    """Read every run and results file that is meant.
+
+    Raises:
+        UserError: one cannot be read, or a path holds no simulation at all.
+    """
+    sources: list[Source] = []
+    notes: list[str] = []
+    for text in texts:
+        path = fetched(text)
+        runs = list(_runs(path))
+        if runs == [path]:
+            sources.append(read_source(path))
+            continue
+        found: list[Source] = []
+        for run in runs:
+            try:
+                found.append(read_source(run))
+            except EmptySource as error:
+                notes.append(f"passed over: {error}")
+        if path.is_dir():
+            notes += [f"passed over: {job}: the job left no record" for job in jobs_without([path], RECORD_FILE)]
+        if not found:
+            raise UserError(f"{path}: no simulation of its {len(runs)} jobs is over yet")
+        sources += found
+    return Inputs(sources, tuple(notes))
+
+
+def _runs(path: Path) -> Iterator[Path]:
+    """The runs that a path means: itself, or all of a sweep's directory.
+
+    Raises:
+        UserError: a directory that holds none.
+    """
+    if (path / _RESULTS_OF_A_FOLDER).is_file() and not (path / RECORD_FILE).is_file():
+        yield path / _RESULTS_OF_A_FOLDER
+    elif path.is_dir():
+        yield from run_directories([path], RECORD_FILE)
+    else:
+        yield path

@@ -1,0 +1,126 @@
+"""Odd inputs of a comparison: what holds nothing is named, what is damaged is counted, a run is not its own rival."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tau2_fleet.record.lock import DirectoryLock
+from tests.compare.runs import call, drawn, write_run
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def sweep(directory: Path, *, rate: float = 0.5) -> Path:
+    """Three jobs: one that ran, one whose record is empty, one that left none."""
+    for number in range(3):
+        write_run(directory / str(number), drawn(rate, number + 1), f"seed={number + 1}", seed=number + 1)
+    (directory / "1" / "simulations.jsonl").write_text("")
+    (directory / "2" / "simulations.jsonl").unlink()
+    return directory
+
+
+def test_a_sweeps_jobs_that_hold_nothing_are_named_and_the_others_compared(tmp_path: Path):
+    other = write_run(tmp_path / "other", drawn(0.5, 9), "agent.model=new/model", seed=9)
+    status, out, err = call("compare", "--baseline", sweep(tmp_path / "sweep"), "--candidate", other, "--json")
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["baseline"]["simulations"] == 40
+    notes = "\n".join(found["notes"])
+    assert f"passed over: {tmp_path}/sweep/1: no simulation is over yet" in notes
+    assert f"passed over: {tmp_path}/sweep/2: the job left no record" in notes
+    status, _, err = call("plan", tmp_path / "sweep")
+    assert status == 0
+    assert "sweep/2: the job left no record" in err
+    (tmp_path / "sweep" / "0" / "simulations.jsonl").write_text("\n")
+    status, _, err = call("compare", "--baseline", tmp_path / "sweep", "--candidate", other)
+    assert status == 1
+    assert "no simulation of its 2 jobs is over yet" in err
+
+
+def test_other_commands_name_the_jobs_that_left_nothing(tmp_path: Path):
+    directory = sweep(tmp_path / "sweep")
+    summary = {"jobs": [{"directory": "0"}, {"directory": "gone", "error": "no such model"}]}
+    (directory / "summary.json").write_text(json.dumps(summary))
+    for words in (["export", "--format", "csv", "-o", tmp_path / "table.csv"], ["report", "-o", tmp_path / "page.html"]):
+        status, _, err = call(words[0], directory, *words[1:])
+        assert status == 0, err
+        assert f"{directory}/2 left no simulations.jsonl" in err
+        assert f"{directory}/gone left no simulations.jsonl" in err
+
+
+def test_values_of_one_side_alone_are_named(tmp_path: Path):
+    first = [write_run(tmp_path / f"a{seed}", drawn(0.5, seed), f"seed={seed}", seed=seed) for seed in (1, 2)]
+    second = [write_run(tmp_path / f"b{seed}", drawn(0.5, 9 + seed), f"seed={seed}", seed=seed) for seed in (2, 3)]
+    status, out, _ = call("compare", "--baseline", *first, "--candidate", *second, "--by", "seed")
+    assert status == 0
+    assert "passed over: seed=1, which only the baseline has (a1)" in out
+    assert "passed over: seed=3, which only the candidate has (b3)" in out
+
+
+def test_a_run_is_not_compared_with_itself_and_a_copy_is_named(tmp_path: Path):
+    run = write_run(tmp_path / "run", drawn(0.5, 1))
+    (tmp_path / "link").symlink_to(run)
+    for other in (run, tmp_path / "link"):
+        status, _, err = call("compare", "--baseline", run, "--candidate", other, "--fail-below=-3pp")
+        assert status == 2
+        assert "is on both sides" in err
+    shutil.copytree(run, tmp_path / "copy")
+    status, out, _ = call("compare", "--baseline", run, "--candidate", tmp_path / "copy")
+    assert status == 0
+    assert "is it a copy of the same run?" in out
+
+
+def test_every_run_of_a_side_must_be_like_the_others_and_the_other_side(tmp_path: Path):
+    """Not only neighbours and the first: one that differs may stand behind one that does not say."""
+    runs = [
+        write_run(tmp_path / str(seed), drawn(0.5, seed), *words, seed=seed)
+        for seed, words in enumerate([(), (), ("max_steps=50",), ("agent.model=new/model",)], 1)
+    ]
+    (runs[1] / ".hydra" / "config.yaml").unlink()
+    (runs[1] / "summary.json").write_text(json.dumps({"models": {"agent": {"model": "old/model"}}}))
+    for sides in ([runs[:3], runs[3:]], [runs[:2], [runs[3], runs[2]]]):
+        status, _, err = call("compare", "--baseline", *sides[0], "--candidate", *sides[1])
+        assert status == 2
+        assert "max_steps (200 and 50)" in err or "agent.model" in err
+
+
+def test_one_task_a_damaged_record_and_an_unknown_domain_are_compared(tmp_path: Path):
+    outcomes = {"warehouse/1": [1.0, 0.0]}
+    first = write_run(tmp_path / "a", outcomes)
+    second = write_run(tmp_path / "b", outcomes, seed=5)
+    with (second / "simulations.jsonl").open("a") as file:
+        file.write('{"torn": \nno JSON at all\n')
+    status, out, err = call("compare", "--baseline", first, "--candidate", second)
+    assert status == 0, err
+    assert "a single task says nothing of others" in out
+    assert "2 damaged lines" in out
+    (second / "simulations.jsonl").write_text("no JSON at all\n")
+    status, _, err = call("compare", "--baseline", first, "--candidate", second)
+    assert status == 1
+    assert "no simulation is over yet (1 damaged line" in err
+
+
+def test_a_run_that_goes_on_or_was_broken_off_is_named(tmp_path: Path):
+    outcomes = drawn(0.5, 1)
+    first = write_run(tmp_path / "a", outcomes)
+    second = write_run(tmp_path / "b", drawn(0.5, 2), seed=2)
+    (second / "summary.json").unlink()
+    assert "b has no summary, as if it was broken off: 40 simulations" in call(
+        "compare", "--baseline", first, "--candidate", second
+    )[1].replace("\n", " ")
+    with DirectoryLock(second):
+        status, out, _ = call("compare", "--baseline", first, "--candidate", second)
+    assert status == 0
+    assert "b is still being written: the 40 simulations so far are compared" in out.replace("\n", " ")
+    (second / "simulations.jsonl").write_text((second / "simulations.jsonl").read_text().partition("\n")[0] + "\n")
+    status, _, err = call("compare", "--baseline", first, "--candidate", second)
+    assert status == 2
+    assert "19 only in the baseline" in err
+    assert "wait for a run that goes on" in err
