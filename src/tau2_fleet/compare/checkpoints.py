@@ -13,7 +13,9 @@ from tau2_fleet.compare.sources import Source
 from tau2_fleet.errors import UserError
 
 
-def between_checkpoints(baseline: Sequence[Source], candidate: Sequence[Source], key: str, notes: Sequence[str]) -> Document:
+def between_checkpoints(
+    baseline: Sequence[Source], candidate: Sequence[Source], key: str, notes: Sequence[str]
+) -> Document:
     """The means over checkpoints and their difference, with Welch's t interval.
 
     Args:

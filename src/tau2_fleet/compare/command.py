@@ -27,7 +27,7 @@ from tau2_fleet.compare.sides import (
     refuse_unlike,
     unknown_keys,
 )
-from tau2_fleet.compare.sources import Outcome, Source
+from tau2_fleet.compare.sources import Outcome
 from tau2_fleet.display.console import complain, out, wide
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.record.atomic import replaced
