@@ -19,7 +19,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.record.latest import LatestRecords
-from tau2_fleet.record.lock import is_held
+from tau2_fleet.record.lock import LOCK_FILE, is_locked
 from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object
 from tau2_fleet.record.task_texts import TaskTexts
 
@@ -122,7 +122,7 @@ def _read_run(directory: Path) -> Source:
     keys, limits, notes = _configuration(directory)
     if stored.damage.count:
         notes.append(f"{directory}: {stored.damage}, passed over")
-    if is_held(directory):
+    if is_locked(directory / LOCK_FILE):
         notes.append(f"{directory} is still being written: the {len(outcomes)} simulations so far are compared")
     elif not summary:
         notes.append(f"{directory} has no summary, as if it was broken off: {len(outcomes)} simulations are compared")

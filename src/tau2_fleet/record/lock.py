@@ -42,10 +42,10 @@ class DirectoryLock:
         self.close()
 
 
-def is_held(directory: Path) -> bool:
-    """Whether a run writes there right now; nothing is changed by asking. False where that cannot be told."""
+def is_locked(path: Path) -> bool:
+    """Whether a process, on whatever machine, holds the lock of this file; False where that cannot be told."""
     try:
-        with (directory / LOCK_FILE).open("rb") as file:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

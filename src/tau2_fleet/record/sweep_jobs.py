@@ -1,4 +1,4 @@
-"""The jobs of a sweep that left nothing to read: commands that read sweeps name them, so that none is dropped unsaid."""
+"""The jobs of a sweep that left nothing to read: commands that read sweeps name them, none is dropped unsaid."""
 
 from __future__ import annotations
 

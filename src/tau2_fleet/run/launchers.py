@@ -29,6 +29,7 @@ from tau2_fleet.config.command_line import read_dotenv
 from tau2_fleet.config.quoting import quoted
 from tau2_fleet.errors import ExitStatus, writing
 from tau2_fleet.paths import IMPORT_ROOT
+from tau2_fleet.record.lock import is_locked
 from tau2_fleet.record.reading import read_object
 from tau2_fleet.run.directory import COMPOSITION_DIR, swept_keys
 from tau2_fleet.run.job import do_job, overrides_of_job, run_dir_of_job, sweep_dir_of_job
@@ -119,14 +120,7 @@ def forget_note(sweep_dir: Path, number: int) -> None:
 
 def is_alive(sweep_dir: Path, number: int) -> bool:
     """Whether the job has begun and its process lives, on whatever machine."""
-    try:
-        with note_path(sweep_dir, number).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return is_locked(note_path(sweep_dir, number))
 
 
 def may_end(sweep_dir: Path, number: int) -> bool:
