@@ -48,11 +48,8 @@ def test_other_commands_name_the_jobs_that_left_nothing(tmp_path: Path):
     directory = sweep(tmp_path / "sweep")
     summary = {"jobs": [{"directory": "0"}, {"directory": "gone", "error": "no such model"}]}
     (directory / "summary.json").write_text(json.dumps(summary))
-    for words in (
-        ["export", "--format", "csv", "-o", tmp_path / "table.csv"],
-        ["report", "-o", tmp_path / "page.html"],
-    ):
-        status, _, err = call(words[0], directory, *words[1:])
+    for words, name in ((("export", directory, "--format=csv"), "table.csv"), (("report", directory), "page.html")):
+        status, _, err = call(*words, "-o", tmp_path / name)
         assert status == 0, err
         assert f"{directory}/2 left no simulations.jsonl" in err
         assert f"{directory}/gone left no simulations.jsonl" in err
