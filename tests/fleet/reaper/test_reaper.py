@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tau2_fleet.fleet.ports import is_free
+from tau2_fleet.fleet.reaper.listen import GRACE_S
 from tau2_fleet.fleet.reaper.processes import Group, identify
 from tau2_fleet.fleet.reaper.reaper import Reaper
 from tests.fleet.support import environment_for_runs, gone, wait_for
@@ -202,6 +203,20 @@ def test_a_reaper_that_was_lost_is_replaced_and_knows_all_servers(tmp_path: Path
     assert reaper.pid != first
     reaper.close()
     assert sleeper.wait(5) == -signal.SIGTERM
+
+
+def test_a_stopped_reaper_is_not_waited_for_and_its_servers_end(tmp_path: Path) -> None:
+    reaper = Reaper(tmp_path / "reaper.log")
+    sleeper = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
+    leader = identify(sleeper.pid)
+    assert leader is not None
+    reaper.add(Group(leader))
+    os.kill(reaper.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    reaper.close()
+    assert time.monotonic() - began < GRACE_S
+    assert sleeper.wait(5) == -signal.SIGTERM
+    assert gone(reaper.pid)
 
 
 def test_after_close_nothing_of_a_reaper_does_anything(tmp_path: Path) -> None:

@@ -79,6 +79,10 @@ class Reaper:
                 self._pipe.close()
             over = time.monotonic() + GRACE_S + 5
             while is_alive(self._process) and time.monotonic() < over:
+                if is_stopped(self._process):
+                    _kill(self._process)
+                    end(list(self._groups.values()), GRACE_S)
+                    return
                 time.sleep(0.01)
             _kill(self._process)
 
