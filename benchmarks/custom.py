@@ -18,7 +18,8 @@ from typing import Any
 import psutil
 
 from benchmarks.rows import Row
-from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.benchmark.domain import Domain
+from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.package import Task, ToolCall, source
 from tau2_fleet.benchmark.settings import BenchmarkSettings
 from tau2_fleet.benchmark.version import find_version

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.rows import Row
-from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.environment import Environment, replayed
+from tau2_fleet.benchmark.local_domain import LocalDomain
 from tau2_fleet.benchmark.package import AssistantMessage, Message, Task, ToolCall, UserMessage
 from tau2_fleet.evaluation.reward import evaluate
 
@@ -35,7 +36,7 @@ def rows(*, quick: bool) -> list[Row]:
     return table
 
 
-def _domain_rows(domain: Domain, goal: float | None, tasks_taken: int, rounds: int) -> list[Row]:
+def _domain_rows(domain: LocalDomain, goal: float | None, tasks_taken: int, rounds: int) -> list[Row]:
     from tau2.data_model.simulation import SimulationRun
     from tau2.evaluator.evaluator import EvaluationType, evaluate_simulation
     from tau2.registry import registry
@@ -119,7 +120,7 @@ def _gold(task: Task) -> list[Any]:
     return list((criteria.actions if criteria is not None else None) or [])
 
 
-async def _played(domain: Domain, task: Task) -> tuple[Environment, list[Message]]:
+async def _played(domain: LocalDomain, task: Task) -> tuple[Environment, list[Message]]:
     """An environment after the task's gold actions, and the trajectory."""
     environment = domain.environment(task)
     messages: list[Message] = list(

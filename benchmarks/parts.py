@@ -19,7 +19,8 @@ from typing import Any
 from benchmarks.requests import server
 from benchmarks.rows import Row
 from tau2_fleet.benchmark import prompts
-from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.benchmark.domain import Domain
+from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.package import AssistantMessage, Task, ToolCall
 from tau2_fleet.llm.types import CallStats, ChatMessage, ChatRequest, Reply, Usage
 from tau2_fleet.record.line import Record, SimulationKey

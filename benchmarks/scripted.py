@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from tau2_fleet.benchmark import prompts
-from tau2_fleet.benchmark.domains import Domain
+from tau2_fleet.benchmark.domain import Domain
 from tau2_fleet.llm.types import CallStats, ChatRequest, Reply, ToolCallText, Usage
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.simserver.gold_policy import next_turn

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from benchmarks.scripted import Line, record
 from tau2_fleet.analysis.causes import TRANSFER_TOOL, writes_by_name
 from tau2_fleet.benchmark import prompts
-from tau2_fleet.benchmark.domains import Domain
+from tau2_fleet.benchmark.domain import Domain
 from tau2_fleet.llm.types import CallStats, ChatRequest, ModelError, Reply, ToolCallText, Usage
 from tau2_fleet.record.line import SimulationKey, decode_line
 from tau2_fleet.simulation.conversation import Rules

@@ -16,7 +16,7 @@ import pytest
 from tau2_fleet.benchmark.calculator import ToolDeadline
 from tau2_fleet.benchmark.custom.child.environments import Domain as ChildDomain
 from tau2_fleet.benchmark.custom.process import ChildEnded, ChildError
-from tau2_fleet.benchmark.domains import Domain
+from tau2_fleet.benchmark.domain import Domain
 from tau2_fleet.benchmark.package import AssistantMessage, ToolCall, ToolMessage
 from tau2_fleet.benchmark.settings import BenchmarkSettings
 from tau2_fleet.benchmark.transcript import TranscriptError

@@ -12,8 +12,9 @@ import pytest
 
 from tau2_fleet.benchmark.calculator import ToolDeadline
 from tau2_fleet.benchmark.comparison import MAX_DIFFERENCES, MAX_VALUE_LENGTH
-from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.environment import Environment, FinalState, replayed
+from tau2_fleet.benchmark.local_domain import LocalDomain
 from tau2_fleet.benchmark.package import AssistantMessage, Message, Task, ToolCall, ToolMessage, UserMessage
 from tau2_fleet.benchmark.transcript import TranscriptError
 from tau2_fleet.errors import UserError
@@ -39,7 +40,7 @@ def ended(environment: Environment, *calls: ToolCall) -> FinalState:
     return asyncio.run(run())
 
 
-def task_with(domain: Domain, task_id: str, **changes: Any) -> Task:
+def task_with(domain: LocalDomain, task_id: str, **changes: Any) -> Task:
     """A task of the domain with other criteria or another initial state."""
     raw = domain.find([task_id])[task_id].model_dump(mode="json")
     for name, value in changes.items():
@@ -217,7 +218,7 @@ def test_initial_data_takes_no_memory_for_what_it_leaves_alone() -> None:
     assert fields["users"][user_id].email == "new@example.com" != pristine["users"][user_id].email
 
 
-def customer_without_draft(domain: Domain) -> tuple[str, str]:
+def customer_without_draft(domain: LocalDomain) -> tuple[str, str]:
     """A customer, and one of their lines."""
     fields = domain.template.pristine.agent.database.fields
     drafts = {bill.customer_id for bill in fields["bills"] if bill.status.value == "Draft"}
@@ -299,7 +300,7 @@ def test_a_deadline_comes_out_of_a_replay_too() -> None:
         asyncio.run(replayed(domain.prepare(domain.tasks()[0]), messages))
 
 
-def _of_its_side(domain: Domain, item: ToolCall) -> list[str]:
+def _of_its_side(domain: LocalDomain, item: ToolCall) -> list[str]:
     tools = domain.user_tools if item.requestor == "user" else domain.agent_tools
     return [tool["function"]["name"] for tool in tools]
 

@@ -9,8 +9,9 @@ import random
 import pytest
 
 from tau2_fleet.benchmark.databases import canonical, thawed
-from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.environment import Environment
+from tau2_fleet.benchmark.local_domain import LocalDomain
 from tau2_fleet.benchmark.package import ToolCall, ToolMessage
 from tests.benchmark.package_side import new_environment, package, set_initial_state
 from tests.benchmark.trajectories import gold_calls, random_call
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 DOMAINS = ["mock", "retail", "airline", "telecom"]
 
 
-def pristine_digest(domain: Domain) -> str:
+def pristine_digest(domain: LocalDomain) -> str:
     """Of everything that all environments of a domain share."""
     digest = hashlib.sha256()
     for state in (domain.template.pristine.agent, domain.template.pristine.user):
@@ -37,7 +38,7 @@ def hashes(environment: Environment) -> list[str]:
     return [str(thawed(kit.db).get_hash()) for kit in kits]
 
 
-def random_calls(domain: Domain, index: int, seed: int, number: int = 25) -> list[ToolCall]:
+def random_calls(domain: LocalDomain, index: int, seed: int, number: int = 25) -> list[ToolCall]:
     """A task's gold calls among random ones."""
     rng = random.Random(f"{domain.name}/{index}/{seed}")
     calls = gold_calls(domain.tasks()[index]) + [random_call(domain, rng) for _ in range(number)]

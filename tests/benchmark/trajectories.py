@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from tau2_fleet.benchmark.domains import Domain
 from tau2_fleet.benchmark.environment import Environment
+from tau2_fleet.benchmark.local_domain import LocalDomain
 from tau2_fleet.benchmark.package import AssistantMessage, Message, Task, ToolCall, UserMessage
 from tau2_fleet.benchmark.prompts import greeting
 from tau2_fleet.evaluation.termination import OURS, TerminationReason
@@ -74,7 +74,7 @@ def conversation(calls: list[Call], told: list[str], ending: str = "user_stop", 
     return Script(turns, ending)
 
 
-Recipe = Callable[[Domain, Task, random.Random], Script]
+Recipe = Callable[[LocalDomain, Task, random.Random], Script]
 
 
 def _changed(value: Any, rng: random.Random) -> Any:
@@ -110,7 +110,7 @@ def _another_type(value: Any, rng: random.Random) -> Any:
 
 
 @cache
-def _known_values(domain: Domain) -> dict[str, list[Any]]:
+def _known_values(domain: LocalDomain) -> dict[str, list[Any]]:
     """Values that arguments of each name take in any task, and ids from the database."""
     values: dict[str, list[Any]] = {}
     for task in domain.tasks():
@@ -132,7 +132,7 @@ def _known_values(domain: Domain) -> dict[str, list[Any]]:
     return values
 
 
-def random_call(domain: Domain, rng: random.Random) -> Call:
+def random_call(domain: LocalDomain, rng: random.Random) -> Call:
     """A call of some tool with arguments that may fit."""
     user = bool(domain.user_tools) and rng.random() < 0.5
     schema = rng.choice(domain.user_tools if user else domain.agent_tools)["function"]
@@ -154,26 +154,26 @@ def _writing(calls: list[Call]) -> list[int]:
     return [place for place, call in enumerate(calls) if not call.name.startswith(reading)] or list(range(len(calls)))
 
 
-def _gold(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _gold(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     return conversation(gold_calls(task), facts(task))
 
 
-def _parallel(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _parallel(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     return conversation(gold_calls(task), facts(task), group=True)
 
 
-def _nothing(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _nothing(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     return conversation([], [])
 
 
-def _dropped(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _dropped(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     calls = gold_calls(task)
     if calls:
         del calls[rng.choice(_writing(calls))]
     return conversation(calls, facts(task))
 
 
-def _altered(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _altered(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     calls = gold_calls(task)
     candidates = [calls[place] for place in _writing(calls) if calls[place].arguments]
     if candidates:
@@ -183,19 +183,19 @@ def _altered(domain: Domain, task: Task, rng: random.Random) -> Script:
     return conversation(calls, facts(task))
 
 
-def _reordered(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _reordered(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     calls = gold_calls(task)
     rng.shuffle(calls)
     return conversation(calls, facts(task))
 
 
-def _repeated(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _repeated(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     calls = gold_calls(task)
     extra = [copy.deepcopy(call) for call in calls if rng.random() < 0.5]
     return conversation(calls + extra, facts(task), group=rng.random() < 0.5)
 
 
-def _unknown(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _unknown(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     calls = gold_calls(task)
     wrong = [
         Call("no_such_tool", {"a": 1}),
@@ -211,7 +211,7 @@ def _unknown(domain: Domain, task: Task, rng: random.Random) -> Script:
     return conversation(calls, facts(task), group=rng.random() < 0.5)
 
 
-def _malformed(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _malformed(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     calls = gold_calls(task)
     for call in list(calls) or [random_call(domain, rng)]:
         broken = copy.deepcopy(call)
@@ -230,19 +230,19 @@ def _malformed(domain: Domain, task: Task, rng: random.Random) -> Script:
     return conversation(calls, facts(task))
 
 
-def _numbers(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _numbers(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     calls = gold_calls(task)
     for call in calls:
         call.arguments = _another_type(call.arguments, rng)
     return conversation(calls, facts(task))
 
 
-def _without_facts(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _without_facts(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     told = facts(task)
     return conversation(gold_calls(task), told[1:])
 
 
-def _facts_dressed(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _facts_dressed(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     """Facts in capitals, with commas, split, beside a tool call, or told by the user."""
     told = []
     for fact in facts(task) or ["1234"]:
@@ -255,21 +255,21 @@ def _facts_dressed(domain: Domain, task: Task, rng: random.Random) -> Script:
     return script
 
 
-def _ended(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _ended(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     script = conversation(gold_calls(task), facts(task), ending=rng.choice(PACKAGE_ENDINGS))
     if script.ending not in ("user_stop", "agent_stop"):
         script.turns.pop()
     return script
 
 
-def _wandering(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _wandering(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     calls = gold_calls(task)
     for _ in range(6):
         calls.insert(rng.randint(0, len(calls)), random_call(domain, rng))
     return conversation(calls, facts(task), group=rng.random() < 0.5)
 
 
-def _solo(domain: Domain, task: Task, rng: random.Random) -> Script:
+def _solo(domain: LocalDomain, task: Task, rng: random.Random) -> Script:
     """The agent alone, with the user's tools; elsewhere another wandering."""
     history = task.initial_state.message_history if task.initial_state is not None else None
     if not domain.supports_solo or any(message.role == "user" for message in history or []):

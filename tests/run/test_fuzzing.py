@@ -97,7 +97,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def use_tasks(path: Path, folder: Path) -> None:
     """All that happens to a task before its first message."""
     domain = load_domain("mock")
-    domain._loaded.clear()
     selection = select_tasks({"mock": domain}, {"mock": str(path)}, task_ids={"mock": None}, mode=AgentMode.llm)
     schedule = make_schedule(selection.tasks, seed=300, num_trials=1)
     selection.needing_judge(True)

@@ -13,7 +13,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote
 
-from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.benchmark.domain import Domain
+from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.package import AssistantMessage, Task, ToolCall, ToolMessage, UserMessage
 from tau2_fleet.evaluation.reward import evaluate
 from tau2_fleet.simserver.gold_policy import next_turn

@@ -14,7 +14,8 @@ from unittest.mock import patch
 
 import pytest
 
-from tau2_fleet.benchmark.domains import Domain, load_domain
+from tau2_fleet.benchmark.domain import Domain
+from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.simulation.conversation import Rules
 from tau2_fleet.simulation.domain_context import DomainContext, SimulationSettings, playable

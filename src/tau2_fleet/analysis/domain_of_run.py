@@ -11,7 +11,7 @@ import yaml
 from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
-    from tau2_fleet.benchmark.domains import Domain
+    from tau2_fleet.benchmark.domain import Domain
     from tau2_fleet.benchmark.settings import BenchmarkSettings
     from tau2_fleet.benchmark.version import BenchmarkVersion
 

@@ -28,7 +28,7 @@ from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object, st
 from tau2_fleet.record.results_file import NotJsonError, Results, read_results
 
 if TYPE_CHECKING:
-    from tau2_fleet.benchmark.domains import Domain
+    from tau2_fleet.benchmark.domain import Domain
     from tau2_fleet.benchmark.package import Task
     from tau2_fleet.benchmark.version import BenchmarkVersion
 

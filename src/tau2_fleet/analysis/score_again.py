@@ -16,7 +16,7 @@ from tau2_fleet.record.results_file import UNREADABLE, Simulation
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-    from tau2_fleet.benchmark.domains import Domain
+    from tau2_fleet.benchmark.domain import Domain
     from tau2_fleet.benchmark.package import Message, Task
     from tau2_fleet.evaluation.reward import Evaluation
 

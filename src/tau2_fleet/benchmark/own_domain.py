@@ -18,8 +18,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from tau2_fleet.benchmark.data import DomainFiles
-from tau2_fleet.benchmark.domains import Contents, Domain
 from tau2_fleet.benchmark.environment_template import EnvironmentTemplate
+from tau2_fleet.benchmark.local_domain import Contents, LocalDomain
 from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _TAKEN = frozenset({"overall", "prompts", "summary", "trace", "control", "model_
 """Names that files of a run or parts of its summary have."""
 
 
-class OwnDomain(Domain):
+class OwnDomain(LocalDomain):
     """A domain that is a folder of somebody's; its code runs in this process."""
 
     def __init__(self, name: str, folder: Path) -> None:

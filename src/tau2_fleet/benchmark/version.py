@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tau2.data_model.tasks import Task
     from tau2.environment.environment import Environment as PackageEnvironment
 
-    from tau2_fleet.benchmark.domains import Domain
+    from tau2_fleet.benchmark.domain import Domain
 
 FOLDER = "tau2_fleet.benchmark.versions"
 GUIDELINE_FILES = ("simulation_guidelines.md", "simulation_guidelines_tools.md")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tau2_fleet.batch.schedule import Schedule, make_schedule
 from tau2_fleet.batch.shard import Shard
 from tau2_fleet.benchmark import prompts
-from tau2_fleet.benchmark.domains import Domain
+from tau2_fleet.benchmark.domain import Domain
 from tau2_fleet.benchmark.identity import BenchmarkIdentity
 from tau2_fleet.benchmark.version import BenchmarkVersion, find_version
 from tau2_fleet.config import Config, agent_model, task_ids_of

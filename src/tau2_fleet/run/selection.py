@@ -13,7 +13,7 @@ from tau2_fleet.simulation.settings import AgentMode
 if TYPE_CHECKING:
     from tau2.data_model.tasks import Task
 
-    from tau2_fleet.benchmark.domains import Domain
+    from tau2_fleet.benchmark.domain import Domain
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from tau2_fleet.simulation.settings import AgentMode
 if TYPE_CHECKING:
     from tau2.data_model.tasks import Task
 
-    from tau2_fleet.benchmark.domains import Domain
+    from tau2_fleet.benchmark.domain import Domain
 
 TRANSFER_TOOL = "transfer_to_human_agents"
 

@@ -24,7 +24,7 @@ from tau2_fleet.users.simulated_user import NAME
 from tau2_fleet.users.user import User
 
 if TYPE_CHECKING:
-    from tau2_fleet.benchmark.domains import Domain
+    from tau2_fleet.benchmark.domain import Domain
     from tau2_fleet.benchmark.package import Task
     from tau2_fleet.simulation.domain_context import SimulationSettings
 

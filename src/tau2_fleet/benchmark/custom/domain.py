@@ -19,16 +19,15 @@ from tau2_fleet.benchmark.custom.environment import (
 )
 from tau2_fleet.benchmark.custom.process import CallHeld, Child, ChildError, ChildRefused
 from tau2_fleet.benchmark.data import DomainFiles
-from tau2_fleet.benchmark.domains import BASE, Domain
+from tau2_fleet.benchmark.domain import Domain
 from tau2_fleet.benchmark.environment import FinalState
 from tau2_fleet.benchmark.scoring.rules import Replay, UnknownTool
+from tau2_fleet.benchmark.task_sets import BASE, RawTask
 from tau2_fleet.benchmark.transcript import Mismatch, RecordedCall, TranscriptError, recorded_calls
 from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
-    from tau2_fleet.benchmark.environment_template import EnvironmentTemplate
     from tau2_fleet.benchmark.package import Message, Task
-    from tau2_fleet.benchmark.prepared import PreparedTask
     from tau2_fleet.benchmark.version import BenchmarkVersion
 
 OFFLINE_RETRIEVAL = ("bm25_grep", "bm25", "grep_only", "full_kb", "golden_retrieval", "no_knowledge")
@@ -45,6 +44,49 @@ def takes_retrieval(child: Child, name: str) -> bool:
         ChildRefused, ChildError: the code does not say.
     """
     return _RETRIEVAL in child.ask("parameters", name=name)
+
+
+class RegistryTasks:
+    """The tasks that a registry in another process has for a domain."""
+
+    def __init__(self, domain: str, child: Child, source: Path) -> None:
+        self._domain = domain
+        self._child = child
+        self._source = source
+        self._given: dict[str | None, list[RawTask]] = {}
+
+    @property
+    def origin(self) -> str:
+        return f"{self._domain} of {self._source}"
+
+    def splits(self) -> Mapping[str, Sequence[str]]:
+        return self._named_sets or {BASE: [str(raw["id"]) for raw in self.of_set(BASE)]}
+
+    def of_set(self, name: str) -> list[RawTask]:
+        return self._of_split(name if self._named_sets else None)
+
+    def all(self) -> list[RawTask]:
+        return self._of_split(None)
+
+    @cached_property
+    def _named_sets(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = self._ask("splits")
+        return found
+
+    def _of_split(self, split: str | None) -> list[RawTask]:
+        if split not in self._given:
+            self._given[split] = self._ask("tasks", split=split)
+        return self._given[split]
+
+    def _ask(self, what: str, **arguments: Any) -> Any:
+        """
+        Raises:
+            UserError: the code cannot do it, or its process ended.
+        """
+        try:
+            return self._child.ask(what, name=self._domain, **arguments)
+        except (ChildRefused, ChildError) as error:
+            raise UserError(f"benchmark.path={self._source}: {error}") from error
 
 
 class CustomDomain(Domain):
@@ -65,7 +107,8 @@ class CustomDomain(Domain):
             files: its data, for their digests; a folder that is not there where it has none.
             retrieval: a variant of banking_knowledge, and its options.
         """
-        super().__init__(name, files, version, source)
+        self._registry = RegistryTasks(name, child, source)
+        super().__init__(name, files, version, source, self._registry)
         self._child = child
         self._closed: list[int] = []
         self._options: dict[str, Any] = {}
@@ -74,19 +117,8 @@ class CustomDomain(Domain):
         if retrieval_options:
             self._options[_RETRIEVAL_OPTIONS] = dict(retrieval_options)
         self._policies: dict[int, str] = {}
-        self._given: dict[str | None, list[dict[str, Any]]] = {}
 
     # What is asked of the process.
-
-    def _ask(self, what: str, **arguments: Any) -> Any:
-        """
-        Raises:
-            UserError: the code cannot do it, or its process ended.
-        """
-        try:
-            return self._child.ask(what, **arguments)
-        except (ChildRefused, ChildError) as error:
-            raise UserError(f"benchmark.path={self.source}: {error}") from error
 
     async def answer(self, what: str, **arguments: Any) -> Any:
         """What the process answers; environments that nobody has any more are closed on the way.
@@ -196,10 +228,6 @@ class CustomDomain(Domain):
     def tool_types(self) -> Mapping[str, str]:
         return dict(self._told["tool_types"])
 
-    @property
-    def template(self) -> EnvironmentTemplate:
-        raise NotImplementedError("its environments are made in another process")
-
     async def make_ready(self, task: Task) -> None:
         if self._told["by_task"] and id(task) not in self._policies:
             asked = {"name": self.name, "options": self._options, "task": self.as_written(task), "solo": False}
@@ -211,13 +239,10 @@ class CustomDomain(Domain):
     def policy_of(self, task: Task) -> str | None:
         return self._policies.get(id(task))
 
-    def environment(self, task: Task, solo: bool = False) -> RemoteEnvironment:  # type: ignore[override]
+    def environment(self, task: Task, solo: bool = False) -> RemoteEnvironment:
         if solo and not self.supports_solo:
             raise UserError(f"domain {self.name} does not support agent.mode=solo")
         return RemoteEnvironment(self, task, solo=solo)
-
-    def prepare(self, task: Task) -> PreparedTask:
-        raise NotImplementedError("its tasks are prepared in another process")
 
     def prepare_all(self, tasks: Iterable[Task]) -> None:
         return
@@ -243,32 +268,6 @@ class CustomDomain(Domain):
             raise TranscriptError(str(different[0]))
         return state_of(found), tuple(different)
 
-    # Tasks.
-
-    @cached_property
-    def _named_sets(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = self._ask("splits", name=self.name)
-        return found
-
-    @cached_property
-    def _splits(self) -> dict[str, list[str]]:
-        return self._named_sets or {BASE: [str(raw["id"]) for raw in self._raw_of(BASE)]}
-
-    def _raw_of(self, task_set: str | None) -> list[dict[str, Any]]:
-        """The tasks of a set as the registry gives them; None: all that it has for this domain."""
-        split = task_set if self._named_sets else None
-        if split not in self._given:
-            self._given[split] = self._ask("tasks", name=self.name, split=split)
-        return self._given[split]
-
-    def find(self, ids: Iterable[str]) -> dict[str, Task]:
-        wanted = set(ids)
-        raw_tasks = [raw for raw in self._raw_of(None) if str(raw["id"]) in wanted]
-        return {task.id: task for task in self._validated(f"{self.name} of {self.source}", raw_tasks)}
-
-    def _tasks_of_set(self, task_set: str) -> list[Task]:
-        return self._validated(f"{self.name} of {self.source}", self._raw_of(task_set))
-
     @cached_property
     def digests(self) -> dict[str, str]:
         tools = json.dumps([self.agent_tools, self.user_tools], sort_keys=True)
@@ -276,7 +275,7 @@ class CustomDomain(Domain):
             "code": self.version.code().digest,
             "policy": _sha256(self.policy),
             "tools": _sha256(tools),
-            "tasks": _sha256(json.dumps(self._raw_of(BASE), sort_keys=True)),
+            "tasks": _sha256(json.dumps(self._registry.of_set(BASE), sort_keys=True)),
             **{name: digest for name, digest in self.data_digests.items() if not name.endswith(".md")},
         }
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tau2.data_model.tasks import Task
 
     from tau2_fleet.benchmark.custom.domain import CustomDomain
-    from tau2_fleet.benchmark.domains import Domain
+    from tau2_fleet.benchmark.domain import Domain
 
 _LATER_RULES = "def _is_mutating_tool("
 """Stands in the environment's code since calls that change nothing are no longer replayed."""
