@@ -58,6 +58,14 @@ def ask(dialect: Dialect, *script: Answer) -> tuple[Reply, int]:
         (completion({}, "stop", {"error": {"message": "gone", "code": 400}}), "error_inside"),
         (completion({"content": "Your"}, error={"message": "gone", "code": 503}), "error_inside"),
         (completion({}, "malformed_function_call"), "error_inside"),
+        (completion({"content": "Your or"}, "function_call_filter: MALFORMED_FUNCTION_CALL"), "error_inside"),
+        (completion({"content": "Your or"}, "MISSING_THOUGHT_SIGNATURE"), "error_inside"),
+        (completion({"content": "Your or"}, "rate_limit"), "error_inside"),
+        (completion({"content": "Your or"}, "in_progress"), "aborted"),
+        (completion({"content": "Your or"}, "load"), "aborted"),
+        (completion({"content": "Your or"}, "connectionReset"), "aborted"),
+        (completion({"content": "Your or", "error": {"code": 502, "message": "upstream"}}), "error_inside"),
+        (completion({"content": "Your or"}, base_resp={"status_code": 1000, "status_msg": "unknown"}), "error_inside"),
     ],
 )
 def test_what_was_broken_off_is_asked_for_again_and_never_said(
@@ -65,9 +73,8 @@ def test_what_was_broken_off_is_asked_for_again_and_never_said(
 ) -> None:
     reply, asked = ask(dialect, spoilt, dialect.reply("Whole"))
     assert (reply.text, asked, reply.stats.attempts) == ("Whole", 2, 2)
-    if not (dialect is LITELLM and condition == "error_inside"):  # which raises some of these as failed requests
-        assert reply.stats.conditions == [condition]
-        assert reply.stats.details
+    assert reply.stats.conditions == [condition]
+    assert reply.stats.details
 
 
 @pytest.mark.parametrize(
@@ -112,8 +119,7 @@ def test_a_server_that_breaks_every_answer_off_is_an_infrastructure_error_that_s
 def test_no_arguments_are_an_empty_object(dialect: Dialect, arguments: Any) -> None:
     reply, _ = ask(dialect, completion(called("reset_apn", arguments), "tool_calls"))
     assert [call.arguments for call in reply.tool_calls] == ["{}"]
-    if dialect is not LITELLM or arguments not in (None, "gone"):  # litellm mends these on the way
-        assert reply.stats.conditions == [Condition.arguments_empty]
+    assert reply.stats.conditions == [Condition.arguments_empty]
 
 
 @chat_providers
@@ -124,11 +130,36 @@ def test_arguments_encoded_twice_are_taken_apart(dialect: Dialect) -> None:
 
 
 @chat_providers
-@pytest.mark.parametrize("around", ["%s<|call|>", "%s\n</tool_call><|im_end|>", "\ufeff%s"])
+@pytest.mark.parametrize(
+    "around",
+    ["%s<|call|>", "%s\n</tool_call><|im_end|>", "\ufeff%s", "<|constrain|>json<|message|>%s<|call|>", "json%s", "{}%s",
+     "<tool_call>%s", "%s</function>", "%s[/TOOL_CALLS]", '{"name":"get_order","arguments":%s}'],
+)  # fmt: skip
 def test_what_a_parser_left_around_arguments_is_taken_off(dialect: Dialect, around: str) -> None:
     reply, _ = ask(dialect, completion(called(arguments=around % '{"order_id":"#W1"}'), "tool_calls"))
     assert reply.tool_calls[0].arguments == '{"order_id":"#W1"}'
     assert reply.stats.conditions == [Condition.arguments_double]
+
+
+@pytest.mark.parametrize("arguments", ['{"order_id":"#W1"}{"order_id":"#W1"}', r"{\"order_id\": \"#W1\"}"])
+def test_arguments_that_came_twice_or_lost_their_quotes_are_put_right(arguments: str) -> None:
+    reply, _ = ask(OPENAI, completion(called(arguments=arguments), "tool_calls"))
+    assert reply.tool_calls[0].arguments.replace(" ", "") == '{"order_id":"#W1"}'
+    assert reply.stats.conditions == [Condition.arguments_double]
+
+
+@pytest.mark.parametrize("mark", ["<|im_end|>", "</parameter>", "</arg_value>", "<｜tool▁call▁end｜>"])
+def test_marks_that_a_parser_left_in_a_value_are_counted(mark: str) -> None:
+    reply, _ = ask(OPENAI, completion(called(arguments=f'{{"order_id":"#W1{mark}"}}'), "tool_calls"))
+    assert mark in reply.tool_calls[0].arguments
+    assert reply.stats.conditions == [Condition.markup_left]
+
+
+@chat_providers
+@pytest.mark.parametrize("reason", ["tool_calls", "function_call", "tool_use"])
+def test_a_promised_call_that_a_gateway_lost_is_counted(dialect: Dialect, reason: str) -> None:
+    reply, _ = ask(dialect, completion({"content": "One moment"}, reason))
+    assert (reply.text, reply.stats.conditions) == ("One moment", [Condition.markup_left])
 
 
 ORDER: dict[str, Any] = {"name": "get_order", "arguments": '{"order_id":"#W1"}'}
@@ -142,6 +173,10 @@ CALLED = called()
         completion({"tool_calls": [{"id": "c1", **ORDER}]}),
         completion({"tool_calls": [{"function": {"name": "get_order", "parameters": {"order_id": "#W1"}}}]}),
         completion({"content": [{"type": "tool_use", "name": "get_order", "input": {"order_id": "#W1"}}]}, "tool_use"),
+        completion({"content": [{"toolUse": {"toolUseId": "t1", "name": "get_order", "input": {"order_id": "#W1"}}}]}),
+        completion({"content": [{"functionCall": {"name": "get_order", "args": {"order_id": "#W1"}}}]}),
+        completion({"content": [{"type": "function_call", "call_id": "c1", **ORDER}]}),
+        completion({"tool_calls": [{"function": ORDER | {"arguments": "", "parameters": {"order_id": "#W1"}}}]}),
         completion({}, choices=[
             {"index": 1, "message": {"content": "Other"}, "finish_reason": "stop"},
             {"index": 0, "message": CALLED, "finish_reason": "tool_calls"},
@@ -151,7 +186,8 @@ CALLED = called()
             {"message": CALLED, "finish_reason": "tool_calls"},
         ]),
     ],
-    ids=["function_call", "flat", "parameters", "block", "the first by number", "a choice of its own"],
+    ids=["function_call", "flat", "parameters", "block", "bedrock",
+         "gemini", "part", "empty arguments", "the first by number", "a choice of its own"],
 )  # fmt: skip
 def test_a_call_is_read_wherever_a_gateway_puts_it(answer: Answer) -> None:
     reply, asked = ask(OPENAI, answer)
@@ -160,7 +196,7 @@ def test_a_call_is_read_wherever_a_gateway_puts_it(answer: Answer) -> None:
 
 
 @chat_providers
-@pytest.mark.parametrize("arguments", ['{"a":', "[1]", "order #W1", "7", '"text"', '{"a": NaN}', "{}{}"])
+@pytest.mark.parametrize("arguments", ['{"a":', "[1]", "order #W1", "7", '"text"', '{"a": NaN}', '{"a": 1}{"a": 2}'])
 def test_other_arguments_stay_as_they_are_and_are_counted(dialect: Dialect, arguments: str) -> None:
     reply, _ = ask(dialect, completion(called(arguments=arguments), "tool_calls"))
     assert reply.tool_calls[0].arguments == arguments
@@ -179,6 +215,10 @@ def test_other_arguments_stay_as_they_are_and_are_counted(dialect: Dialect, argu
         ("functions.get_order:0", "get_order", ["tool_name_marked"]),
         ("get_orderget_order", "get_order", ["tool_name_marked"]),
         ("<｜tool▁sep｜>get_order", "get_order", ["tool_name_marked"]),
+        ("functions_get_order_0", "get_order", ["tool_name_marked"]),
+        ("default_api:get_order", "get_order", ["tool_name_marked"]),
+        ("get_order<|endoftext|>", "get_order", ["tool_name_marked"]),
+        ("get_order<0x0A>", "get_order", ["tool_name_marked"]),
         ("get_orders", "get_orders", ["tool_unknown"]),
         ("get_order", "get_order", []),
     ],
@@ -211,13 +251,21 @@ def test_marks_around_a_name_are_taken_off(dialect: Dialect, name: str, read: st
         f"<|inner_prefix|>{THOUGHT}<|inner_suffix|>Hello",
         f"<reflection>{THOUGHT}</reflection>Hello",
         f"<inner_monologue>{THOUGHT}</inner_monologue>Hello",
+        f"<|begin_of_thinking|>{THOUGHT}<|end_of_thinking|>Hello",
+        f"<|reasoning_start|>{THOUGHT}<|reasoning_end|>Hello",
+        f"[REASONING]{THOUGHT}[/REASONING]Hello",
+        f"<antThinking>{THOUGHT}</antThinking><output>Hello</output>",
+        f"<think>{THOUGHT}<think/>Hello",
+        f"<think>{THOUGHT}</think><|begin_of_box|>Hello<|end_of_box|>",
+        f'<details type="reasoning" done="true"><summary>Thought for 3 s</summary>{THOUGHT}</details>Hello',
+        f"<|channel|>analysis {THOUGHT}<|end|><|start|>assistant<|channel|>final Hello",
     ],
 )
 def test_thinking_in_the_text_is_cut_off_and_kept_with_any_stop_token_in_it(dialect: Dialect, text: str) -> None:
     reply, _ = ask(dialect, dialect.reply(text))
     assert reply.text == "Hello"
     assert "###STOP###" in (reply.thinking or "")
-    assert dialect is LITELLM or reply.stats.conditions == [Condition.thinking_left]  # litellm takes some out itself
+    assert reply.stats.conditions == [Condition.thinking_left]
 
 
 FORMS = {
@@ -288,9 +336,14 @@ def test_ordinary_talk_is_calm(dialect: Dialect, text: str) -> None:
 
 
 @chat_providers
-@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
-def test_only_thinking_is_told_from_nothing(dialect: Dialect, key: str) -> None:
-    reply, _ = ask(dialect, completion({key: "Hm"}))
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("reasoning_content", "Hm"), ("reasoning", "Hm"), ("reasoning", {"content": "Hm"}), ("thinking", "Hm"),
+     ("reasoning_details", [{"type": "reasoning.text", "text": "Hm"}]),
+     ("thinking_blocks", [{"type": "thinking", "thinking": "Hm", "signature": "s"}])],
+)  # fmt: skip
+def test_only_thinking_is_told_from_nothing(dialect: Dialect, key: str, value: Any) -> None:
+    reply, _ = ask(dialect, completion({key: value}))
     assert (reply.empty, reply.stats.conditions, reply.thinking) == (True, [Condition.only_thinking], "Hm")
     reply, _ = ask(dialect, completion({"content": ""}))
     assert (reply.empty, reply.stats.conditions) == (True, [Condition.empty])
@@ -312,8 +365,11 @@ def test_thinking_that_comes_in_parts_is_kept_apart(content: Any) -> None:
     assert (reply.text, reply.thinking) == ("Hello", "Hm")
 
 
-@pytest.mark.parametrize("reason", ["length", "MAX_TOKENS", "model_length", "token_limit_reached", "context"])
-def test_a_text_cut_at_its_limit_is_kept_and_counted(reason: str) -> None:
+@pytest.mark.parametrize(
+    "reason",
+    ["length", "MAX_TOKENS", "maxTokens", "model_length", "token_limit_reached", "context", {"type": "length"}],
+)
+def test_a_text_cut_at_its_limit_is_kept_and_counted(reason: Any) -> None:
     reply, asked = ask(OPENAI, completion({"content": "Hello, I nee"}, reason))
     assert (reply.text, asked, reply.stats.conditions) == ("Hello, I nee", 1, [Condition.cut])
 
@@ -324,6 +380,9 @@ def test_a_text_cut_at_its_limit_is_kept_and_counted(reason: str) -> None:
         (completion({"content": "Hel"}, "content_filter"), "Hel"),
         (completion({"content": "Hel"}, "SAFETY"), "Hel"),
         (completion({"content": "Hel"}, "content_policy_violation"), "Hel"),
+        (completion({"content": "Hel"}, "content_filter: RECITATION"), "Hel"),
+        (completion({"content": "Hel"}, "stop", {"content_filter_results": {"hate": {"filtered": True}}}), "Hel"),
+        (completion({"content": "Hel"}, output_sensitive=True, base_resp={"status_code": 1027}), "Hel"),
         (completion({"refusal": "I cannot."}), "I cannot."),
         (completion({"content": [{"type": "refusal", "refusal": "I cannot."}]}), "I cannot."),
     ],
@@ -333,8 +392,11 @@ def test_what_a_filter_left_is_kept_and_counted(answer: Answer, text: str) -> No
     assert (reply.text, reply.stats.conditions) == (text, [Condition.filtered])
 
 
-@pytest.mark.parametrize("reason", [None, "", "eos", "stop_token", "tool_use", "function_call", "COMPLETE", "eot_id"])
-def test_other_words_for_a_whole_answer_are_calm(reason: str | None) -> None:
+@pytest.mark.parametrize(
+    "reason",
+    [None, "", "eos", "stop_token", "STOP", "FINISH_REASON_UNSPECIFIED", "COMPLETE", "eot_id", {"type": "stop"}, 5],
+)
+def test_other_words_for_a_whole_answer_are_calm(reason: Any) -> None:
     reply, asked = ask(OPENAI, completion({"content": "Hello"}, reason))
     assert (reply.text, asked, reply.stats.conditions) == ("Hello", 1, [])
 
@@ -347,8 +409,14 @@ def test_claude_s_reasons_have_the_same_names() -> None:
         assert reply.stats.conditions == ([] if condition is None else [condition])
 
 
+SORRY = "I apologize for the inconvenience that this has caused you and I will look into the matter at once. "
+LOOP = SORRY * 3 + "Please bear with me until then, if you can. "
+
+
 @every_provider
-@pytest.mark.parametrize("text", ["!" * 400, "ha " * 100, "I am sorry, I cannot. " * 40, "ok " + "\\n-" * 300])
+@pytest.mark.parametrize(
+    "text", ["!" * 400, "ha " * 100, "I am sorry, I cannot. " * 40, "ok " + "\\n-" * 300, LOOP * 12]
+)
 def test_one_cycle_over_and_over_is_degenerate(dialect: Dialect, text: str) -> None:
     reply, _ = ask(dialect, dialect.reply(text))
     assert (reply.text, reply.stats.conditions) == (text, [Condition.degenerate])
@@ -357,14 +425,12 @@ def test_one_cycle_over_and_over_is_degenerate(dialect: Dialect, text: str) -> N
 @chat_providers
 @pytest.mark.parametrize("usage", ["gone", None, {}, {"prompt_tokens": -1, "completion_tokens": "7"}])
 def test_missing_token_counts_are_estimated_and_marked(dialect: Dialect, usage: Any) -> None:
-    if dialect is LITELLM and isinstance(usage, dict):
-        pytest.skip("litellm refuses such an answer")
     reply, _ = ask(dialect, completion({"content": "Hello there"}, usage=usage))
     sent = sum(len(message.encoded) for message in HISTORY)
-    assert dialect is LITELLM or reply.stats.usage.input_tokens >= sent // 4
+    assert reply.stats.usage.input_tokens >= sent // 4
     assert reply.stats.usage.output_tokens > 0
     assert reply.stats.cost_usd > 0
-    assert dialect is LITELLM or reply.stats.conditions == [Condition.usage_missing]  # litellm counts for itself
+    assert reply.stats.conditions == [Condition.usage_missing]
 
 
 def test_floats_are_token_counts() -> None:

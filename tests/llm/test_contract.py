@@ -13,8 +13,11 @@ from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.factory import Limiters
 from tau2_fleet.llm.failures import Failure
 from tau2_fleet.llm.http import HttpPool
+from tau2_fleet.llm.litellm_any import LiteLLMAny
 from tau2_fleet.llm.model import Model
 from tau2_fleet.llm.openai_compatible import OpenAICompatible
+from tau2_fleet.llm.openai_responses import OpenAIResponses
+from tau2_fleet.llm.provider import Backend
 from tau2_fleet.llm.retry import RetryPolicy
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.llm.types import (
@@ -29,7 +32,7 @@ from tau2_fleet.llm.types import (
     ToolCallText,
     ToolSet,
 )
-from tests.llm.dialects import ALL, OPENAI, VLLM, Dialect
+from tests.llm.dialects import ALL, LITELLM, OPENAI, RESPONSES, VLLM, Dialect
 from tests.llm.serving import (
     Answer,
     Hand,
@@ -372,11 +375,20 @@ def test_requests_at_a_server_that_was_given_up_are_asked_elsewhere_at_once() ->
     assert ("agent/0", True) in router.released
 
 
-def test_an_answer_without_end_is_not_read_to_it() -> None:
+@pytest.mark.parametrize("dialect", [OPENAI, LITELLM, RESPONSES], ids=lambda dialect: dialect.name)
+def test_an_answer_without_end_is_not_read_to_it(dialect: Dialect) -> None:
+    """litellm's connections too: it would put all of it into its own form first."""
+
     async def run() -> str:
         async with serving(raw_answer(b'"' + b"x" * 5_000_000 + b'"')) as server, HttpPool() as http:
-            settings = ModelSettings(model="tiny", base_url=server.url)
-            backend = OpenAICompatible(settings, http, longest_answer=100_000)
+            settings = ModelSettings(provider=dialect.provider, model=dialect.model, base_url=f"{server.url}/v1")
+            backend: Backend
+            if dialect is LITELLM:
+                backend = LiteLLMAny(settings, longest_answer=100_000)
+            elif dialect is RESPONSES:
+                backend = OpenAIResponses(settings, longest_answer=100_000)
+            else:
+                backend = OpenAICompatible(settings, http, longest_answer=100_000)
             with pytest.raises(Failure) as caught:
                 await backend.ask(request(), CallStats("tiny", "openai"), None)
             return str(caught.value)

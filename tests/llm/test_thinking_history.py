@@ -179,3 +179,45 @@ def test_the_words_with_which_servers_want_it_back_are_known(told: str) -> None:
 @pytest.mark.parametrize("told", ["Unsupported parameter: 'temperature'", "Unknown model", "bad call id c1"])
 def test_other_refusals_are_not_taken_for_that(told: str) -> None:
     assert not wants_thinking(told)
+
+
+@pytest.mark.parametrize("dialect", [OPENAI, LITELLM], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("policy", [ThinkingHistory.turn, ThinkingHistory.all])
+def test_turns_that_have_no_thinking_carry_an_empty_one_where_a_server_wants_it_of_all(
+    dialect: Dialect, policy: ThinkingHistory
+) -> None:
+    """As DeepSeek V4 does: the greeting is nobody's thought."""
+
+    async def strict(request: web.Request) -> web.StreamResponse:
+        said = [message for message in (await request.json())["messages"] if message["role"] == "assistant"]
+        if all("reasoning_content" in message for message in said):
+            return await json_answer(chat({"reasoning_content": "Hm"}, CALL))(request)
+        told = "The `reasoning_content` in the thinking mode must be passed back to the API."
+        return await json_answer({"error": {"code": "invalid_request_error", "message": told}}, 400)(request)
+
+    async def run() -> tuple[int, list[str]]:
+        async with serving(strict) as server, HttpPool() as http:
+            model = dialect.model_of(server, http, thinking_history=policy)
+            history = [ChatMessage("assistant", "Hi! How can I help?"), ChatMessage("user", "Hello")]
+            for question in ("And?", "So?"):
+                reply = await model.complete(ChatRequest(tuple(history), "s", TOOLS))
+                history += [ChatMessage("assistant", reply.text, reply.tool_calls), ChatMessage("user", question)]
+            await model.complete(ChatRequest(tuple(history), "s", TOOLS))
+            sent = server.seen[-1].body["messages"]
+            return len(server.seen), [message["reasoning_content"] for message in turns(sent)]
+
+    asked, thoughts = asyncio.run(run())
+    assert asked == 4  # once too often, and never again
+    assert thoughts == (["", "Hm", "Hm"] if policy == "all" else ["", "", ""])
+
+
+def test_a_server_that_wants_thinking_of_earlier_turns_is_named_with_the_key_for_that() -> None:
+    async def run() -> str:
+        refused = json_answer({"error": {"code": 400, "message": DEMANDS["thought_signature"]}}, 400)
+        async with serving(refused) as server, HttpPool() as http:
+            model = OPENAI.model_of(server, http, thinking_history=ThinkingHistory.turn)
+            with pytest.raises(ModelError) as caught:
+                await model.complete(ChatRequest([ChatMessage("user", "Hello")], "s", TOOLS))
+            return str(caught.value)
+
+    assert "thinking_history=all" in asyncio.run(run())

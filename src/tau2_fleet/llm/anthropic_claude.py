@@ -14,8 +14,9 @@ from tau2_fleet.llm.bounded import read_bounded
 from tau2_fleet.llm.claude_history import claude_history, claude_tools, marked_for_cache
 from tau2_fleet.llm.completion import LONG_ANSWER, MOST_CALLS, count, decode_json, is_missing, model_id
 from tau2_fleet.llm.endpoints import Endpoint
-from tau2_fleet.llm.examine import check_whole, plain_reason
+from tau2_fleet.llm.examine import check_whole
 from tau2_fleet.llm.failures import Failure, FailureCause, brief, failure_of_response, short
+from tau2_fleet.llm.finish_reasons import plain_reason
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.settings import ModelSettings

@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
-from tau2_fleet.llm.examine import check_whole, plain_reason
+from tau2_fleet.llm.examine import check_whole
 from tau2_fleet.llm.failures import Failure, FailureCause, brief, short
+from tau2_fleet.llm.finish_reasons import OF_CALLS, plain_reason
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.thought import thought_in
 from tau2_fleet.llm.token_ids import token_ids_in
@@ -68,7 +69,7 @@ def read_completion(completion: Any) -> ProviderAnswer:
         told = choice if not isinstance(more, dict) else {**more, **choice}
         reason, native = told.get("finish_reason"), told.get("native_finish_reason")
         message = choice["message"]
-        check_whole((reason, native), told.get("error") or _error_of(message), usage)
+        check_whole((reason, native), told.get("error") or _error_of(message) or _error_beside(completion), usage)
         text, thinking, refusal = _contents(message)
         return ProviderAnswer(
             text=text or refusal or text,
@@ -78,7 +79,7 @@ def read_completion(completion: Any) -> ProviderAnswer:
             finish_reason=plain_reason(reason),
             model=model_id(completion),
             native_reason=plain_reason(native),
-            refused=bool(refusal),
+            refused=bool(refusal) or _is_filtered(told, completion),
             thought=thought_in(message),
             usage_missing=is_missing(usage),
             token_ids=token_ids_in(completion, choice) if choice.get("token_ids") else None,
@@ -92,8 +93,16 @@ def read_completion(completion: Any) -> ProviderAnswer:
         ) from error
 
 
-_ERROR_KEYS = ("message", "detail", "msg", "errors", "base_resp")
+_ERROR_KEYS = ("message", "detail", "msg", "errors", "error_msg", "base_resp")
 """What stands in place of choices where a server tells of an error without the key `error`."""
+
+
+def _is_filtered(choice: dict[str, Any], completion: dict[str, Any]) -> bool:
+    """Whether Azure's or MiniMax's filter took something out, whatever finish reason they give."""
+    results = choice.get("content_filter_results")
+    if isinstance(results, dict) and any(isinstance(one, dict) and one.get("filtered") for one in results.values()):
+        return True
+    return completion.get("output_sensitive") is True
 
 
 def _whole_choice(choices: Any) -> Any:
@@ -102,15 +111,12 @@ def _whole_choice(choices: Any) -> Any:
     if len(choices) == 1:
         return first
     first = next((choice for choice in choices if choice.get("index") == 0), first)
-    if not first["message"].get("tool_calls") and plain_reason(first.get("finish_reason")) in _REASONS_OF_CALLS:
+    if not first["message"].get("tool_calls") and plain_reason(first.get("finish_reason")) in OF_CALLS:
         for other in choices:
             calls = other["message"].get("tool_calls")
             if calls:
                 return {**first, "message": {**first["message"], "tool_calls": calls}}
     return first
-
-
-_REASONS_OF_CALLS = frozenset({"tool_calls", "tool_call", "tool_use", "function_call"})
 
 
 def _other_calls(message: Any) -> list[Any]:
@@ -121,11 +127,32 @@ def _other_calls(message: Any) -> list[Any]:
     content = message.get("content")
     if not isinstance(content, list):
         return []
-    return [part for part in content if isinstance(part, dict) and part.get("type") == "tool_use"]
+    return [call for part in content if (call := _call_in(part)) is not None]
+
+
+_TYPES_OF_CALLS = frozenset({"tool_use", "tool_call", "function_call"})
+_KEYS_OF_CALLS = ("toolUse", "functionCall", "function_call", "tool_call")
+"""Bedrock's, Gemini's and other names for a call in a part of the content."""
+
+
+def _call_in(part: Any) -> dict[str, Any] | None:
+    """The call that a part of a content is, or holds."""
+    if not isinstance(part, dict):
+        return None
+    held = next((part[key] for key in _KEYS_OF_CALLS if isinstance(part.get(key), dict)), None)
+    return held if held is not None else part if part.get("type") in _TYPES_OF_CALLS else None
 
 
 def _error_of(message: Any) -> Any:
     return message.get("error") if isinstance(message, dict) else None
+
+
+def _error_beside(completion: dict[str, Any]) -> Any:
+    """MiniMax's error, which stands beside choices too; what its filter took out is none."""
+    told = completion.get("base_resp")
+    if not isinstance(told, dict) or completion.get("output_sensitive") is True:
+        return None
+    return told if told.get("status_code") else None
 
 
 _THINKING_KEYS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thoughts", "thought")
@@ -143,6 +170,8 @@ def _contents(message: Any) -> tuple[str | None, str | None, str | None]:
             if thinking:
                 break
     more = message.get("provider_specific_fields")
+    if thinking is None and isinstance(more, dict) and more.get("reasoning_content"):
+        thinking = _plain_text(more["reasoning_content"])
     refusal = message.get("refusal") or (more.get("refusal") if isinstance(more, dict) else None)
     if not isinstance(refusal, str):
         refusal = None
@@ -155,6 +184,8 @@ def _contents(message: Any) -> tuple[str | None, str | None, str | None]:
         raise TypeError("content")
     if thinking is None and message.get("reasoning_details"):
         thinking = _joined([{"type": "reasoning", "text": part} for part in _details(message)])[1]
+    if thinking is None and isinstance(message.get("thinking_blocks"), list):
+        thinking = _joined(message["thinking_blocks"])[1]
     return content, thinking, refusal
 
 
@@ -177,7 +208,7 @@ def _joined(parts: list[Any]) -> tuple[str, str | None, str | None]:
             thoughts.append(_plain_text(part.get("thinking") or part.get("reasoning") or part.get("text")) or "")
         elif kind == "refusal":
             refusals.append(str(part.get("refusal") or ""))
-        elif kind != "tool_use":
+        elif _call_in(part) is None:
             texts.append(_plain_text(part) or "")
     return "".join(texts), "\n".join(thoughts) or None, "".join(refusals) or None
 
@@ -214,15 +245,15 @@ def _tool_calls(calls: Any) -> tuple[ToolCallText, ...]:
     for call in calls:
         function = call.get("function") or call
         name, arguments = function["name"], function.get("arguments")
-        if arguments is None:
-            arguments = next((function[key] for key in ("parameters", "args", "input") if key in function), None)
+        if not arguments:
+            arguments = next((function[key] for key in ("parameters", "args", "input") if key in function), arguments)
         if not isinstance(arguments, str):
             if not isinstance(arguments, dict) and arguments is not None and arguments != []:
                 raise TypeError("arguments")
             arguments = orjson.dumps(arguments).decode()
         if not isinstance(name, str) or not isinstance(arguments, str):
             raise TypeError("function")
-        call_id = call.get("id")
+        call_id = call.get("id") or call.get("call_id") or call.get("toolUseId")
         if not isinstance(call_id, str) or not call_id or call_id in taken:
             call_id = f"call_{uuid.uuid4().hex}"
         taken.add(call_id)

@@ -5,55 +5,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import eq
 from typing import Any
 
-import orjson
-
 from tau2_fleet.llm import thinking
+from tau2_fleet.llm.call_mending import clean_name, marks_inside, mend_arguments
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.failures import Failure, FailureCause, failure_of_error, short
+from tau2_fleet.llm.finish_reasons import CALM, OF_CALLS, meaning_of, plain_reason
 from tau2_fleet.llm.markup import find_markup
-from tau2_fleet.llm.message_views import arguments_of
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.types import ChatRequest, ToolCallText, ToolSet, Usage
 
-_CALM = frozenset({"stop", "tool_calls", "end_turn", "tool_use", "stop_sequence", "eos_token", "eos"})
-_ABORTED = frozenset(
-    {"abort", "aborted", "cancel", "cancelled", "canceled", "interrupted", "insufficient_system_resource", "timeout"}
-    | {"unload", "shutdown", "preempted", "disconnect", "incomplete_stream"}
-)
-_BROKEN = frozenset(
-    {"error", "failed", "failure", "network_error", "server_error", "internal_error", "engine_error", "exception"}
-    | {"malformed_function_call", "malformed_model_output", "malformed_tool_use", "unexpected_tool_call"}
-)
-_CUT = frozenset(
-    {"length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_completion_tokens", "model_length", "limit"}
-    | {"model_context_window_exceeded", "token_limit", "max_token", "error_limit", "max_length"}
-)
-_FILTERED = frozenset(
-    {"content_filter", "content_filtered", "refusal", "guardrail_intervened", "safety", "recitation", "blocklist"}
-    | {"prohibited_content", "spii", "sensitive", "error_toxic", "moderation", "image_safety", "language"}
-)
-_CYCLE = frozenset({"repetition", "repetition_detected", "repetitive_patterns", "looping_content"})
-_WORDS = (
-    (_FILTERED, "filter filtered policy violation moderation guardrail blocked unsafe safety"),
-    (_BROKEN, "error fail failed failure exception crash crashed oom malformed"),
-    (_ABORTED, "abort aborted cancel cancelled canceled interrupted disconnect disconnected timeout time deadline"),
-    (_ABORTED, "shutdown dead killed terminated evicted preempted incomplete unavailable expired overload overloaded"),
-    (None, "stop eos eot eom end done complete completed finished"),
-    (_CUT, "length truncated token tokens context limit max maximum"),
-    (_FILTERED, "risk sensitive harm harmful prohibited"),
-)
-"""Words that tell what a finish reason means that no set above has; the first line that holds one decides."""
 _DOUBTFUL_LENGTH = 200
 """Characters beyond which one cycle is no accident."""
-_LONGEST_CYCLE = 200
+_LONGEST_CYCLE = 600
+_RECURRENCES = 3
+"""A piece of the text can come more than once in its cycle."""
 _BYTES_PER_TOKEN = 4
-_MOST_SIMPLE_BRACKETS = 50
 
 
 @dataclass(slots=True)
@@ -86,16 +57,15 @@ def check_whole(reasons: Sequence[Any], error: Any, usage: Usage) -> None:
     if error:
         raise _error_inside(error, usage)
     for reason in reasons:
-        if reason is None or (isinstance(reason, str) and reason in _CALM):
+        if reason is None or (isinstance(reason, str) and reason in CALM):
             continue
-        plain = plain_reason(reason)
-        kind = _kind_of_reason(plain)
-        if kind is _ABORTED:
-            told = f"the server broke the answer off (finish_reason {short(str(plain))})"
-            raise _spoilt(Failure(FailureCause.server, told, usage=usage), Condition.aborted)
-        if kind is _BROKEN:
-            told = f"the answer ended in an error of the server (finish_reason {short(str(plain))})"
-            raise _spoilt(Failure(FailureCause.server, told, usage=usage), Condition.error_inside)
+        condition = meaning_of(reason)
+        if condition is Condition.aborted:
+            told = f"the server broke the answer off (finish_reason {short(str(plain_reason(reason)))})"
+            raise _spoilt(Failure(FailureCause.server, told, usage=usage), condition)
+        if condition is Condition.error_inside:
+            told = f"the answer ended in an error of the server (finish_reason {short(str(plain_reason(reason)))})"
+            raise _spoilt(Failure(FailureCause.server, told, usage=usage), condition)
 
 
 def _error_inside(error: Any, usage: Usage) -> Failure:
@@ -110,27 +80,6 @@ def _error_inside(error: Any, usage: Usage) -> Failure:
 def _spoilt(failure: Failure, condition: Condition) -> Failure:
     failure.condition = condition
     return failure
-
-
-def _kind_of_reason(plain: str | None) -> frozenset[str] | None:
-    """Which of the sets above a finish reason belongs to; None: nothing is wrong."""
-    if plain is None or plain in _CALM:
-        return None
-    kind = next((kind for kind in (_ABORTED, _BROKEN, _CUT, _FILTERED, _CYCLE) if plain in kind), None)
-    if kind is None:
-        words = set(plain.split("_"))
-        kind = next((kind for kind, telling in _WORDS if words.intersection(telling.split())), None)
-    return kind
-
-
-def plain_reason(reason: Any) -> str | None:
-    """A finish reason as one word in small letters, whichever form a server gives it; None: it is none."""
-    if isinstance(reason, dict):  # SGLang's own form
-        reason = reason.get("type")
-    if not isinstance(reason, str):
-        return None
-    word = reason.strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
-    return word.removeprefix("finish_reason_").removeprefix("finishreason_")
 
 
 def examine(answer: ProviderAnswer, tools: ToolSet | None) -> Examined:
@@ -150,16 +99,10 @@ def examine(answer: ProviderAnswer, tools: ToolSet | None) -> Examined:
     if not usable:
         seen.note(Condition.only_thinking if thought else Condition.empty)
     if tools is not None:
-        _look_for_markup(seen, tools, usable)
+        _look_for_markup(seen, tools, usable, answer.finish_reason)
     for reason in (answer.finish_reason, answer.native_reason):
-        if reason is not None and reason not in _CALM:
-            kind = _kind_of_reason(plain_reason(reason))
-            if kind is _CUT:
-                seen.note(Condition.cut)
-            elif kind is _FILTERED:
-                seen.note(Condition.filtered)
-            elif kind is _CYCLE:
-                seen.note(Condition.degenerate)
+        if reason is not None and reason not in CALM and (condition := meaning_of(reason)) is not None:
+            seen.note(condition)
     if answer.refused:
         seen.note(Condition.filtered)
     if is_degenerate(answer.text) or (not usable and is_degenerate(thought)):
@@ -169,13 +112,15 @@ def examine(answer: ProviderAnswer, tools: ToolSet | None) -> Examined:
     return seen
 
 
-def _look_for_markup(seen: Examined, tools: ToolSet, usable: bool) -> None:
+def _look_for_markup(seen: Examined, tools: ToolSet, usable: bool, reason: str | None) -> None:
     markup = find_markup(seen.text, tools.names)
     if markup is None and not seen.tool_calls and seen.thinking:
         # Thinking may speak of tools; without tags it is taken for a call only where nothing else came.
         markup = find_markup(seen.thinking, tools.names, plain=not usable)
     if markup is not None:
         seen.note(Condition.markup_left, markup.piece)
+    elif reason in OF_CALLS and not seen.tool_calls and usable:
+        seen.note(Condition.markup_left, f"finish_reason {reason} without any call")
 
 
 def _call(call: ToolCallText, tools: ToolSet | None, seen: Examined) -> ToolCallText:
@@ -185,82 +130,19 @@ def _call(call: ToolCallText, tools: ToolSet | None, seen: Examined) -> ToolCall
         clean = None if tools is None else clean_name(name, tools.names)
         if clean is None:
             seen.note(Condition.tool_unknown, short(name))
+            if (left := marks_inside(name)) is not None:
+                seen.note(Condition.markup_left, left)
         else:
             seen.note(Condition.tool_name_marked, short(name))
             name = clean
-    if not _is_plain_object(arguments):
-        arguments = _mended(arguments, seen)
+    arguments, wrong = mend_arguments(name, arguments)
+    if wrong is not None:
+        seen.note(wrong)
+        if wrong is Condition.arguments_malformed and is_degenerate(arguments):
+            seen.note(Condition.degenerate)
+    if (left := marks_inside(arguments)) is not None:
+        seen.note(Condition.markup_left, left)
     return call if name is call.name and arguments is call.arguments else ToolCallText(call.id, name, arguments)
-
-
-def _is_plain_object(arguments: str) -> bool:
-    if arguments.count("{") + arguments.count("[") > _MOST_SIMPLE_BRACKETS:
-        return arguments_of(arguments) is not None
-    try:
-        return isinstance(orjson.loads(arguments), dict)
-    except ValueError:
-        return False
-
-
-def _bare(arguments: str) -> str:
-    """Arguments without a byte order mark before them and special tokens that a parser left behind them."""
-    text = arguments.strip(" \n\t\r\ufeff\u200b")
-    while text.endswith(">") and (left := _LEFT.search(text, max(0, len(text) - _LONGEST_LEFT))) is not None:
-        text = text[: left.start()].rstrip()
-    return text if text != arguments.strip() else arguments
-
-
-def _mended(arguments: str, seen: Examined) -> str:
-    inner: Any = _bare(arguments)
-    for _ in range(2):
-        if inner is None or not inner.strip() or inner.strip() in ("null", "None", "[]"):
-            seen.note(Condition.arguments_empty)
-            return "{}"
-        if arguments_of(inner) is not None:
-            if inner != arguments:
-                seen.note(Condition.arguments_double)
-            return str(inner)
-        try:
-            inner = orjson.loads(inner)
-        except ValueError:
-            break
-        if not isinstance(inner, str):
-            break
-    seen.note(Condition.arguments_malformed)
-    if is_degenerate(arguments):
-        seen.note(Condition.degenerate)
-    return arguments
-
-
-_LEFT = re.compile(r"(?:<[|｜][^<>|｜]{1,40}[|｜]>|</?tool_calls?>|</s>)\Z")
-_LONGEST_LEFT = 60
-_WORD = re.compile(r"[A-Za-z0-9_-]+")
-_MARKS = frozenset(
-    re.findall(
-        r"\w+",
-        "channel commentary analysis final constrain json message functions function tools tool default_api to call "
-        "calls start end assistant python_tag recipient sep begin tool_call tool_calls tool_sep tool_call_begin name "
-        "invoke api tool_call_end tool_calls_begin tool_call_argument_begin im_start im_end start_function_call user "
-        "system code return eot_id eom_id none s",
-    )
-)
-"""Words that templates and gateways put around a tool's name."""
-_GLUED = re.compile(r"(?:commentary|analysis|final|json|assistant|code)+\Z")
-
-
-def clean_name(name: str, offered: frozenset[str]) -> str | None:
-    """The offered tool in a name that something stands around; None: there is none, or more than one."""
-    words = _WORD.findall(name)
-    half = len(name) // 2
-    if name[:half] in offered and name == 2 * name[:half]:  # the pieces of a stream put together twice
-        return name[:half]
-    # special tokens that were taken off leave their words glued to the name
-    for parts in (words, [_GLUED.sub("", word) for word in words]):
-        found = {part for part in parts if part in offered}
-        others = [part for part in parts if part not in offered]
-        if len(found) == 1 and all(not part or part.lower() in _MARKS or part.isdecimal() for part in others):
-            return min(found)
-    return None
 
 
 def is_degenerate(text: str | None) -> bool:
@@ -272,9 +154,13 @@ def is_degenerate(text: str | None) -> bool:
         if text.count(text[at]) > enough:
             return True
         piece = text[at : at + 16]
-        period = text.find(piece, at + 1, at + 16 + min(_LONGEST_CYCLE, len(text) // 4)) - at
-        if period > 0 and sum(map(eq, text, text[period:])) > 0.95 * (len(text) - period):
-            return True
+        period, last = 0, at + len(piece) + min(_LONGEST_CYCLE, len(text) // 4)
+        for _ in range(_RECURRENCES):
+            period = text.find(piece, at + period + 1, last) - at
+            if period <= 0:
+                break
+            if sum(map(eq, text, text[period:])) > 0.95 * (len(text) - period):
+                return True
     return False
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from tau2_fleet.llm.bounded import LONGEST_ANSWER
 from tau2_fleet.llm.call_ids import form_for
 from tau2_fleet.llm.claude_history import OPENING
 from tau2_fleet.llm.completion import read_completion
@@ -26,8 +27,11 @@ os.environ["LITELLM_MODE"] = "PRODUCTION"
 
 import litellm
 
+from tau2_fleet.llm.litellm_bodies import SeenBody, seen_body, watch
+
 litellm.suppress_debug_info = True
 litellm.telemetry = False
+watch()
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ class LiteLLMAny:
 
     call_type = "litellm"
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, longest_answer: int = LONGEST_ANSWER) -> None:
         litellm.drop_params = False  # for the whole process; importing the benchmark's own runner turns it on
         key = find_key(settings)
         sampling = {
@@ -68,6 +72,7 @@ class LiteLLMAny:
         if settings.sends_seed and not self._sends_seed:
             log.info("%s takes no seed: none is sent", settings.model)
         self._id_form = form_for(settings.model, settings.base_url, None, own_pool=False)
+        self._longest_answer = longest_answer
         self._user_begins = _USER_BEGINS.search(settings.model or "") is not None
 
     async def ask(self, request: ChatRequest, stats: CallStats, avoid: Endpoint | None) -> ProviderAnswer:
@@ -80,11 +85,19 @@ class LiteLLMAny:
             asked |= {"tools": list(request.tools.schemas), "tool_choice": request.tool_choice or "auto"}
         if self._sends_seed and request.seed is not None:
             asked["seed"] = request.seed
+        seen = SeenBody(self._longest_answer)
+        token = seen_body.set(seen)
         try:
             completion = await litellm.acompletion(**self._always, **asked)
-            answered = completion.model_dump()
+            answered = seen.completion() or completion.model_dump()
         except Exception as error:  # what a provider's module raises is mapped by litellm only mostly
-            raise _failure(error) from error
+            if seen.failure is not None:
+                raise seen.failure from error
+            answered = seen.completion()
+            if answered is None:
+                raise _failure(error) from error
+        finally:
+            seen_body.reset(token)
         return read_completion(answered)
 
     async def context_tokens(self, session: str) -> int | None:

@@ -39,7 +39,7 @@ _FORMS = (
     _Form("deepseek_v3", r"<\|tool_calls_(?:begin|end)\|>|<\|tool_sep\|>"),
     _Form("glm45", r"<arg_key>|<arg_value>|<tool_call>\s*[\w.-]+\s*(?:\n|<arg_key>|</tool_call>)"),
     _Form("qwen3_coder", r"<function=[\w.-]+>?\s*<parameter=|<parameter=[\w.-]+>|<tool_call>\s*<function="),
-    _Form("hermes", r"</?tool_calls?>|</?tool_use>|<tools>\s*[\[{]|</?function_call>|</?TOOL_CALLS?>"),
+    _Form("hermes", r"</?tool_calls?\b|</?tool_use>|<tools>\s*[\[{]|</?function_call\b|</?TOOL_CALLS?>"),
     _Form("hermes", r"&lt;/?tool_calls?&gt;"),
     _Form("qwen3_coder", r"<function=[\w.-]*>?|</function>"),
     _Form("minimax_m2", r"</?minimax:tool_call>|</?minimax:"),
@@ -48,7 +48,7 @@ _FORMS = (
     _Form("step3", r"<steptml:"),
     _Form("olmo3", r"<function_calls>\s*\w+\("),
     _Form("minimax_m2", r"</?(?:\w+:)?(?:function_calls|tool_code)>|<\w+:function_call\b|<(?:\w+:)?invoke\s+name\s*="),
-    _Form("mistral", r"\[TOOL_CALLS?\]|\[ARGS\]|\[CALL_ID\]|\[/?AVAILABLE_TOOLS\]"),
+    _Form("mistral", r"\[TOOL_CALLS?\]|\[TOOL_REQUEST\]|\[ARGS\]|\[CALL_ID\]|\[/?AVAILABLE_TOOLS\]"),
     _Form("llama3_json", r"<\|python_tag\|>"),
     _Form("llama4_pythonic", r"<\|python_(?:start|end)\|>"),
     _Form("lfm2", r"<\|tool_call_start\|>"),
@@ -66,12 +66,15 @@ _FORMS = (
 )
 _MARKS = re.compile("|".join(form.marks for form in _FORMS))
 """Without groups: the search then runs from one sign to the next."""
-_SIGNS = re.compile(r"[<\[`]|>>>|&lt;")
+_BARE_CALL = re.compile(r"\s*\[?\s*\{\s*\"name\"\s*:\s*\"[\w.-]{1,64}\"\s*,\s*\"(?:arguments|parameters)\"\s*:")
+"""A text that is a call and nothing else, of whichever tool."""
 _IN_WORDS = (
     ("functions.", _Form("openai", r"to=functions\.\w")),
     ("commentary", _Form("openai", r"assistant\s?commentary\s*(?:to=|json\s*\{)|commentary to=\w")),
     ("functools", _Form("phi4_mini_json", r"functools\s*\[")),
     ("✿", _Form("qwen-agent", r"✿FUNCTION✿")),
+    ("DSML", _Form("deepseek_v32", r"DSML\W")),
+    ("to=", _Form("openai", r"\bassistant to=\w")),
     ("role_sep", _Form("gigachat3", r"function call<\|role_sep\|>")),
 )
 """Forms that begin with a word, behind the word without which there is none of them."""
@@ -102,7 +105,9 @@ def form_of(piece: str) -> str:
 
 def _marked(text: str) -> Markup | None:
     """A call that tags or words of some model's format give away."""
-    found = _MARKS.search(text) if _SIGNS.search(text) else None
+    # each text that holds a mark holds one of these
+    signed = "<" in text or "[" in text or "`" in text or ">>>" in text or "&lt;" in text
+    found = _MARKS.search(text) if signed else None
     if found is not None:
         form = next(form for form in _FORMS if re.compile(form.marks).match(text, found.start()))
         return Markup(" ".join(found.group().split()), form.name)
@@ -120,6 +125,8 @@ def _may_hold_a_call(text: str) -> bool:
         or "(" in text
         or "[" in text
         or "to=" in text
+        or '="' in text
+        or "DSML" in text
         or ">>>" in text
         or "Action" in text
         or "&lt;" in text
@@ -129,6 +136,8 @@ def _may_hold_a_call(text: str) -> bool:
 
 
 def _plain_call(text: str, names: frozenset[str]) -> Markup | None:
+    if (bare := _BARE_CALL.match(text)) is not None:
+        return Markup(bare.group().strip(), "llama3_json")
     if not any(name in text for name in names):
         return None
     for form, pattern in _patterns(names):
@@ -142,22 +151,27 @@ def _plain_call(text: str, names: frozenset[str]) -> Markup | None:
 def _patterns(names: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
     """How calls of these tools look without any tags."""
     one_of = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-    name = rf"(?:functions?[./]|tools?\.|default_api\.)?(?:{one_of})(?::\d+)?"
+    name = rf"(?:functions?[./]|tools?\.|default_api[.:])?(?:{one_of})(?::\d+)?"
     quote = r"\\?[\"']"
-    keys = "name|function|function_name|tool|tool_name|tool_call|recipient_name|action|api|method"
+    keys = "name|function|function_name|tool|tool_name|tool_call|recipient_name|action|api|api_name|method|call"
     label = r"(?:[Tt]ool|[Ff]unction|[Cc]all|[Tt]ool[ _][Cc]all)s?:?"
+    inputs = "(?:[Aa]rguments|[Pp]arameters|[Pp]arams|[Aa]rgs|[Ii]nput)"
     forms = (
         ("llama3_json", rf"\{{\s*{quote}type{quote}\s*:\s*{quote}function{quote}[^}}]{{0,40}}{name}{quote}"),
-        ("llama3_json", rf"{quote}(?:{keys}){quote}\s*:\s*{quote}{name}{quote}\s*[,}}]"),
-        ("llama3_json", rf"\{{\s*{quote}{name}{quote}\s*:\s*[\[{{]"),
+        ("llama3_json", rf"{quote}(?:{keys}){quote}\s*:\s*(?:{quote})?{name}(?:{quote})?\s*[,}}]"),
+        ("llama3_json", rf"\{{\s*{quote}{name}{quote}\s*:\s*[\[{{]|{quote}{name}{quote}\s*,\s*\{{"),
         ("pythonic", rf"(?:^|[\[`,]|tool_code\n)\s*(?:print\(\s*|await\s+)?{name}\(\s*(?:\w+\s*=|\{{|\))"),
-        ("", rf"^\s*(?:\*\*)?Action:(?:\*\*)?\s*`?{name}\b"),
-        ("pythonic", rf"(?<![\w.]){name}\(\s*(?:\w+\s*=\s*)?(?:{quote}|[\[{{\d])"),
-        ("", rf"^\s*(?:{keys}):\s*[\"'`]?{name}[\"'`]?\s*\n\s*(?:arguments|parameters|args|input)\b"),
+        ("", rf"^\s*(?:\*\*)?Action:(?:\*\*)?\s*`?{name}\b|\bto={name}\b"),
+        ("pythonic", rf"(?<!\w){name}\(\s*(?:\w+\s*=|{quote}|[\[{{\d])"),
+        ("", rf"^\W*(?:{keys}|{label})\W{{1,6}}{name}\W*\n\W*(?:{inputs}\b|\{{)"),
+        ("llama3_json", rf"(?:\{{|\b)\s*(?:{keys})\s*:\s*(?:{quote})?{name}(?:{quote})?\s*,\s*(?:{quote})?{inputs}\b"),
         ("llama3_json", rf"\{{\s*(?:{keys})\s*:\s*{quote}{name}{quote}"),
-        ("", rf"{name}`?[^\n]{{0,40}}\n+```(?:json)?\s*\{{"),
-        ("functionary", rf"^\W*(?:assistant)?\s*{name}`?\s*(?:\n|json|:)?\s*\{{\s*(?:\}}|{quote})"),
-        ("qwen3_coder", rf"<(?:\w+:)?(?:{name})>\s*(?:<|\{{)|<(?:{name})\s+\w+=|<(?:{name})\s*/>"),
+        ("", rf"{name}`?[^\n]{{0,40}}\n+```(?:json)?\s*\{{|{name}`?\s+(?:with|using)\b[^\n]{{0,30}}\{{"),
+        ("functionary", rf"^\W*(?:<\|\w+\|>)?(?:assistant)?\s*{name}[`*\s:|,>]*(?:json)?\s*\{{\s*(?:\}}|{quote})"),
+        ("", rf"(?<![\w\"']){name}\s?\{{\s*(?:\}}|{quote}|\w+\s*:)"),
+        ("qwen3_coder", rf"<(?:\w+:)?(?:{name})(?:\s+\w+=|\s*/?>)"),
+        ("", rf"<(?:{keys}|invoke)>\s*{name}\s*</|<[\w:]+\s+(?:name|tool|function)\s*=\s*{quote}{name}{quote}"),
         ("", rf"<tool_name>\s*{name}\b|\[(?:[A-Z][a-z]+ )?{label}\s*{name}\b|\[{name}\]\s*\(?\s*[\{{(]"),
+        ("", rf"^\W*{name}\s+\w+\s*=\s*{quote}"),
     )
     return tuple((form, re.compile(pattern, re.MULTILINE)) for form, pattern in forms)

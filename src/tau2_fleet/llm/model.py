@@ -132,8 +132,9 @@ class Model:
         """Attempts until one succeeds or no further one makes sense."""
         if time.left_s <= 0:
             raise DeadlineError(f"no time is left to ask {self.name}")
+        asked, filled = request, self._thinking.fills
         if self._keeps_thinking:
-            request = dataclasses.replace(request, messages=self._thinking.restored(request))
+            request = dataclasses.replace(asked, messages=self._thinking.restored(asked))
         sent = await self._fitted(request, stats)
         began = self._clock.monotonic()
         avoid, recut = None, 0
@@ -151,6 +152,12 @@ class Model:
                     sent = await self._fitted(request, stats)
                     if recut <= _MOST_RECUTS and len(sent.messages) < before:
                         continue
+                if not filled and self._misses_thinking(failure):
+                    self._thinking.fill()
+                    filled = True
+                    request = dataclasses.replace(asked, messages=self._thinking.restored(asked))
+                    sent = await self._fitted(request, stats)
+                    continue
                 if not self._is_asked_again(failure, stats, began):
                     raise self._given_up(failure, sent, stats) from failure
                 avoid = failure.endpoint
@@ -171,6 +178,11 @@ class Model:
         messages = await self._context.fit(request, self._backend)
         stats.trimmed_messages = len(request.messages) - len(messages)
         return dataclasses.replace(request, messages=messages) if stats.trimmed_messages else request
+
+    def _misses_thinking(self, failure: Failure) -> bool:
+        """Whether a server wants a field back that not every turn has."""
+        refused = self._keeps_thinking and failure.cause is FailureCause.refused
+        return refused and "reasoning_content" in str(failure) and wants_thinking(str(failure))
 
     def _is_asked_again(self, failure: Failure, stats: CallStats, began: float) -> bool:
         """Whether a further attempt makes sense, the time that is left apart."""
@@ -258,8 +270,8 @@ class Model:
             case FailureCause.credit:
                 return f"{self.name}: the account has no credit or quota left ({failure})"
         wanted = ""
-        if failure.cause is FailureCause.refused and not self._keeps_thinking and wants_thinking(str(failure)):
-            wanted = "; it wants back what it thought: set thinking_history=turn (or all) of this model"
+        if failure.cause is FailureCause.refused and wants_thinking(str(failure)):
+            wanted = self._thinking.advice
         return f"{self.name}{times}: {failure}{wanted}"
 
     def _spend(self, stats: CallStats, answer: ProviderAnswer) -> None:

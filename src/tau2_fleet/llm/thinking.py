@@ -9,24 +9,29 @@ from __future__ import annotations
 import re
 
 _NAMES = (
-    r"(?:[\w.-]{1,20}[:_])?think(?:ing)?|(?:inner_)?thoughts?|reasoning|scratchpad|reflection|analysis|cot"
-    r"|chain_of_thought|(?:inner|internal)_(?:monologue|thinking)|thinking_process|thought_process"
+    r"(?:[\w.-]{1,20}[:_])?(?:ant)?think(?:ing)?(?:_mode)?|(?:inner_)?thoughts?|reasoning(?:_content)?|scratch_?pad"
+    r"|(?:self_)?reflection|analysis|cot|chain_of_thought|(?:inner|internal)_(?:monologue|thinking|thoughts?)"
+    r"|(?:thinking|thought|reasoning)_process|tool_plan"
 )
+_TOKENS = r"think(?:ing)?|thoughts?|reasoning|content_thinking|inner"
+"""What special tokens call thinking; `begin_of_` or `_start` say which end of it they are."""
 _OPEN = (
-    rf"<\s?(?:{_NAMES})(?:\s[^<>]{{0,60}})?>|&lt;(?:{_NAMES})&gt;|(?-i:\[THINK(?:ING)?\])|◁think▷|<unused94>(?:thought)?"
-    r"|<[|｜](?:begin_of_thought|start_of_thought|start_thinking|begin_think|think|thinking|content_thinking|thought|think_start|thinking_start|inner_prefix)[|｜]>"
+    rf"<\s?(?:{_NAMES})(?:\s[^<>]{{0,60}})?>|&lt;(?:{_NAMES})&gt;|(?-i:\[(?:THINK(?:ING)?|REASONING)\])|◁think▷"
+    r"|<unused94>(?:thought)?"
+    rf"|<[|｜](?:(?:begin|start)[_▁](?:of[_▁])?)?(?:{_TOKENS})(?:_(?:start|begin|prefix))?[|｜]>"
     r"|<\|channel>\s*(?:thought|analysis)|<\|open\|>think<\|sep\|>|<\|plamo:begin_think:plamo\|>"
 )
 _CLOSE = (
-    rf"<\s?/\s?(?:{_NAMES})\s?>|&lt;/(?:{_NAMES})&gt;|\[/THINK(?:ING)?\]|◁/think▷|<unused95>"
-    r"|<[|｜](?:end_of_thought|end_thinking|end_think|/think|/thinking|/thought|think_end|thinking_end|inner_suffix)[|｜]>"
+    rf"<\s?/\s?(?:{_NAMES})\s?>|<(?:{_NAMES})\s?/>|&lt;/(?:{_NAMES})&gt;|\[/(?:THINK(?:ING)?|REASONING)\]|◁/think▷"
+    r"|<unused95>"
+    rf"|<[|｜](?:/|end[_▁](?:of[_▁])?)(?:{_TOKENS})[|｜]>|<[|｜](?:{_TOKENS})_(?:end|suffix)[|｜]>"
     r"|<channel\|>|<\|close\|>think<\|sep\|>|<\|plamo:end_think:plamo\|>"
 )
 _OPENING = re.compile(_OPEN, re.IGNORECASE)
 _CLOSING = re.compile(_CLOSE, re.IGNORECASE)
 _WRAPPER = re.compile(
-    r"\s*(?:<(answer|response)>(.*?)(?:</\1>|\Z)"
-    r"|<\|(?:begin_of_solution|start_response|start_text|content_text)\|>(.*?)(?:<\|[a-z_]+\|>|\Z))\s*\Z",
+    r"\s*(?:<(answer|response|final|final_answer|output)>(.*?)(?:</\1>|\Z)"
+    r"|<\|(?:begin_of_solution|begin_of_box|start_response|start_text|content_text)\|>(.*?)(?:<\|[a-z_]+\|>|\Z))\s*\Z",
     re.DOTALL | re.IGNORECASE,
 )
 """What some models put around their answer once they have thought."""
@@ -34,10 +39,14 @@ _WRAPPER = re.compile(
 _CHANNEL = re.compile(
     r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(\w+)([^<]*)(?:<\|constrain\|>\s*\w*\s*)?<\|message\|>"
 )
+_BROKEN_CHANNEL = re.compile(r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(analysis|commentary|final)()")
+"""The same where a template has lost the end of the channel's name."""
 _ENDS = re.compile(r"<\|(?:end|return|call|start)\|>(?:\s*assistant)?\s*")
 _BARE_FINAL = re.compile(r"assistant\s?final(?!ly\b|i[sz]e)")
 _BARE_ANALYSIS = re.compile(r"\s*(?:assistant\s?)?(?:analysis(?=[^a-z])|commentary(?=[A-Z]))")
 _BARE_CALL = re.compile(r"assistant\s?commentary(?:\s*to=|\s)|(?:commentary\s+)?to=functions\.")
+_DETAILS = re.compile(r"<details\s[^<>]{0,60}reasoning[^<>]{0,60}>(.*?)(?:</details>|\Z)", re.DOTALL)
+"""How gateways fold thinking up for people."""
 _PROSE = re.compile(
     r"\s*Here(?:'s| is| are) my (?:thought process|reasoning steps):(.*?)"
     r"(?:Here(?:'s| is) my response:|\[BEGIN FINAL RESPONSE\])(.*?)(?:\[END FINAL RESPONSE\]\s*)?\Z",
@@ -88,6 +97,9 @@ def _may_think(text: str) -> bool:
 
 
 def _without_prose(text: str, thoughts: list[str]) -> str:
+    if "<details" in text and (folded := _DETAILS.findall(text)):
+        thoughts += folded
+        return _DETAILS.sub("", text)
     found = _PROSE.match(text)
     if found is None:
         return text
@@ -97,7 +109,7 @@ def _without_prose(text: str, thoughts: list[str]) -> str:
 
 def _without_channels(text: str, thoughts: list[str]) -> str:
     """What harmony's final channel says, with its special tokens or without; calls in another channel stay text."""
-    marks = list(_CHANNEL.finditer(text))
+    marks = list(_CHANNEL.finditer(text)) or list(_BROKEN_CHANNEL.finditer(text))
     if marks:
         return _of_channels(text, marks, thoughts)
     final = _last(_BARE_FINAL, text)

@@ -26,6 +26,9 @@ _WANTED = re.compile(
 )
 
 
+_NO_THOUGHT = Thought(fields={"reasoning_content": ""})
+
+
 def wants_thinking(refusal: str) -> bool:
     """Whether a server's refusal says that it wants its thinking back."""
     return _WANTED.search(refusal) is not None
@@ -37,6 +40,8 @@ class _Thoughts:
     """By the first call of the reply, or by its text."""
     restored: dict[int, tuple[ChatMessage, ChatMessage]] = field(default_factory=dict)
     """By the identity of a history's message: that message, and the same with its thought."""
+    filled: dict[int, tuple[ChatMessage, ChatMessage]] = field(default_factory=dict)
+    """Likewise: those without a thought, and the same with an empty one."""
 
 
 class ThinkingMemory:
@@ -44,6 +49,7 @@ class ThinkingMemory:
 
     def __init__(self, policy: ThinkingHistory) -> None:
         self._policy = policy
+        self._fills = False
         self._sessions: OrderedDict[str, _Thoughts] = OrderedDict()
 
     def remember(
@@ -70,16 +76,49 @@ class ThinkingMemory:
             self._sessions.popitem(last=False)
         held.thoughts[key] = thought
 
+    @property
+    def advice(self) -> str:
+        """What to change where a server refuses a history because thinking is missing from it."""
+        if self._policy == ThinkingHistory.none:
+            return "; it wants back what it thought: set thinking_history=turn (or all) of this model"
+        if self._policy == ThinkingHistory.turn:
+            return "; it wants back what it thought in earlier turns, too: set thinking_history=all of this model"
+        return ""
+
+    @property
+    def fills(self) -> bool:
+        """Whether messages without a thought carry an empty one."""
+        return self._fills
+
+    def fill(self) -> None:
+        """Give messages without a thought an empty one from now on: DeepSeek V4 refuses a history that has one without.
+
+        Such are the greeting, turns of experts, and what `thinking_history` leaves out.
+        """
+        self._fills = True
+
     def restored(self, request: ChatRequest) -> Sequence[ChatMessage]:
         """The request's messages, with the thoughts that go back to the model."""
         held = self._sessions.get(request.session)
         if held is None:
-            return request.messages
+            if not self._fills:
+                return request.messages
+            held = self._sessions[request.session] = _Thoughts()
         start = 0 if self._policy == ThinkingHistory.all else turn_begins(request.messages)
-        return [
+        messages = [
             self._restored(message, held) if at >= start and message.role == "assistant" else message
             for at, message in enumerate(request.messages)
         ]
+        return [self._filled(message, held) for message in messages] if self._fills else messages
+
+    @staticmethod
+    def _filled(message: ChatMessage, held: _Thoughts) -> ChatMessage:
+        if message.role != "assistant" or message.thought is not None:
+            return message
+        known = held.filled.get(id(message))
+        if known is None:
+            known = held.filled[id(message)] = (message, message.with_thought(_NO_THOUGHT))
+        return known[1]
 
     @staticmethod
     def _restored(message: ChatMessage, held: _Thoughts) -> ChatMessage:
