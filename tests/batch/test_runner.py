@@ -14,6 +14,7 @@ from tau2_fleet.batch.schedule import make_schedule
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.line import Record, SimulationKey
 from tau2_fleet.record.store import Entry, Store
+from tau2_fleet.run.money import Purse
 from tau2_fleet.simulation.simulate import SimulationJob
 from tests.batch.records import make_record
 from tests.batch.test_schedule import domain_tasks
@@ -135,7 +136,8 @@ def test_the_budget_ends_the_run_and_counts_earlier_attempts(tmp_path: Path):
 
     with Store(tmp_path) as store:
         store.append(make_record(SimulationKey("airline", "0", 0)))
-    runner = make_runner(tmp_path, simulate, {"retail": 10}, max_concurrency=1, limits=Limits(max_cost_usd=1.0))
+    runner = make_runner(tmp_path, simulate, {"retail": 10}, max_concurrency=1)
+    runner.purse = Purse(tmp_path, runner.store, 1.0, in_sweep=False)
     asyncio.run(runner.run())
     assert runner.stop_reason is RunEnd.BUDGET
     assert runner.store.cost_usd == pytest.approx(1.0)
@@ -151,7 +153,8 @@ def test_a_run_that_is_resumed_beyond_its_budget_begins_nothing(tmp_path: Path):
     with Store(tmp_path) as store:
         for attempt in range(4):
             store.append(make_record(SimulationKey("retail", "0", 0), reason="infrastructure_error", attempt=attempt))
-    runner = make_runner(tmp_path, simulate, {"retail": 10}, max_concurrency=5, limits=Limits(max_cost_usd=1.0))
+    runner = make_runner(tmp_path, simulate, {"retail": 10}, max_concurrency=5)
+    runner.purse = Purse(tmp_path, runner.store, 1.0, in_sweep=False)
     asyncio.run(runner.run())
     assert runner.stop_reason is RunEnd.BUDGET
     assert runner.stop_detail == "spent $1.00 of limits.max_cost_usd=1"

@@ -51,18 +51,16 @@ class Watcher(Protocol):
 
 
 class Purse(Protocol):
-    """What a runner knows of money beyond its own record (`run.money`)."""
+    """What a runner knows of money (`run.money`)."""
 
-    def elsewhere_usd(self) -> float: ...
-    def holds_back(self, left_usd: float) -> bool: ...
+    def gone(self) -> str | None: ...
+    def holds_back(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When a run ends by itself."""
 
-    max_cost_usd: float | None = None
-    """For this run and all that its purse knows of together."""
     run_timeout_s: float | None = None
     grace_s: float = 30.0
     """How long simulations in flight may go on once the run is told to stop."""
@@ -234,21 +232,13 @@ class Runner:
 
     def _is_to_stop(self) -> bool:
         """Looked at before every simulation, so that a run resumed beyond its budget begins none."""
-        limit = self.limits.max_cost_usd
-        if limit is not None:
-            elsewhere = 0.0 if self.purse is None else self.purse.elsewhere_usd()
-            spent = self.store.cost_usd + elsewhere
-            if spent >= limit:
-                others = f", ${elsewhere:.2f} of it in other jobs of the sweep" if elsewhere else ""
-                self.stop(RunEnd.BUDGET, f"spent ${spent:.2f} of limits.max_cost_usd={limit:g}{others}")
+        if self.purse is not None and (detail := self.purse.gone()) is not None:
+            self.stop(RunEnd.BUDGET, detail)
         return self._stopping.is_set() or self._is_held_back()
 
     def _is_held_back(self) -> bool:
         """Whether the money that is left is that of the simulations in flight; the last of them looks again."""
-        limit, purse = self.limits.max_cost_usd, self.purse
-        if limit is None or purse is None:
-            return False
-        return purse.holds_back(limit - self.store.cost_usd - purse.elsewhere_usd())
+        return self.purse is not None and self.purse.holds_back()
 
     async def _watch_clock(self) -> None:
         deadline_s = self.limits.deadline_s

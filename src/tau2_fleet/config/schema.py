@@ -71,7 +71,7 @@ class LimitsSettings:
     )
     max_cost_usd: Optional[float] = key(
         None,
-        help="no new simulation starts once the run, or its whole sweep, has cost this much with those in flight",
+        help="of the run, or its whole sweep: what this does not pay for, a simulation or a request, is not begun",
         range=POSITIVE,
     )
     grace_s: float = key(30.0, help="for simulations in flight after the first Ctrl-C", range=FROM_ZERO)

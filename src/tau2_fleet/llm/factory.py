@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.llm.allowance import Allowance, PaidModel
 from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.context import Context
 from tau2_fleet.llm.endpoints import Router
@@ -14,7 +15,7 @@ from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.keys import key_name
 from tau2_fleet.llm.limiter import Limiter
 from tau2_fleet.llm.model import Model
-from tau2_fleet.llm.prices import PriceTable, own_price
+from tau2_fleet.llm.prices import FREE, PriceTable, own_price
 from tau2_fleet.llm.provider import Backend
 from tau2_fleet.llm.retry import RetryPolicy
 from tau2_fleet.llm.settings import Api, ModelSettings, Provider
@@ -59,12 +60,14 @@ def build(
     outage_s: float = 60.0,
     retry: RetryPolicy | None = None,
     clock: Clock | None = None,
+    allowance: Allowance | None = None,
 ) -> Model:
     """A model that can be asked.
 
     `name` is what records and logs call it. `router` is the pool's (providers `vllm` and `simulated`).
     `limiters` is shared by all models of a run. Without `prices` only the settings' own price counts.
     `outage_s` is how long a refused key or name is asked again before it is taken for general; 0: not at all.
+    `allowance` is the money of the run, where that is limited.
 
     Raises:
         UserError: the settings cannot be: no model, no pool, no room for an answer.
@@ -72,6 +75,7 @@ def build(
     clock = clock or Clock()
     _check(settings, name, router)
     backend = _backend(settings, http, router, clock)
+    price = own_price(settings) if prices is None else prices.price_of(settings)
     return Model(
         name,
         backend,
@@ -79,12 +83,13 @@ def build(
         context=Context(name, settings),
         clock=clock,
         retry=retry or RetryPolicy(),
-        price=own_price(settings) if prices is None else prices.price_of(settings),
+        price=price,
         call_timeout_s=call_timeout_s,
         outage_s=outage_s,
         thinking_history=settings.thinking_history,
         asked_as=settings.model,
         key_env=key_name(settings),
+        paid=PaidModel(allowance, price, settings.max_output_tokens) if allowance and price != FREE else None,
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import math
 from dataclasses import dataclass
 
+from tau2_fleet.llm.allowance import PaidModel
 from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.context import Context
@@ -71,8 +72,12 @@ class Model:
         thinking_history: ThinkingHistory = ThinkingHistory.none,
         asked_as: str | None = None,
         key_env: str | None = None,
+        paid: PaidModel | None = None,
     ) -> None:
-        """`asked_as` is the name that the provider knows; `key_env` names the variable that holds the key."""
+        """`asked_as` is the name that the provider knows; `key_env` names the variable that holds the key.
+
+        `paid` sets money aside for every request, where that is limited.
+        """
         self.name = name
         self._backend = backend
         self._limiter = limiter
@@ -85,6 +90,7 @@ class Model:
         self._price = price
         self._call_timeout_s = call_timeout_s
         self._asked_as = asked_as or name
+        self._paid = paid
         self._key = f"the key in {key_env}" if key_env else "the request's key, or its having none,"
 
     async def complete(self, request: ChatRequest) -> Reply:
@@ -129,13 +135,20 @@ class Model:
         return error
 
     async def _answer(self, request: ChatRequest, stats: CallStats, time: _Time) -> ProviderAnswer:
-        """Attempts until one succeeds or no further one makes sense."""
+        """The answer to as much of the request as fits, in the money that is left."""
         if time.left_s <= 0:
             raise DeadlineError(f"no time is left to ask {self.name}")
         asked, filled = request, self._thinking.fills
         if self._keeps_thinking:
             request = dataclasses.replace(asked, messages=self._thinking.restored(asked))
         sent = await self._fitted(request, stats)
+        if self._paid is None:
+            return await self._attempts(request, sent, stats, time)
+        async with self._paid.paying(sent, stats):
+            return await self._attempts(request, sent, stats, time)
+
+    async def _attempts(self, request: ChatRequest, sent: ChatRequest, stats: CallStats, time: _Time) -> ProviderAnswer:
+        """Attempts until one succeeds or no further one makes sense; `sent` is what fits of the request."""
         began = self._clock.monotonic()
         avoid, recut = None, 0
         while True:

@@ -10,8 +10,8 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.fleet.limits import most_for_files, raise_open_files
+from tau2_fleet.llm.allowance import OUT_OF_MONEY
 from tau2_fleet.llm.factory import Limiters
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.prices import PriceTable
@@ -38,7 +39,6 @@ from tau2_fleet.paths import DATA_DIR, use_scratch_dir
 from tau2_fleet.record.line import Record
 from tau2_fleet.record.lock import DirectoryLock
 from tau2_fleet.record.store import Store
-from tau2_fleet.run.expectation import Expectation
 from tau2_fleet.run.files import RunFiles
 from tau2_fleet.run.gc_policy import collected_in_turn
 from tau2_fleet.run.interrupts import Interrupts
@@ -141,8 +141,7 @@ class Experiment:
         self.attempt = sum(1 for path in self.run_dir.glob(".hydra/attempt-*") if path.is_dir())
         self.started = datetime.now()
         limits, shard = self.config.limits, plan.schedule.shard
-        budget = None if limits.max_cost_usd is None else limits.max_cost_usd / shard.count
-        self.limits = Limits(budget, limits.run_timeout_s, limits.grace_s)
+        self.limits = Limits(limits.run_timeout_s, limits.grace_s)
         most = shard.share(self.config.most_in_flight)
         self.max_concurrency = most_for_files(most) if self.config.auto_concurrency else most
         paid = self.config.paid_in_flight
@@ -155,10 +154,8 @@ class Experiment:
         )
         self.load = ServerLoad()
         self.runner: Runner | None = None
-        self.expected: Expectation | None = None
-        """What is to come, where it costs money."""
-        self._too_late = False
-        """Set where `limits.run_timeout_s` was over before the first simulation."""
+        self._not_begun: tuple[RunEnd, str] | None = None
+        """Why the run ended before the first simulation, where time or money had run out."""
 
     async def perform(self) -> JobResult:
         """Run to the end, or to a signal: the first one stops the run in good order, the second at once."""
@@ -268,7 +265,30 @@ class Experiment:
         if not self.schedule.jobs:
             tell(f"nothing is left to run: all {self.schedule.total} simulations are in the record")
             return FleetReport()
-        self.expected = tell_forecast(self.plan, self.schedule, PriceTable.load(PRICES))
+        with self._purse() as purse:
+            gone = None if purse is None else purse.gone()
+            if gone is not None:
+                self._not_begun = RunEnd.BUDGET, f"{gone}, before the first simulation"
+                return FleetReport()
+            return await self._with_servers(progress, interrupts, purse)
+
+    @contextmanager
+    def _purse(self) -> Iterator[Purse | None]:
+        """The run's money, where that is limited."""
+        expected = tell_forecast(self.plan, self.schedule, PriceTable.load(PRICES))
+        limit_usd, shard = self.config.limits.max_cost_usd, self.schedule.shard
+        if limit_usd is None:
+            yield None
+            return
+        purse = Purse(
+            self.run_dir, self.store, limit_usd / shard.count, expected, in_sweep=self.context.sweep is not None
+        )
+        try:
+            yield purse
+        finally:
+            purse.close()
+
+    async def _with_servers(self, progress: Progress, interrupts: Interrupts, purse: Purse | None) -> FleetReport:
         raise_open_files(min(self.max_concurrency, len(self.schedule.jobs)))
         async with HttpPool() as http:
             try:
@@ -277,12 +297,12 @@ class Experiment:
                     await check_models(self.plan, http, self.today(), begun)
                     fleet = await self._fleet_and_domains()
             except TimeoutError:
-                self._too_late = clock.expired()
-                if not self._too_late:
+                if not clock.expired():
                     raise
+                self._not_begun = RunEnd.TIMEOUT, f"{self.limits.out_of_time}, before the first simulation"
                 return FleetReport()
             try:
-                await self._run_simulations(fleet, http, progress, interrupts)
+                await self._run_simulations(fleet, http, progress, interrupts, purse)
             finally:
                 report = fleet.report()
                 await fleet.detach()
@@ -309,15 +329,17 @@ class Experiment:
         tasks_file = write_played_tasks(directory / "servers", pools, self.plan.selection.tasks)
         return await self.context.lease.fleet(pools, self.config.server, directory, tasks_file, self.config.hosts)
 
-    async def _run_simulations(self, fleet: Fleet, http: HttpPool, progress: Progress, interrupts: Interrupts) -> None:
+    async def _run_simulations(
+        self, fleet: Fleet, http: HttpPool, progress: Progress, interrupts: Interrupts, purse: Purse | None
+    ) -> None:
         models = named_by_servers(self.plan.models, fleet.endpoints, self.store, force=self.config.resume_force)
         limits = self.config.limits
         clients = make_clients(
-            models, fleet.router, http, PriceTable.load(PRICES), limits.call_timeout_s, limits.outage_s, self.limiters
-        )
+            models, fleet.router, http, PriceTable.load(PRICES), limits.call_timeout_s, limits.outage_s, self.limiters,
+            None if purse is None else purse.allowance,
+        )  # fmt: skip
         settings = self.plan.simulation_settings(self.run_id, self.attempt, clients, models)
         contexts = {name: DomainContext(self.plan.benchmark[name], settings) for name in self.plan.selection.tasks}
-        purse = Purse(self.run_dir, self.store, self.expected, in_sweep=self.context.sweep is not None)
 
         async def play_here(job: SimulationJob) -> tuple[Record, str | None]:
             task = self.schedule.tasks[job.key.domain, job.key.task_id]
@@ -328,7 +350,9 @@ class Experiment:
             record, fatal = await play(job)
             if record.termination_reason not in OURS:
                 self.learned.add(job.key, sum(call["role"] == "agent" for call in record.calls))
-            if fatal is not None and runner.stop_reason is None:
+            if fatal is not None and purse is not None and fatal.startswith(OUT_OF_MONEY):
+                runner.stop(RunEnd.BUDGET, purse.told(fatal))
+            elif fatal is not None and runner.stop_reason is None:
                 log.error("the run is stopped: %s", fatal)
                 runner.stop(RunEnd.FATAL, fatal)
             return record
@@ -338,7 +362,7 @@ class Experiment:
 
         runner = self.runner = Runner(
             self.schedule,
-            purse.counted(simulate),
+            simulate if purse is None else purse.counted(simulate),
             self.store,
             progress,
             max_concurrency=1 if self.config.auto_concurrency else self.max_concurrency,
@@ -349,7 +373,7 @@ class Experiment:
         async with AsyncExitStack() as stack:
             play = play_here
             if self.config.shards > 1:
-                shards = await stack.enter_async_context(self._shards(fleet, models, keep_prompt))
+                shards = await stack.enter_async_context(self._shards(fleet, models, keep_prompt, purse))
                 play = shards.play
             async with collected_in_turn(), self._steered(runner, fleet):
                 await runner.run()
@@ -374,7 +398,11 @@ class Experiment:
             await asyncio.gather(steering, return_exceptions=True)
 
     def _shards(
-        self, fleet: Fleet, models: Roles[ModelSettings], keep_prompt: Callable[[str, str], None]
+        self,
+        fleet: Fleet,
+        models: Roles[ModelSettings],
+        keep_prompt: Callable[[str, str], None],
+        purse: Purse | None,
     ) -> ShardProcesses:
         """The processes that play this run's simulations, where that is not this one."""
         named = self.plan.models.unnamed()
@@ -386,6 +414,8 @@ class Experiment:
             names={role: model.model for role, model in models.by_name().items() if role in named and model.model},
             pools=tuple(spec.name for spec in fleet.pools),
             simulations=-(-self.max_concurrency // count),
+            limit_usd=None if purse is None else purse.limit_usd,
+            in_sweep=self.context.sweep is not None,
         )
         return ShardProcesses(count, beginning, {name: fleet.router(name) for name in beginning.pools}, keep_prompt)
 
@@ -419,8 +449,8 @@ class Experiment:
         reason, detail = RunEnd.INTERRUPTED if interrupts.asked else None, None
         if self.runner is not None:
             reason, detail = self.runner.stop_reason, self.runner.stop_detail
-        elif self._too_late and not interrupts.asked:
-            reason, detail = RunEnd.TIMEOUT, f"{self.limits.out_of_time}, before the first simulation"
+        elif self._not_begun is not None and not interrupts.asked:
+            reason, detail = self._not_begun
         experts_on = bool(self.config.experts.members())
         identity = self.plan.identity
         return judge_outcome(

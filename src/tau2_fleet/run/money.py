@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -9,16 +10,18 @@ from pathlib import Path
 from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.display.console import err, tell
 from tau2_fleet.errors import UserError
+from tau2_fleet.evaluation.termination import OURS
+from tau2_fleet.llm.allowance import OUT_OF_MONEY, Allowance
 from tau2_fleet.llm.prices import PriceTable
 from tau2_fleet.record.line import Record
-from tau2_fleet.record.reading import RECORD_FILE
 from tau2_fleet.record.store import Store
 from tau2_fleet.run.expectation import Expectation, expect, lines, price_of
+from tau2_fleet.run.ledger import Ledger
 from tau2_fleet.run.plan import RunPlan
 from tau2_fleet.simulation.simulate import SimulationJob
 
-_LOOK_S = 2.0
-"""How often the records of other jobs are looked at."""
+_LOOK_S = 1.0
+"""How often the accounts of other jobs are looked at."""
 _ENOUGH = 3
 """Simulations that say what one costs."""
 
@@ -54,29 +57,69 @@ def tell_forecast(plan: RunPlan, schedule: Schedule, prices: PriceTable) -> Expe
 
 
 class Purse:
-    """The money of one run, as its runner asks for it before each simulation."""
+    """The money of one run, as its runner asks for it before each simulation and its models before each request."""
 
-    def __init__(self, run_dir: Path, store: Store, expected: Expectation | None, *, in_sweep: bool) -> None:
-        """`expected`: what is to come; None where it costs nothing."""
-        spent = [entry.cost_usd for entry in store.entries.values()]
+    def __init__(
+        self, run_dir: Path, store: Store, limit_usd: float, expected: Expectation | None = None, *, in_sweep: bool
+    ) -> None:
+        """Open its account among those of the sweep.
+
+        Args:
+            limit_usd: for all jobs of a sweep together, earlier attempts included.
+            expected: what is to come; None where it costs nothing, or is not known.
+        """
+        self.limit_usd = limit_usd
+        self.ledger = Ledger(run_dir, limit_usd, store.cost_usd, in_sweep=in_sweep)
+        self.allowance = Allowance(self.ledger)
+        self._store = store
+        self._unrecorded_usd = self.ledger.drawn_usd - store.cost_usd
+        """What earlier attempts spent on simulations that were given up, which no record tells."""
+        self._alone = not in_sweep
+        costs = [entry.cost_usd for entry in store.entries.values()]
         cost = None if expected is None else expected.cost_usd
-        self._prior = cost.expected / expected.simulations if expected and cost and expected.simulations else 0.0
-        self._ended = len(spent)
-        self._ended_usd = sum(spent)
+        self._prior_usd = cost.expected / expected.simulations if expected and cost and expected.simulations else 0.0
+        self._ended = len(costs)
+        self._ended_usd = sum(costs)
+        self._least_usd = min((one.cost_usd for one in store.entries.values() if one.finished), default=0.0)
         self._in_flight = 0
-        self._siblings = _Siblings(run_dir) if in_sweep else None
+        self._elsewhere: tuple[float, float] = 0.0, 0.0
+        self._looked_s = -math.inf
 
-    def elsewhere_usd(self) -> float:
-        """What the other jobs of the sweep have spent, their earlier attempts included."""
-        return 0.0 if self._siblings is None else self._siblings.spent_usd()
+    def gone(self) -> str | None:
+        """Why no further simulation can begin: what is left pays for none; None while it may pay for one."""
+        elsewhere_usd, refused_usd = self._others()
+        spent_usd = self._spent_usd + elsewhere_usd
+        least_usd = self._least_usd if self._ended >= _ENOUGH else 0.0
+        if spent_usd < self.limit_usd and self.limit_usd - spent_usd >= max(refused_usd, least_usd):
+            return None
+        others = f", ${elsewhere_usd:.2f} of it in other jobs of the sweep" if elsewhere_usd else ""
+        rest = "" if spent_usd >= self.limit_usd else "; the rest does not pay for another simulation"
+        return f"spent ${spent_usd:.2f} of limits.max_cost_usd={self.limit_usd:g}{others}{rest}"
 
-    def holds_back(self, left_usd: float) -> bool:
+    def told(self, refusal: str) -> str:
+        """Why the run ends, after a request was refused for want of money."""
+        return f"nearly all of limits.max_cost_usd={self.limit_usd:g} is spent{refusal.removeprefix(OUT_OF_MONEY)}"
+
+    def holds_back(self) -> bool:
         """Whether what is in flight will need what is left, so that no further simulation may begin now."""
+        left_usd = self.limit_usd - self._spent_usd - self._others()[0]
         return self._in_flight > 0 and (self._in_flight + 1) * self._each_usd() > left_usd
+
+    @property
+    def _spent_usd(self) -> float:
+        """By simulations that are over, and by those that were given up in earlier attempts."""
+        return self._store.cost_usd + self._unrecorded_usd
+
+    def _others(self) -> tuple[float, float]:
+        """What `Ledger.others` said a moment ago."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= _LOOK_S:
+            self._looked_s, self._elsewhere = now_s, self.ledger.others()
+        return self._elsewhere
 
     def _each_usd(self) -> float:
         """What a simulation costs."""
-        return self._ended_usd / self._ended if self._ended >= _ENOUGH else self._prior
+        return self._ended_usd / self._ended if self._ended >= _ENOUGH else self._prior_usd
 
     def counted(
         self, simulate: Callable[[SimulationJob], Awaitable[Record]]
@@ -85,50 +128,26 @@ class Purse:
 
         async def play(job: SimulationJob) -> Record:
             self._in_flight += 1
+            self._tell_others()
             try:
                 record = await simulate(job)
             finally:
                 self._in_flight -= 1
+            cost_usd = sum(record.cost_by_role.values())
             self._ended += 1
-            self._ended_usd += sum(record.cost_by_role.values())
+            self._ended_usd += cost_usd
+            if record.termination_reason not in OURS:
+                self._least_usd = min(self._least_usd or math.inf, cost_usd)
+            self._tell_others()
             return record
 
         return play
 
+    def _tell_others(self) -> None:
+        """The other jobs of a sweep leave what this one's simulations in flight are going to need."""
+        if not self._alone:
+            self.ledger.hold(self._spent_usd + self._in_flight * self._each_usd())
 
-class _Siblings:
-    """What stands in the records of the other jobs of a sweep; only what was added since is read."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self._own = run_dir.resolve()
-        self._read: dict[Path, int] = {}
-        self._spent_usd = 0.0
-        self._looked = float("-inf")
-
-    def spent_usd(self) -> float:
-        now = time.monotonic()
-        if now - self._looked >= _LOOK_S:
-            self._looked = now
-            for path in self._own.parent.glob(f"*/{RECORD_FILE}"):
-                if path.parent.resolve() != self._own:
-                    self._add(path)
-        return self._spent_usd
-
-    def _add(self, path: Path) -> None:
-        from tau2_fleet.record.line import DamagedRecord, read_line
-
-        begin = self._read.get(path, 0)
-        try:
-            with path.open("rb") as file:
-                file.seek(begin)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    begin += len(line)
-                    try:
-                        self._spent_usd += sum(read_line(line).cost_by_role.values())
-                    except DamagedRecord:
-                        continue
-        except OSError:
-            return
-        self._read[path] = begin
+    def close(self) -> None:
+        """Give back what was not spent."""
+        self.ledger.close(max(self._spent_usd, self.ledger.drawn_usd - self.allowance.at_hand_usd))

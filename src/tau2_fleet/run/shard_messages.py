@@ -62,6 +62,9 @@ class Beginning:
     pools: tuple[str, ...]
     simulations: int
     """In flight at most, in this process."""
+    limit_usd: float | None = None
+    """What the run may spend, all its processes together, and where `in_sweep` all jobs of the sweep."""
+    in_sweep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

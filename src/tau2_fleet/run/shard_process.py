@@ -26,6 +26,7 @@ from tau2_fleet.telemetry.events import Event, current_scope
 
 if TYPE_CHECKING:
     from tau2_fleet.fleet.router import PoolRouter
+    from tau2_fleet.llm.allowance import Allowance
     from tau2_fleet.llm.endpoints import Endpoint
     from tau2_fleet.run.plan import RunPlan
     from tau2_fleet.simulation.domain_context import DomainContext
@@ -122,6 +123,17 @@ class _Routes:
                 self._speaker.say(Word.unanswered, number=number)
 
 
+def _allowance(beginning: Beginning) -> Allowance | None:
+    """This process's account of the run's money, where that is limited."""
+    from tau2_fleet.llm.allowance import Allowance
+    from tau2_fleet.run.ledger import Ledger
+
+    if beginning.limit_usd is None:
+        return None
+    run_dir, part = Path(beginning.run_dir), os.getpid()
+    return Allowance(Ledger(run_dir, beginning.limit_usd, 0.0, in_sweep=beginning.in_sweep, part=part))
+
+
 class _Player:
     """Plays what it is told to, all at once."""
 
@@ -159,7 +171,7 @@ class _Player:
             limiters = Limiters(most={name: -(-most // plan.config.shards) for name, most in paid.items()})
             clients = make_clients(
                 models, self._routes.routers.__getitem__, http, PriceTable.load(PRICES), limits.call_timeout_s,
-                limits.outage_s, limiters,
+                limits.outage_s, limiters, _allowance(beginning),
             )  # fmt: skip
             settings = plan.simulation_settings(beginning.run_id, beginning.attempt, clients, models)
             self._contexts = {name: DomainContext(plan.benchmark[name], settings) for name in plan.selection.tasks}

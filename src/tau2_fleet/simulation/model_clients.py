@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from tau2_fleet.agents.expert_handoff import ExpertCard
+from tau2_fleet.llm.allowance import Allowance
 from tau2_fleet.llm.endpoints import Router
 from tau2_fleet.llm.factory import Limiters, build
 from tau2_fleet.llm.http import HttpPool
@@ -67,8 +68,9 @@ def make_clients(
     call_timeout_s: float | None,
     outage_s: float = 60.0,
     limiters: Limiters | None = None,
+    allowance: Allowance | None = None,
 ) -> Roles[ChatModel]:
-    """Clients for all roles; `routers` gives the router of a pool by its name, `limiters` are those of the run."""
+    """Clients for all roles; `routers` gives a pool's router by its name, `limiters` and `allowance` are the run's."""
     limiters = limiters or Limiters()
 
     def client(role: str, settings: ModelSettings) -> ChatModel:
@@ -82,6 +84,7 @@ def make_clients(
             limiters=limiters,
             call_timeout_s=call_timeout_s,
             outage_s=outage_s,
+            allowance=allowance,
         )
 
     return roles.map(client)
