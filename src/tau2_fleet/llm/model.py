@@ -107,7 +107,12 @@ class Model:
             async with Timebox(None if deadline is None else deadline - began) as scope:
                 token = current_call.set(stats)
                 try:
-                    answer = await self._answer(request, stats, _Time(clock, scope, deadline))
+                    time = _Time(clock, scope, deadline)
+                    if self._paid is None:
+                        answer = await self._answer(request, stats, time)
+                    else:
+                        async with self._paid.paying(request, stats):
+                            answer = await self._answer(request, stats, time)
                 finally:
                     current_call.reset(token)
         except ModelError as error:
@@ -135,20 +140,13 @@ class Model:
         return error
 
     async def _answer(self, request: ChatRequest, stats: CallStats, time: _Time) -> ProviderAnswer:
-        """The answer to as much of the request as fits, in the money that is left."""
+        """Attempts until one succeeds or no further one makes sense."""
         if time.left_s <= 0:
             raise DeadlineError(f"no time is left to ask {self.name}")
         asked, filled = request, self._thinking.fills
         if self._keeps_thinking:
             request = dataclasses.replace(asked, messages=self._thinking.restored(asked))
         sent = await self._fitted(request, stats)
-        if self._paid is None:
-            return await self._attempts(request, sent, stats, time)
-        async with self._paid.paying(sent, stats):
-            return await self._attempts(request, sent, stats, time)
-
-    async def _attempts(self, request: ChatRequest, sent: ChatRequest, stats: CallStats, time: _Time) -> ProviderAnswer:
-        """Attempts until one succeeds or no further one makes sense; `sent` is what fits of the request."""
         began = self._clock.monotonic()
         avoid, recut = None, 0
         while True:
