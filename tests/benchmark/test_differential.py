@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.environment import replayed
 from tau2_fleet.benchmark.package import Task
 from tau2_fleet.evaluation.reward import Evaluation, evaluate
-from tests.benchmark.package_side import new_environment, package, reward_info, set_initial_state
+from tests.benchmark.package_side import assert_untouched, new_environment, package, reward_info, set_initial_state
 from tests.benchmark.tally import TALLY
 from tests.benchmark.trajectories import RECIPES, play, recipes_for
 
@@ -26,6 +27,12 @@ FULL = os.environ.get("DIFFERENTIAL") == "full"
 PER_TASK = 6 if FULL else 3
 STRIDE = {"mock": 1, "retail": 8, "airline": 6, "telecom": 2}
 """Every how many tasks the short suite takes one."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nobody_changes_what_is_shared() -> Iterator[None]:
+    yield
+    assert_untouched()
 
 
 def cases() -> list[Any]:
@@ -47,6 +54,25 @@ def test_reward_and_tool_outputs_are_those_of_the_package(domain_name: str, inde
     with package():
         asyncio.run(_compare(domain_name, task, recipe, random.Random(f"{domain_name}/{task.id}/{recipe}")))
     TALLY.agreed[domain_name] += 1
+
+
+@pytest.mark.parametrize("domain_name", STRIDE)
+def test_the_shortened_hash_of_a_database_is_the_packages_own(domain_name: str) -> None:
+    """Whatever was done to the database; a fixture sees to it that no shared record was changed."""
+    from tau2.environment.toolkit import ToolKitBase
+    from tau2.utils.utils import get_dict_hash
+
+    domain = load_domain(domain_name)
+    for task in domain.tasks(limit=12):
+        with package():
+            environment = new_environment(domain_name)
+            set_initial_state(environment, task)
+            recipe = random.Random(task.id).choice(["gold", "altered", "wandering"])
+            script = RECIPES[recipe](domain, task, random.Random(0))
+            asyncio.run(play(script, task, domain.environment(task), environment))
+            for toolkit in (environment.tools, environment.user_tools):
+                if isinstance(toolkit, ToolKitBase):
+                    assert toolkit.get_db_hash() == get_dict_hash(toolkit.db.model_dump())
 
 
 @pytest.mark.parametrize(
