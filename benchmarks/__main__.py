@@ -39,6 +39,7 @@ NAMES = (
     "pages",
     "comparing",
     "exports",
+    "reviewing",
     "vllm",
 )
 """Modules of this package with a function `rows(*, quick: bool) -> list[Row]`."""

@@ -47,6 +47,7 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """For `table.json`; without what is as by default."""
         fields = {name: value for name, value in asdict(self).items() if value not in (None, False, {})}
+        fields["ours"] = self.ours  # which may be 0
         return {**fields, "theirs": self.theirs}
 
     @classmethod

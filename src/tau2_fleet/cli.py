@@ -33,6 +33,7 @@ COMMANDS = {
     "show": Command("tau2_fleet.analysis.show", "simulations of a run in the terminal, and why a reward is 0"),
     "analyze": Command("tau2_fleet.analysis.analyze", "where time and money went: tables, CSV files, plots"),
     "report": Command("tau2_fleet.report.command", "one HTML page of whole runs: score, causes, conversations"),
+    "review": Command("tau2_fleet.review.command", "whose fault it was, and the score without the customer's mistakes"),
     "export": Command("tau2_fleet.export.command", "tables, training sets, Inspect logs, leaderboard submissions"),
     "compare": Command(
         "tau2_fleet.compare.command", "is one model better than another: intervals, tests, a gate for a CI"

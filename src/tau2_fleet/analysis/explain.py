@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,18 @@ def gold_checks_of_task(record: Json, directory: Path) -> list[GoldCheck]:
     except UserError:
         return []
     criteria = tasks[0].evaluation_criteria if tasks else None
+    actions = (criteria.actions if criteria is not None else None) or ()
+    return checks_of_actions(record, [action.model_dump(mode="json") for action in actions])
+
+
+def checks_of_actions(record: Json, actions: Iterable[Json]) -> list[GoldCheck]:
+    """Gold actions in the benchmark's JSON form against the calls of a record."""
     made = calls_made(record)
     checks = []
-    for action in (criteria.actions if criteria is not None else None) or ():
-        gold = ComparedCall(action.name, action.arguments, action.requestor)
-        wanted = action.arguments if action.compare_args is None else dict.fromkeys(action.compare_args)
+    for action in actions:
+        arguments, compared = action.get("arguments") or {}, action.get("compare_args")
+        gold = ComparedCall(action["name"], arguments, str(action.get("requestor") or "assistant"))
+        wanted = arguments if compared is None else compared
         matched = any(
             call.name == gold.name and all(call.arguments.get(name) == gold.arguments.get(name) for name in wanted)
             for call in made

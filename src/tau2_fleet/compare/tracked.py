@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 from tau2_fleet.compare.comparison import Comparison
 from tau2_fleet.compare.forms import as_dict
 from tau2_fleet.compare.gate import Decision
-from tau2_fleet.errors import UserError
-from tau2_fleet.telemetry.settings import WandbMode
-from tau2_fleet.tracking.mode import resolve_mode
+from tau2_fleet.run.wandb_place import place_of_run
+from tau2_fleet.tracking.figures_run import DISABLED, log_figures
 
 
 def log_to_wandb(compared: Mapping[str, tuple[Comparison, Sequence[Decision]]], files: Sequence[Path]) -> str:
@@ -24,46 +22,19 @@ def log_to_wandb(compared: Mapping[str, tuple[Comparison, Sequence[Decision]]], 
     Raises:
         UserError: W&B cannot be had.
     """
-    mode = resolve_mode(WandbMode.auto)
-    if mode is WandbMode.disabled:
-        return "W&B is disabled (WANDB_MODE)"
-    try:
-        import wandb
-    except ImportError:
-        raise UserError("--wandb: wandb is not installed") from None
     told = []
     for name, (comparison, decisions) in compared.items():
-        project, entity, group = _place(comparison)
-        try:
-            run = wandb.init(
-                project=project,
-                entity=entity,
-                group=group,
-                job_type="compare",
-                name=f"compare {comparison.candidate.label[-40:]} {name}"[:120],
-                mode="online" if mode is WandbMode.online else "offline",
-                settings=wandb.Settings(silent=True, console="off"),
-                config={"baseline": comparison.baseline.label, "candidate": comparison.candidate.label},
-            )
-            run.summary.update(_flat(as_dict(comparison, decisions)))
-            url = run.url if mode is WandbMode.online else None
-            run.finish()
-        except Exception as error:
-            raise UserError(f"--wandb: {' '.join(str(error).split())[:200]}") from error
-        told.append(url or f"wandb sync {os.path.relpath(Path(run.dir).parent)}")
+        where = log_figures(
+            place_of_run(comparison.candidate.sources[0].path),
+            job_type="compare",
+            name=f"compare {comparison.candidate.label[-40:]} {name}",
+            config={"baseline": comparison.baseline.label, "candidate": comparison.candidate.label},
+            figures=_flat(as_dict(comparison, decisions)),
+        )
+        if where is None:
+            return DISABLED
+        told.append(where)
     return "W&B: " + ", ".join(told)
-
-
-def _place(comparison: Comparison) -> tuple[str, str | None, str | None]:
-    """Project, entity and group of the candidate's own W&B runs."""
-    from tau2_fleet.run.directory import load_saved
-
-    path = comparison.candidate.sources[0].path
-    try:
-        settings = load_saved(path).wandb
-    except UserError:
-        return "tau2-fleet", None, None
-    return settings.project, settings.entity, settings.group or path.resolve().parent.name
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -32,6 +32,7 @@ from tau2_fleet.simserver.policy_words import (
     step_number,
     text_of,
 )
+from tau2_fleet.simserver.review_side import review
 from tau2_fleet.simserver.scripts import Script, Step
 
 MAX_ASKS = 8
@@ -62,6 +63,8 @@ def _free_turn(situation: Situation) -> Turn:
         return any_call(situation, next(iter(situation.tools)))
     if situation.role == "judge":
         return Turn(verdict(situation))
+    if situation.role.startswith("reviewer"):
+        return Turn(review(situation))
     if situation.role == "user":
         return generic_user(situation) if situation.script is None else user(situation, situation.script)
     if situation.script is None:
