@@ -11,7 +11,8 @@ from scipy import stats
 from tau2_fleet.evaluation import paired
 from tau2_fleet.evaluation.paired import Interval, TaskPair
 from tau2_fleet.evaluation.permutation import holm, mcnemar_mid_p, relabel, sign_flip
-from tau2_fleet.evaluation.planning import Noise, power_of, smallest_difference, tasks_needed, trials_needed
+from tau2_fleet.evaluation.planning import Noise, smallest_difference, tasks_needed, trials_needed
+from tau2_fleet.evaluation.power import power_of_means
 from tau2_fleet.evaluation.proportions import effective_size, wilson
 
 Random = numpy.random.Generator
@@ -99,9 +100,9 @@ def test_the_numbers_of_tasks_are_those_of_miller_2024() -> None:
     assert shown <= 0.05
     assert trials_needed(0.03, 50, Noise(0.04, 0.1, 0.1)) is None, "more trials do not help against differing effects"
     assert trials_needed(0.5, 1, noise) is None
-    assert power_of(0.0, 50, 0.1) == pytest.approx(0.05)
+    assert power_of_means(0.0, 50, 0.1) == pytest.approx(0.05)
     theirs = stats.nct.sf(stats.t.ppf(0.975, 49), 49, 0.1 * sqrt(50 / 0.1))
-    assert power_of(0.1, 50, 0.1) == pytest.approx(theirs, abs=1e-4)
+    assert power_of_means(0.1, 50, 0.1) == pytest.approx(theirs, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -118,16 +119,30 @@ def test_alike_sides_are_called_so_and_intervals_cover(
     tasks: int, trials: tuple[int, int], shape: tuple[float, float]
 ) -> None:
     random = numpy.random.default_rng(11)
-    rounds, rejected, covered, covered_these = 250, 0, 0, 0
+    rounds, rejected, covered, covered_these = 250 if trials[0] == trials[1] else 50, 0, 0, 0
     for _ in range(rounds):
         pairs, _ = pairs_of(random, tasks, trials, shape)
         rejected += paired.test_difference(pairs).p <= 0.05
         covered += holds(paired.of_tasks_like_these(pairs), 0.0)
         if min(trials) > 1:
             covered_these += holds(paired.of_these_very_tasks(pairs), 0.0)
-    assert rejected / rounds <= 0.08
-    assert 0.92 <= covered / rounds <= 0.985
-    assert min(trials) == 1 or 0.92 <= covered_these / rounds <= 0.99
+    slack = 0.0 if rounds > 50 else 0.06  # benchmarks/decisions.py has the exact numbers
+    assert rejected / rounds <= 0.08 + slack
+    assert 0.92 - slack <= covered / rounds <= 0.985 + slack
+    assert min(trials) == 1 or 0.92 - slack <= covered_these / rounds <= 0.99 + slack
+
+
+@pytest.mark.parametrize(("tasks", "trials", "effect"), [(50, 1, 0.2), (9, 1, 0.45), (9, 4, 0.25), (20, 2, 0.2)])
+def test_the_planned_power_is_that_of_the_test_which_such_trials_get(tasks: int, trials: int, effect: float) -> None:
+    random = numpy.random.default_rng(21)
+    rounds, found = 800, 0
+    before = numpy.linspace(0.1, 0.9 - effect, tasks)
+    for _ in range(rounds):
+        first, second = (numpy.asarray(random.binomial(trials, rates)).tolist() for rates in (before, before + effect))
+        pairs = [TaskPair(f"a/{n}", (first[n], trials), (second[n], trials)) for n in range(tasks)]
+        found += paired.test_difference(pairs).p <= 0.05
+    noise = Noise(0.0, *(float((rates * (1 - rates)).mean()) for rates in (before, before + effect)))
+    assert found / rounds == pytest.approx(noise.power(effect, tasks, trials), abs=0.055)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.1])

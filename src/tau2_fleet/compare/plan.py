@@ -188,7 +188,7 @@ def _said(pilot: Pilot, whence: str) -> list[str]:
         "at k: how many tasks like these it takes with k trials a side.",
         f"How much effects differ over tasks is from {whence}; one run knows nothing of it, and more trials do not "
         "help against it: where a row is not reachable, only more tasks do (--effects-sd 5pp states another).",
-        "n = (z + z)² (ω² + σ²/K + σ²/K) / δ², Miller 2024 (arXiv:2411.00640), with Student's t for few tasks.",
+        "n = (z + z)² (ω² + σ²/K + σ²/K) / δ², Miller 2024 (arXiv:2411.00640); the power is that of compare's test.",
     ]
     if pilot.within_is_bound:
         lines.append("Chance within tasks is taken as large as it can be, for want of a second trial: fewer may do.")

@@ -1,15 +1,23 @@
 """How many trials and tasks it takes to see a difference. Pure functions; `plan` asks.
 
 n = (z(α/2) + z(β))² (ω² + σ_A²/K_A + σ_B²/K_B) / δ² tasks show a difference δ with power 1 - β (Miller 2024, "Adding
-Error Bars to Evals", arXiv:2411.00640); with Student's t in place of the normal for what is estimated from few tasks.
+Error Bars to Evals", arXiv:2411.00640). Ours is the power of the test that `compare` makes of such trials (`power.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil
 
-LEVEL = 0.05
+from tau2_fleet.evaluation.power import (
+    FEW,
+    LEVEL,
+    MANY,
+    power_of_few_tasks,
+    power_of_means,
+    power_of_single_trials,
+)
+
 POWER = 0.8
 MOST_TRIALS = 1000
 MOST_TASKS = 1_000_000
@@ -32,33 +40,17 @@ class Noise:
             baseline_trials: the baseline's, where they are not as many.
         """
         before = trials if baseline_trials is None else baseline_trials
+        variance = self.of_task(before, trials)
+        if trials == before == 1 and tasks < MANY:
+            return power_of_single_trials(difference, tasks, variance)
+        if trials == before and tasks <= FEW:
+            return power_of_few_tasks(difference, tasks, variance, trials)
         step = 0.0 if trials == before == 1 else (1 / trials + 1 / before) / 2
-        return power_of(difference, tasks, self.of_task(before, trials), step)
+        return power_of_means(difference, tasks, variance, step)
 
     def of_task(self, trials_baseline: int, trials_candidate: int) -> float:
         """Variance of one task's observed difference."""
         return self.effects + self.baseline / trials_baseline + self.candidate / trials_candidate
-
-
-def power_of(difference: float, tasks: int, variance: float, step: float = 0.0, level: float = LEVEL) -> float:
-    """The chance that a two-sided test over tasks finds a difference.
-
-    Args:
-        difference: the true one, in shares.
-        tasks: at least 2.
-        variance: of one task's observed difference.
-        step: what one trial moves a task's difference by, for a test that counts whole what is as large as observed:
-            the sum over tasks falls short by this much (the usual correction for continuity).
-    """
-    from scipy.special import nctdtr, stdtrit
-
-    if variance <= 0:
-        return 1.0
-    shift = max(0.0, abs(difference) - step / tasks) * sqrt(tasks / variance)
-    edge = float(stdtrit(tasks - 1, 1 - level / 2))
-    if shift > 30:  # beyond what the distribution is computed for; the answer is plain
-        return 1.0
-    return float(1 - nctdtr(tasks - 1, shift, edge) + nctdtr(tasks - 1, shift, -edge))
 
 
 def trials_needed(
@@ -69,7 +61,7 @@ def trials_needed(
     Args:
         baseline_trials: of a baseline that is there already; None: as many as the candidate's.
     """
-    if tasks < 2 or power_of(difference, tasks, noise.effects) < power:
+    if tasks < 2 or power_of_means(difference, tasks, noise.effects) < power:
         return None
     low, high = 0, 1
     while noise.power(difference, tasks, high, baseline_trials) < power:
