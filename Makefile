@@ -52,7 +52,7 @@ test-export: $(INSTALLED) $(INSTALLED_INSPECT) ## Exported logs, read by Inspect
 
 # What Debian's packages are installed for: a SLURM of the tests' own and SSH servers of their own, nothing under /etc.
 CLUSTER_PACKAGES := slurm-wlm munge openssh-server openssh-client iproute2
-test-cluster: $(INSTALLED) $(INSTALLED_LAUNCHERS) ## Servers on hosts of a real SLURM and of SSH, sweeps through other launchers (as root)
+test-cluster: $(INSTALLED) $(INSTALLED_LAUNCHERS) ## Servers on hosts of a real SLURM, of SSH and of Ray, sweeps through other launchers (as root)
 	@PATH="$$PATH:/usr/sbin"; for program in slurmctld slurmd munged sshd ssh-keygen ip; do \
 		command -v $$program >/dev/null && continue; \
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \

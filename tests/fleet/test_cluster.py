@@ -123,6 +123,10 @@ def test_kill_wait_is_asked_of_slurm_inside_jobs_only(tmp_path: Path, monkeypatc
         ({"kind": "slurm"}, {"host": "0.0.0.0"}, "server.host=0.0.0.0: with hosts=slurm each host listens on the one"),
         ({"kind": "slurm"}, {"gpu_ids": [0]}, "server.gpu_ids names GPUs of this machine"),
         ({"kind": "slurm", "names": ["a"]}, {}, "the nodes are those of the allocation"),
+        ({"kind": "ray", "names": ["a"]}, {}, "with ray the nodes are those of the cluster"),
+        ({"kind": "ray", "per_host": 2}, {}, "hosts.per_host is read with hosts=slurm and ssh"),
+        ({"kind": "ray", "options": ["-v"]}, {}, "hosts.options are those of srun and ssh"),
+        ({"kind": "ray"}, {"gpu_ids": [0]}, "with hosts=ray leave it out"),
         ({"kind": "local", "names": ["a"]}, {}, "hosts.names is read with hosts=ssh only"),
     ],
 )

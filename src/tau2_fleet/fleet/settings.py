@@ -150,8 +150,11 @@ class SimulatedSettings:
 class HostsSettings:
     """On which machines the servers of a run are started."""
 
-    kind: Any = key("local", help="set by the group: local, slurm, ssh, or {_target_: my_module.MyHosts, ...}")
+    kind: Any = key("local", help="set by the group: local, slurm, ssh, ray, or {_target_: my_module.MyHosts, ...}")
     names: list[str] = key(factory=list, help="hosts=ssh: the hosts, as ssh knows them: '[gpu1,gpu2]'")
+    address: str = key(
+        "auto", help="hosts=ray: the cluster, as HOST:PORT; auto: the one of this machine; local: one of its own, here"
+    )
     per_host: Optional[int] = key(None, help="replicas on a host at most; null: as many as its GPUs hold", range=COUNT)
     spare: int = key(0, help="hosts=ssh: the last so many hosts are used only when another is lost", range=FROM_ZERO)
     interface: Optional[str] = key(
@@ -159,11 +162,15 @@ class HostsSettings:
         help="where servers listen on their hosts, a network interface or an address; null: on the way to this machine",
     )
     python: Optional[str] = key(
-        None, help="the Python of the hosts, 3.10 or newer; null: python3, with slurm the one that runs this"
+        None,
+        help="the Python of the hosts, 3.10 or newer; null: python3, with slurm the one that runs this; with ray: "
+        "one of this machine that has the cluster's version of Ray",
     )
     options: list[str] = key(factory=list, help="further options of srun or ssh")
     cpus: Optional[int] = key(
-        None, help="hosts=slurm: CPUs of a replica; null: its GPUs' share of the node's", range=COUNT
+        None,
+        help="hosts=slurm, ray: CPUs of a replica; null: its GPUs' share of the node's, with ray none",
+        range=COUNT,
     )
     start_timeout_s: float = key(60.0, help="seconds until a host must answer", range=POSITIVE)
     login_node: bool = key(False, help="true: servers may be started on a cluster's login node")

@@ -97,7 +97,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     launches = [spec for spec in specs or () if spec.kind.name == "vllm"]
     needs_vllm = bool(launches) if specs is not None else config.server.kind_name == "vllm"
     local = config.hosts.kind == "local"
-    files_here = config.hosts.kind != "ssh"
+    files_here = config.hosts.kind not in ("ssh", "ray")
     report.run("GPUs", lambda: check_gpus(local and needs_vllm and config.server.device != "cpu"))
     report.run("vllm", lambda: check_vllm(config.server, needs_vllm and files_here, CHECKOUT))
     report.run("model", lambda: check_models(launches if files_here else []))

@@ -1,4 +1,4 @@
-"""The common part of hosts that a command reaches: links, sites, the start of servers; `slurm` and `ssh` add theirs."""
+"""The common part of hosts that a command reaches: links, sites, the start of servers; each kind adds its own."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class FarHosts(ABC):
 
     name = ""
     here = True
+    whose_nodes = ""
+    """What the hosts belong to, where nobody names them."""
     python = "python3"
     """What the Python of the hosts is called, unless `hosts.python` says it."""
 
@@ -56,8 +58,8 @@ class FarHosts(ABC):
                 f"server.host={server.host}: with hosts={self.name} each host listens on the one address that leads to "
                 "this machine; hosts.interface chooses another"
             )
-        if self.settings.names and self.name == "slurm":
-            yield "hosts.names is read with hosts=ssh only: with slurm the nodes are those of the allocation"
+        if self.settings.names and self.whose_nodes:
+            yield f"hosts.names is read with hosts=ssh only: with {self.name} the nodes are those of {self.whose_nodes}"
         if server.gpu_ids is not None:
             yield f"server.gpu_ids names GPUs of this machine; with hosts={self.name} leave it out"
 
@@ -164,6 +166,7 @@ class FarHosts(ABC):
             HostLostError: the host was lost.
             OSError: it cannot be started there.
         """
+        reached.link.host = host
         wanted = placement.port or next(self._ports)
         _, asked = reached.link.ask("port", address=reached.address, wanted=wanted)
         port = (await asyncio.wrap_future(asked))["port"]
@@ -192,6 +195,13 @@ class FarHosts(ABC):
             return status, process.log_text()
         finally:
             await asyncio.to_thread(process.await_end, 1.0)
+
+    async def run_last(self, reached: Reached, spec: LaunchSpec, limit_s: float | None) -> tuple[int, str]:
+        """The same by a link that is closed then."""
+        try:
+            return await self.run_at(reached, spec, limit_s)
+        finally:
+            reached.link.close()
 
     async def _start(self, reached: Reached, spec: LaunchSpec, ended: Callable[[], None]) -> FarProcess:
         process = FarProcess(reached.link, spec.log, begin_log(spec), ended)

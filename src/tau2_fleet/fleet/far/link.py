@@ -45,6 +45,8 @@ class Link:
 
     def __init__(self, links: Links, name: str, popen: subprocess.Popen[bytes], group: Group) -> None:
         self.name = name
+        self.host = name
+        """The host that it leads to, once that is known."""
         self.readings: list[GpuReading] = []
         self.lost: str | None = None
         """Why the host is not reached any more."""
@@ -188,7 +190,7 @@ class Links:
         """The last readings of every host, each GPU once."""
         with self._lock:
             links = list(self._links)
-        found = {(link.name, gpu.index): gpu for link in links if link.lost is None for gpu in link.readings}
+        found = {(link.host, gpu.index): gpu for link in links if link.lost is None for gpu in link.readings}
         return [(host, gpu) for (host, _), gpu in sorted(found.items())]
 
     def close_link(self, link: Link) -> None:

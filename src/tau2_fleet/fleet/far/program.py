@@ -29,6 +29,8 @@ from typing import Any
 from tau2_fleet.fleet.reaper.listen import GRACE_S, listen
 from tau2_fleet.fleet.reaper.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify
 
+NODE = "TAU2_FLEET_NODE"
+"""Variable with the name and the address of this host, where what has started this program knows them."""
 SILENCE_S = 60.0
 """A runner that has said nothing for so long is gone; it says something every few seconds."""
 READINGS_S = 5.0
@@ -121,7 +123,7 @@ class Program:
         self._say(
             "hello",
             number,
-            host=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+            host=os.environ.get(NODE, "").split(" ")[0] or os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
             address=address_towards(message["interface"], same),
             devices=devices,
             gpus=gpus,
@@ -244,6 +246,8 @@ def address_towards(interface: str | None, same_machine: bool) -> str:
         return _address_of(interface)
     if same_machine:
         return "127.0.0.1"
+    if known := os.environ.get(NODE, "").split(" ")[1:]:
+        return known[0]
     if by_ssh := os.environ.get("SSH_CONNECTION", "").split():
         return by_ssh[2]
     runner = os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or os.environ.get("SLURM_SRUN_COMM_HOST")

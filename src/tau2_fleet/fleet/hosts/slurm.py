@@ -25,6 +25,7 @@ class Slurm(FarHosts):
     """Runs inside an allocation, on one of its nodes or beside it."""
 
     name = "slurm"
+    whose_nodes = "the allocation"
     python = sys.executable
 
     def __init__(self, settings: HostsSettings) -> None:
@@ -73,11 +74,7 @@ class Slurm(FarHosts):
     async def run(self, spec: LaunchSpec, limit_s: float | None = None) -> tuple[int, str]:
         node = self._choose()
         words = [*srun(spec.log.stem, 0, 1, node, self.settings.options), *self.python_words()]
-        reached = await self.reach(spec.log.stem, words, client_environment())
-        try:
-            return await self.run_at(reached, spec, limit_s)
-        finally:
-            reached.link.close()
+        return await self.run_last(await self.reach(spec.log.stem, words, client_environment()), spec, limit_s)
 
     async def visit(self) -> list[tuple[str, Reached | HostLostError]]:
         """Every node once, or why it is not reached; for the doctor."""
