@@ -67,6 +67,10 @@ class ServerProcess(Protocol):
         """The exit status (negative: the signal); None while it lives."""
         ...
 
+    def listens(self, port: int) -> bool:
+        """Whether it listens on this port, it and no stranger, or that cannot be seen; may block for a moment."""
+        ...
+
     def log_text(self, limit: int = 400_000) -> str:
         """What this process (not an earlier one) has written; of a long log the beginning and the end."""
         ...

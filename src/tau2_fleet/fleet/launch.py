@@ -26,6 +26,7 @@ from pathlib import Path
 from tau2_fleet.fleet.host import ServerProcess
 from tau2_fleet.fleet.reaper.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify
 from tau2_fleet.fleet.reaper.reaper import Reaper
+from tau2_fleet.fleet.reaper.sockets import listens
 from tau2_fleet.paths import caches
 from tau2_fleet.telemetry.secrets import without_secrets
 
@@ -107,6 +108,10 @@ class LocalProcess:
             return self._popen.wait(limit_s)
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"not ended within {limit_s:g} s") from None
+
+    def listens(self, port: int) -> bool:
+        """Whether it listens on this port, it and no stranger, or that cannot be seen."""
+        return listens(self.group, port)
 
     def log_text(self, limit: int = 400_000) -> str:
         """What this process (not an earlier one) has written; of a long log the beginning and the end."""

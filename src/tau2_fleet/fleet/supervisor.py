@@ -165,6 +165,8 @@ class Supervisor:
                 raise start_error(replica, status)
             try:
                 await check_health(self._http, replica.base_url, self._watch.health_timeout_s)
+                if not await asyncio.to_thread(process.listens, replica.port or 0):
+                    raise ProbeError(f"{replica.base_url} is answered by a process that is not this server's")
                 models = await served_models(self._http, replica.base_url, replica.key, self._watch.health_timeout_s)
                 problem = replica.adopt(models)
             except ProbeError as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 BOOT = 'exec(open(0,"rb",0,closefd=False).readline())'
 """What a far Python is called with (`-c`): it reads one line, byte by byte so as to take nothing else, and runs it."""
 
-_MODULES = ("tau2_fleet.fleet.reaper.processes", "tau2_fleet.fleet.reaper.listen", "tau2_fleet.fleet.far.program")
+_REAPER = "tau2_fleet.fleet.reaper"
+_MODULES = (f"{_REAPER}.processes", f"{_REAPER}.listen", f"{_REAPER}.sockets", "tau2_fleet.fleet.far.program")
 """All that the far program consists of, each after those that it imports."""
 
 _LOADER = """\

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tau2_fleet.fleet.far.link import CLOSE_S, Answer, Link
+from tau2_fleet.fleet.host import HostLostError
 from tau2_fleet.fleet.launch import read_log
 
 _LOST_STATUS = 255
+_ANSWER_S = 10.0
 
 
 class FarProcess:
@@ -51,6 +53,14 @@ class FarProcess:
     def lost(self) -> str | None:
         """Why nothing is known of it any more; None while its host answers, and of one that ended before."""
         return self._link.lost if self._status is None else None
+
+    def listens(self, port: int) -> bool:
+        """Whether it listens on this port itself; False too while its host does not answer."""
+        _, asked = self._link.ask("listens", server=self.number, port=port)
+        try:
+            return bool(asked.result(_ANSWER_S)["own"])
+        except (HostLostError, OSError):  # a time-out is one
+            return False
 
     def log_text(self, limit: int = 400_000) -> str:
         """What this process has written."""

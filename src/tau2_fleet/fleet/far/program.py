@@ -1,9 +1,9 @@
 """The far half of a fleet: starts servers on a host, and ends them with all that is theirs when the runner is gone.
 
 It is sent through the pipe that it then talks over (`boot.py`), so that a host needs nothing but Python. One JSON
-object a line comes in: `hello`, `port`, `start`, `end`, `ping`; answers, exits, logs and readings of GPUs go out. The
-end of the pipe is the end of the runner, and so is a long silence. Signals that SLURM sends to every process of a job
-are not heard: the runner decides. A fork watches this program itself. Standard library only.
+object a line comes in: `hello`, `port`, `start`, `listens`, `look`, `end`, `ping`; answers, exits, logs and readings of
+GPUs go out. The end of the pipe is the end of the runner, and so is a long silence. Signals that SLURM sends to every
+process of a job are not heard: the runner decides. A fork watches this program itself. Standard library only.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 
 from tau2_fleet.fleet.reaper.listen import GRACE_S, listen
 from tau2_fleet.fleet.reaper.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify
+from tau2_fleet.fleet.reaper.sockets import listens
 
 NODE = "TAU2_FLEET_NODE"
 """Variable with the name and the address of this host, where what has started this program knows them."""
@@ -138,6 +139,11 @@ class Program:
     def _do_port(self, number: int, message: dict[str, Any]) -> None:
         """A free port: the one that is wanted, if it is."""
         self._say("port", number, port=free_port(message["address"], message["wanted"]))
+
+    def _do_listens(self, number: int, message: dict[str, Any]) -> None:
+        """Whether a server of this program holds a port, and no stranger."""
+        server = self._servers.get(message["server"])
+        self._say("listens", number, own=server is not None and listens(server.group, message["port"]))
 
     def _do_look(self, number: int, message: dict[str, Any]) -> None:
         """Which of these programs are here, what these files begin with, and whether a lock on them is felt."""
