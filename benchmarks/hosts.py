@@ -82,11 +82,13 @@ async def start(servers: int) -> None:
 
 
 def Here(settings: object) -> object:
-    """Hosts as ssh has them, each reached by nothing but a Python of this machine."""
-    from tau2_fleet.fleet.hosts.ssh import Ssh
+    """Hosts that are each reached by nothing but a Python of this machine."""
+    from tau2_fleet.fleet.far.named_hosts import NamedHosts
 
-    class Local(Ssh):
-        def words(self, name: str) -> list[str]:
+    class Connected(NamedHosts):
+        name = "here"
+
+        def words(self, host: str) -> list[str]:
             return self.python_words()
 
-    return Local(settings)  # type: ignore[arg-type]
+    return Connected(settings)  # type: ignore[arg-type]

@@ -1,5 +1,5 @@
-"""The names for code of one's own: agents, users, domains, kinds of servers, routing rules, trackers, export
-formats.
+"""The names for code of one's own: agents, users, domains, kinds of servers and hosts, routing rules, trackers,
+export formats.
 
 `from tau2_fleet.api import ToolCallingAgent`. Each name is imported when it is asked for, so that a small part costs
 no more than what it uses. What is not here can change from one release to the next.
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from tau2_fleet.export.export_format import Export as Export
     from tau2_fleet.export.export_format import ExportFormat as ExportFormat
     from tau2_fleet.export.export_format import Refused as Refused
+    from tau2_fleet.fleet.far.hosts import FarHosts as FarHosts
+    from tau2_fleet.fleet.far.hosts import Reached as Reached
+    from tau2_fleet.fleet.far.named_hosts import NamedHosts as NamedHosts
+    from tau2_fleet.fleet.host import HostLostError as HostLostError
+    from tau2_fleet.fleet.host import Hosts as Hosts
+    from tau2_fleet.fleet.host import Opening as Opening
+    from tau2_fleet.fleet.host import Room as Room
+    from tau2_fleet.fleet.host import ServerProcess as ServerProcess
+    from tau2_fleet.fleet.host import Site as Site
+    from tau2_fleet.fleet.host import SpecFor as SpecFor
+    from tau2_fleet.fleet.host import Started as Started
+    from tau2_fleet.fleet.launch import LaunchSpec as LaunchSpec
     from tau2_fleet.fleet.plan import Placement as Placement
     from tau2_fleet.fleet.plan import PoolSpec as PoolSpec
     from tau2_fleet.fleet.routing_policy import ReadyReplicas as ReadyReplicas
@@ -36,6 +48,7 @@ if TYPE_CHECKING:
     from tau2_fleet.fleet.server_kind import ServerCommand as ServerCommand
     from tau2_fleet.fleet.server_kind import ServerKind as ServerKind
     from tau2_fleet.fleet.server_kind import Starter as Starter
+    from tau2_fleet.fleet.settings import HostsSettings as HostsSettings
     from tau2_fleet.fleet.settings import ServerSettings as ServerSettings
     from tau2_fleet.llm.message_views import heard as heard
     from tau2_fleet.llm.message_views import own_turn as own_turn
@@ -62,10 +75,14 @@ _HOMES = {
     "benchmark.package": ("AssistantMessage", "Message", "Task", "ToolCall", "ToolMessage", "UserMessage"),
     "errors": ("UserError",),
     "export.export_format": ("Export", "ExportFormat", "Refused"),
+    "fleet.far.hosts": ("FarHosts", "Reached"),
+    "fleet.far.named_hosts": ("NamedHosts",),
+    "fleet.host": ("HostLostError", "Hosts", "Opening", "Room", "ServerProcess", "Site", "SpecFor", "Started"),
+    "fleet.launch": ("LaunchSpec",),
     "fleet.plan": ("Placement", "PoolSpec"),
     "fleet.routing_policy": ("ReadyReplicas", "ReplicaLoad", "RoutingPolicy", "StatelessPolicy"),
     "fleet.server_kind": ("LaunchedKind", "Preparation", "ServerCommand", "ServerKind", "Starter"),
-    "fleet.settings": ("ServerSettings",),
+    "fleet.settings": ("HostsSettings", "ServerSettings"),
     "llm.message_views": ("heard", "own_turn", "tool_call"),
     "llm.session": ("ModelSession", "RoleError", "TurnCost"),
     "llm.types": ("ChatMessage", "ModelError", "Reply", "ToolSet"),

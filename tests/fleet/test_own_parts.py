@@ -1,4 +1,4 @@
-"""A kind of server and a routing rule from a folder of one's own: no file of this program changes for them."""
+"""Kinds of servers and of hosts and a routing rule of one's own: no file of this program changes for them."""
 
 from __future__ import annotations
 
@@ -46,12 +46,18 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_examples(folder)
     (folder / "own_parts.py").write_text(PARTS)
     monkeypatch.syspath_prepend(str(folder))
+    kubectl = folder / "kubectl"  # as it is called: exec -i -n NAMESPACE HOST -- COMMAND
+    kubectl.write_text(
+        '#!/bin/sh\nset -e\n[ "$1 $2 $3 $6" = "exec -i -n --" ]\necho "$4 $5" >>pods.txt\nshift 6\nexec "$@"\n'
+    )
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     for name in ("own_parts", "program", "turns", "lines"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return folder
 
 
-def test_a_run_with_own_servers_an_own_rule_and_an_own_tracker_that_fails_scores_as_ever(
+def test_a_run_with_own_servers_on_own_hosts_an_own_rule_and_an_own_tracker_that_fails_scores_as_ever(
     parts: Path, tmp_path: Path
 ) -> None:
     """Those of docs/extending.md, from a folder outside, by `--config-dir` and PYTHONPATH alone."""
@@ -63,9 +69,13 @@ def test_a_run_with_own_servers_an_own_rule_and_an_own_tracker_that_fails_scores
     line += f"--tasks {tasks} --host {{host}} --port {{port}} --model {{model}}"
     run(
         parts, "--config-dir", "conf", *first, "server=program", f"server.kind.line='{line}'", "server.start_port=0",
+        "hosts=pods", "hosts.names=[pod-a,pod-b]", "hosts.kind.namespace=ml", f"hosts.python={sys.executable}",
         "server.routing={_target_: turns.Turns, step: 3}", "wandb=lines", "wandb.sink._target_=own_parts.Failing",
         f"hydra.run.dir={run_dir}",
     )  # fmt: skip
+    assert sorted((parts / "pods.txt").read_text().split("\n")) == ["", "ml pod-a", "ml pod-b"]
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert {replica["host"] for replica in summary["fleet"]["replicas"]} == {"pod-a", "pod-b"}
     heard = [line.split() for line in (parts / "lines.txt").read_text().splitlines()]
     assert [words[0] for words in heard] == ["start", "log", "finish"]
     assert (heard[0][-1], heard[1][1], heard[2][1]) == (str(run_dir), "2", "0")

@@ -72,6 +72,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     config = report.value("configuration", lambda: read(tree))
     if config is None:
         return
+    from tau2_fleet.fleet.host import make_hosts
     from tau2_fleet.health.hosts import check_hosts
     from tau2_fleet.health.model_checks import check_keys, check_lifetimes, check_remote, check_wandb
     from tau2_fleet.health.servers import check_external, check_gpus, check_models, check_plan
@@ -97,7 +98,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     launches = [spec for spec in specs or () if spec.kind.name == "vllm"]
     needs_vllm = bool(launches) if specs is not None else config.server.kind_name == "vllm"
     local = config.hosts.kind == "local"
-    files_here = config.hosts.kind not in ("ssh", "ray")
+    files_here = not valid or make_hosts(config.hosts).here
     report.run("GPUs", lambda: check_gpus(local and needs_vllm and config.server.device != "cpu"))
     report.run("vllm", lambda: check_vllm(config.server, needs_vllm and files_here, CHECKOUT))
     report.run("model", lambda: check_models(launches if files_here else []))
