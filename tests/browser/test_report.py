@@ -206,3 +206,31 @@ def test_nothing_is_cut_at_400_pixels(report: Path, tmp_path: Path) -> None:
         assert await page.run("document.documentElement.scrollWidth") <= 400
 
     in_chromium(report, look, tmp_path)
+
+
+def test_reviews_mark_the_turn_say_whose_fault_it_was_and_filter(tmp_path: Path) -> None:
+    from tests.compare.runs import call
+    from tests.review.runs import record, write
+
+    run = write(tmp_path / "run", [record("0"), record("0", "early_stop", 1), record("5", "skipped_step")])
+    plain = make_report([run], run / "plain.html")
+    assert call("review", run)[0] == 0
+    page = make_report([run], run / "report.html")
+
+    async def look(page: Page) -> None:
+        assert "pass^1 is 0.500" in await page.run("document.body.textContent")
+        await page.click("a[href='#?fault=customer']")
+        await page.until("document.querySelectorAll('#simulations tbody tr').length === 1")
+        assert await cells(page, "fault") == ["customer"]
+        await page.click(f"{FIRST} a")
+        await page.until("document.querySelector('.turn .error') !== null")
+        last = "document.querySelector('.turn:last-child .error').textContent"
+        assert await page.run(last) == "customer: ended early"
+        assert "Whose errors" in await page.run("document.querySelector('.side').textContent")
+
+    async def look_without(page: Page) -> None:
+        assert await cells(page, "cause")
+        assert await page.run("document.getElementById('by-fault').hidden")
+
+    in_chromium(page, look, tmp_path / "profile")
+    in_chromium(plain, look_without, tmp_path / "other")

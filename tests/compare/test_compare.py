@@ -382,3 +382,28 @@ def test_sides_without_any_difference_are_compared_calmly(
     found = compared("--baseline", runs[0], "--candidate", runs[1], "--fail-below=-3pp")
     assert found["overall"]["p"] == 1
     assert found["overall"]["interval_pp"][0] < 0 < found["overall"]["interval_pp"][1]
+
+
+def test_sides_that_were_reviewed_are_compared_without_the_customers_errors_too(tmp_path: Path) -> None:
+    outcomes = {f"retail/{task}": [1.0, float(task % 3 == 0)] for task in range(12)}
+    sides = [write_run(tmp_path / name, outcomes, seed=seed) for seed, name in enumerate(("old", "new"), 1)]
+    words: list[str | Path] = ["compare", "--baseline", sides[0], "--candidate", sides[1], "--json"]
+    before = json.loads(call(*words)[1])
+    assert before["without_customer"] is None
+    for side in sides:
+        assert call("review", side)[0] == 0
+    hindered = {"kind": "early_stop", "severity": "major", "effect": "hindered", "detail": "", "turn": 0}
+    path = sides[1] / "reviews.jsonl"
+    reviews = [json.loads(line) for line in path.read_text().splitlines()]
+    for one in reviews:
+        if not one["passed"]:
+            one |= {"verdict": "customer", "marks": [hindered]}
+    path.write_text("".join(json.dumps(one) + "\n" for one in reviews))
+    after = json.loads(call(*words)[1])
+    assert after["overall"] == before["overall"]
+    assert after["without_customer"]["left_out"] == {"baseline": 0, "candidate": 8}
+    assert after["without_customer"]["difference"]["difference_pp"] == pytest.approx(100 * 8 / 24)
+    assert "in which the customer erred: +33.3 pp" in " ".join(call(*words[:-1])[1].split())
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    assert json.loads(call(*words)[1])["without_customer"] is None
+    assert "23 of 24 simulations have a review" in call(*words[:-1])[1]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tau2_fleet.compare.changes import Change, causes_side_by_side, figures_side_by_side
+from tau2_fleet.compare.reviewed import reviewed_in_part, without_errors
 from tau2_fleet.compare.sides import Side, natural
 from tau2_fleet.compare.sources import Outcome
 from tau2_fleet.evaluation import paired
@@ -84,6 +85,18 @@ class Infrastructure:
 
 
 @dataclass(frozen=True, slots=True)
+class WithoutCustomer:
+    """The difference without simulations in which the customer erred, on both sides."""
+
+    row: Row | None
+    """None where nothing is left."""
+    left_out: tuple[int, int]
+    """Simulations of the baseline and of the candidate."""
+    emptied: tuple[str, ...]
+    """Tasks that have no trial left on a side."""
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """All that is to be said of two sides."""
 
@@ -109,6 +122,8 @@ class Comparison:
     domain_bounds: dict[str, Interval | None] = field(default_factory=dict)
     """The same by domain."""
     notes: tuple[str, ...] = ()
+    without_customer: WithoutCustomer | None = None
+    """None where not all of both sides was reviewed."""
 
 
 def compare(
@@ -149,8 +164,17 @@ def compare(
         effects=effects,
         one_sided=_one_sided(pairs),
         domain_bounds={name: _one_sided(found) for name, found in by_domain.items()},
-        notes=tuple(notes),
+        notes=(*notes, *filter(None, map(reviewed_in_part, (baseline, candidate)))),
+        without_customer=_without_customer(baseline, candidate, tasks),
     )
+
+
+def _without_customer(baseline: Side, candidate: Side, tasks: Sequence[str]) -> WithoutCustomer | None:
+    kept = without_errors(baseline, candidate, tasks)
+    if kept is None:
+        return None
+    row = row_of("without the customer's errors", kept.pairs) if kept.pairs else None
+    return WithoutCustomer(row, kept.left_out, kept.emptied)
 
 
 def row_of(name: str, pairs: Sequence[TaskPair], level: float = 1 - CONFIDENCE, p: float | None = None) -> Row:

@@ -92,6 +92,16 @@ def _lead(comparison: Comparison) -> Iterator[str]:
         for names, what in ((infrastructure.thinned, "have fewer trials"), (infrastructure.emptied, "are left out")):
             if names:
                 yield f"Without them {len(names)} tasks {what}: {_some(names)}."
+    customer = comparison.without_customer
+    if customer is not None:
+        found = "nothing is left" if customer.row is None else points(customer.row.difference)
+        interval = "" if customer.row is None else _of(customer.row.interval, " [", "] on tasks like these")
+        yield (
+            f"Without the {customer.left_out[0]} simulations of the baseline and the {customer.left_out[1]} of the "
+            f"candidate in which the customer erred: {found}{interval}."
+        )
+        if customer.emptied:
+            yield f"Without them {len(customer.emptied)} tasks are left out: {_some(customer.emptied)}."
 
 
 def _sections(comparison: Comparison) -> Iterator[Section]:
@@ -121,6 +131,12 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
             "Without infrastructure failures",
             ("", "tasks", "baseline", "candidate", "Δ", "95% on tasks like these", "95% on these very tasks", "p"),
             (_difference(comparison.infrastructure.excluded),),
+        )
+    if comparison.without_customer is not None and comparison.without_customer.row is not None:
+        yield Section(
+            "Without simulations in which the customer erred, as reviewed",
+            ("", "tasks", "baseline", "candidate", "Δ", "95% on tasks like these", "95% on these very tasks", "p"),
+            (_difference(comparison.without_customer.row),),
         )
     yield Section(
         "All k trials passed",

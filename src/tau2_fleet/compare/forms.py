@@ -149,6 +149,7 @@ def as_dict(comparison: Comparison, decisions: Sequence[Decision] = ()) -> dict[
             "tasks_left_out": list(infrastructure.emptied),
             "bounds_pp": _ends(infrastructure.bounds),
         },
+        "without_customer": _without_customer(comparison),
         "better": [_flip(flip) for flip in comparison.better],
         "worse": [_flip(flip) for flip in comparison.worse],
         "causes": {change.name: _change(change) for change in comparison.causes},
@@ -156,6 +157,17 @@ def as_dict(comparison: Comparison, decisions: Sequence[Decision] = ()) -> dict[
         "effects_variance": comparison.effects,
         "gate": [_decision(decision) for decision in decisions],
         "notes": list(comparison.notes),
+    }
+
+
+def _without_customer(comparison: Comparison) -> dict[str, Any] | None:
+    found = comparison.without_customer
+    if found is None:
+        return None
+    return {
+        "left_out": {"baseline": found.left_out[0], "candidate": found.left_out[1]},
+        "difference": None if found.row is None else _row(found.row),
+        "tasks_left_out": list(found.emptied),
     }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tau2_fleet.analysis.reviews import read_reviews
 from tau2_fleet.analysis.rows import row_of
 from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.success import is_success
@@ -52,6 +53,8 @@ class Outcome:
     output_tokens: int
     cost_usd: float
     duration_s: float
+    left_out: bool | None = field(default=None, compare=False)
+    """Whether a review leaves it out for an error of the customer; None: it has no review of its own."""
 
     @property
     def domain(self) -> str:
@@ -110,11 +113,13 @@ def read_source(path: Path) -> Source:
 def _read_run(directory: Path) -> Source:
     if not (directory / RECORD_FILE).is_file():
         raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
-    stored = LatestRecords(directory)
+    stored, reviews = LatestRecords(directory), read_reviews(directory)
     outcomes: list[Outcome] = []
     met: set[str] = set()
     for record in stored:
-        outcomes.append(_outcome(record.as_dict()))
+        review = reviews.get(record.key)
+        is_own = review is not None and review.weight == 1.0 and review.reward == record.reward
+        outcomes.append(_outcome(record.as_dict(), review.left_out if review is not None and is_own else None))
         met.update(key for ending, key in _LIMITS.items() if record.termination_reason == ending)
     if not outcomes:
         raise EmptySource(f"{directory}: no simulation is over yet{_damaged(stored)}")
@@ -277,7 +282,7 @@ def _tokens(messages: list[Any]) -> dict[str, int]:
     }
 
 
-def _outcome(record: Json) -> Outcome:
+def _outcome(record: Json, left_out: bool | None = None) -> Outcome:
     row = row_of(record)
     return Outcome(
         task=sys.intern(row.id),
@@ -292,6 +297,7 @@ def _outcome(record: Json) -> Outcome:
         output_tokens=row.output_tokens,
         cost_usd=row.cost_usd,
         duration_s=row.duration_s,
+        left_out=left_out,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tau2_fleet.analysis.causes import causes, writes_by_name
 from tau2_fleet.analysis.explain import GoldCheck, gold_checks, turn_of_call
+from tau2_fleet.analysis.reviews import Mark, Review, Severity
 
 Json = dict[str, Any]
 _LONGEST = 200_000
@@ -16,11 +17,12 @@ _DIFFERENCES = 200
 _PRIVATE_NOTES = ("prompt",)
 
 
-def conversation_of(record: Json) -> Json:
+def conversation_of(record: Json, review: Review | None = None) -> Json:
     """What the page needs of a record, in JSON's types.
 
     `turns` are the messages in order; `losses` the causes of lost reward, `gold` the gold actions, `facts` and
-    `assertions` the other checks, each with the index of the turn that shows it where one does.
+    `assertions` the other checks, `errors` what a review found, each with the index of the turn that shows it where one
+    does.
     """
     return {
         "turns": list(_turns(record)),
@@ -31,6 +33,7 @@ def conversation_of(record: Json) -> Json:
         "gold": [_gold(record, check) for check in gold_checks(record)],
         "facts": [_fact(record, check) for check in _checks(record, "communicate_checks")],
         "assertions": list(_assertions(record)),
+        "errors": [_error(mark) for mark in (review.marks if review is not None else ())],
         "differences": (record.get("db_diff") or [])[:_DIFFERENCES],
         "more_differences": max(len(record.get("db_diff") or []) - _DIFFERENCES, 0),
         "parts": record.get("sub_rewards") or {},
@@ -40,6 +43,21 @@ def conversation_of(record: Json) -> Json:
         "seed": record.get("seed"),
         "usage": record.get("usage_by_role") or {},
         "cost": record.get("cost_by_role") or {},
+    }
+
+
+def _error(mark: Mark) -> Json:
+    return {
+        "party": str(mark.party),
+        "title": mark.kind.words,
+        "meaning": mark.kind.meaning,
+        "major": mark.severity is Severity.major,
+        "effect": str(mark.effect),
+        "detail": _cut(mark.detail),
+        "quote": _cut(mark.quote),
+        "turn": mark.turn,
+        "source": str(mark.source),
+        "votes": mark.votes,
     }
 
 

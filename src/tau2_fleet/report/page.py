@@ -17,9 +17,11 @@ from typing import Any
 from tau2_fleet.analysis.cause_shares import CauseShare
 from tau2_fleet.analysis.causes import SPOILED
 from tau2_fleet.analysis.names import distinct_names
+from tau2_fleet.analysis.reviews import Review, read_reviews, read_scores
 from tau2_fleet.analysis.rows import Row, row_of
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.record.atomic import replaced
+from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.record.overview import Overview, overviews, read_record
 from tau2_fleet.record.task_texts import TaskTexts
 from tau2_fleet.report import charts, sentences
@@ -49,6 +51,8 @@ class RunPart:
 
     run: RunData
     figures: Figures = field(default_factory=Figures)
+    reviews: dict[SimulationKey, Review] = field(default_factory=dict)
+    """Those of simulations that still have the reward that was reviewed."""
 
     def for_page(self) -> dict[str, Any]:
         """What the template shows of it."""
@@ -61,6 +65,7 @@ class RunPart:
             "headline": sentences.headline(self.run, self.figures),
             "inventory": sentences.inventory(self.run, self.figures),
             "losses": sentences.losses(shares),
+            "reviewed": sentences.reviewed(read_scores(self.run.directory), len(self.reviews), self.figures.total),
             "methods": sentences.methods(self.run, self.figures),
             "table": table,
             "overall": {name: table[-1].get(name, "") if table else "" for name in _SIDE_BY_SIDE},
@@ -151,14 +156,20 @@ def _read(runs: Sequence[RunPart], listed: Sequence[list[Overview]], keep: Any) 
     several = len(runs) > 1
     for run, found in zip(runs, listed, strict=True):
         tasks = TaskTexts(run.run.directory)
+        reviews = read_reviews(run.run.directory)
         for one in sorted(found, key=lambda one: (one.domain, _natural(one.task_id), one.trial)):
             record = read_record(run.run.directory, one)
             row = row_of(record)
             key = f"{run.run.name}:{row.id}/{row.trial}" if several else f"{row.id}/{row.trial}"
             run.figures.add(row, key)
-            rows.append(_page_row(row, key, run.run.name, packer.number))
+            review = reviews.get(SimulationKey(row.domain, row.task_id, row.trial))
+            if review is not None and review.reward == row.reward:
+                run.reviews[review.key] = review
+            else:
+                review = None  # none, or one of a simulation that was scored anew since
+            rows.append(_page_row(row, key, run.run.name, packer.number, review))
             task = tasks.get(row.id)
-            packed = packer.add({"key": key, "task": _task(task), **conversation_of(record)})
+            packed = packer.add({"key": key, "task": _task(task), **conversation_of(record, review)})
             if packed is not None:
                 keep(packed)
     rest = packer.flush()
@@ -167,10 +178,11 @@ def _read(runs: Sequence[RunPart], listed: Sequence[list[Overview]], keep: Any) 
     return rows
 
 
-def _page_row(row: Row, key: str, run: str, chunk: int) -> dict[str, Any]:
+def _page_row(row: Row, key: str, run: str, chunk: int, review: Review | None) -> dict[str, Any]:
     shown = {name: getattr(row, name) for name in _SHOWN_IN_ROW}
     shown["detail"] = None if row.detail is None else redact(row.detail)[:300]
-    return {"key": key, "run": run, "chunk": chunk, **shown}
+    fault = None if review is None else str(review.verdict)
+    return {"key": key, "run": run, "chunk": chunk, "fault": fault, **shown}
 
 
 def _task(task: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -212,7 +224,7 @@ def _write_folder(folder: Path, runs: Sequence[RunPart], listed: Sequence[list[O
             shown = rows[number * _PAGE_ROWS : (number + 1) * _PAGE_ROWS]
             text = environment().get_template("table.html.j2").render(
                 rows=shown, pages=pages, number=number, several=len(runs) > 1, style=template_text("report.css"),
-                style_hash=policy_digest(template_text("report.css")),
+                style_hash=policy_digest(template_text("report.css")), reviewed=any(run.reviews for run in runs),
             )  # fmt: skip
             (part / name).write_text(redact(text), encoding="utf-8", errors="backslashreplace")
         index = _render(
@@ -231,6 +243,7 @@ def _render(runs: Sequence[RunPart], **more: Any) -> str:
         .get_template("report.html.j2")
         .render(
             runs=[run.for_page() for run in runs],
+            reviewed=any(run.reviews for run in runs),
             style=style,
             script=script,
             style_hash=policy_digest(style),

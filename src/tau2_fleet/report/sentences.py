@@ -84,6 +84,39 @@ def losses(shares: list[CauseShare]) -> list[Part]:
     return parts
 
 
+def reviewed(found: dict[str, Any], current: int, total: int) -> list[Part]:
+    """The score without the customer's errors, where the run was reviewed.
+
+    Args:
+        found: as `review.json` has it; empty where it was not.
+        current: simulations whose review is of the reward that they have.
+        total: simulations.
+    """
+    try:
+        overall = found["scores"]["overall"]
+        out = overall["left_out"]
+        number = out["hindered"] + out["helped"] + out["without_effect"]
+        judge = found.get("judge")
+        by = "rules" if judge is None else f"rules and {judge['model']}"
+        corrected, bound = overall["corrected"], overall["upper_bound"]
+        estimate = Estimate(**(corrected or bound)) if corrected or bound else None
+    except (KeyError, TypeError):
+        return []
+    if not current:
+        return []
+    said = "nothing is left" if estimate is None else f"pass^1 is {_estimate(estimate)}"
+    if corrected is None and estimate is not None:
+        said += " at most (failures alone were reviewed)"
+    parts = [
+        Part(f"Reviewed by {by}: {said} without "),
+        Part(f"{counted(number, 'simulation')} in which the customer erred", "#?fault=customer"),
+        Part(f" ({out['hindered']} hindered, {out['helped']} helped, {out['without_effect']} without effect)."),
+    ]
+    if current < total:
+        parts.append(Part(f" {total - current} of {total} have no review, or one from before they were scored."))
+    return parts
+
+
 def methods(run: RunData, figures: Figures) -> str:
     """A paragraph that a paper can take over, with every name that a reader needs to repeat the run."""
     overall = figures.metrics().get("overall")

@@ -3,6 +3,7 @@
   const $ = (id) => document.getElementById(id);
   const chunkTags = [...document.querySelectorAll("script.chunk")];
   const inFolder = !$("rows").textContent;
+  const reviewed = !$("by-fault").hidden;
   const several = document.querySelectorAll("section.run").length > 1;
   const STEP = 500;
   let rows = [], byKey = new Map(), shown = [], limit = STEP;
@@ -86,7 +87,7 @@
     return {
       word: $("search").value.trim().toLowerCase(), domain: $("by-domain").value, outcome: $("by-outcome").value,
       cause: $("by-cause").value, ending: $("by-ending").value, trial: $("by-trial").value,
-      replies: $("by-replies").checked,
+      replies: $("by-replies").checked, fault: $("by-fault").value,
     };
   }
 
@@ -97,6 +98,7 @@
     if (by.ending && row.termination_reason !== by.ending) return false;
     if (by.trial !== "" && row.trial !== Number(by.trial)) return false;
     if (by.replies && !row.replies) return false;
+    if (by.fault && row.fault !== by.fault) return false;
     if (!by.word) return true;
     if (row.key.toLowerCase().includes(by.word) || (row.detail ?? "").toLowerCase().includes(by.word)) return true;
     return (texts.get(row.key) ?? "").includes(by.word);
@@ -134,6 +136,7 @@
       el("td", { class: "n" }, String(row.reward)),
       el("td", {}, clean(row.termination_reason)),
       el("td", { title: clean(row.detail ?? "") }, clean(row.cause ?? "")),
+      reviewed ? el("td", {}, clean(row.fault ?? "")) : null,
       el("td", { class: "n" }, String(row.messages)),
       el("td", { class: "n" }, row.duration_s.toFixed(1) + " s"),
       el("td", { class: "n" }, String(row.output_tokens)),
@@ -167,7 +170,7 @@
   // ---- one conversation -------------------------------------------------------------------------------------
   const NAMES = { assistant: "agent", user: "customer", tool: "tool" };
 
-  function turn(one, index, word) {
+  function turn(one, index, word, errors) {
     const about = [el("b", {}, one.role === "tool" ? `result for the ${NAMES[one.by] ?? "caller"}` : NAMES[one.role] ?? clean(one.role))];
     if (one.author && one.author !== "agent") about.push(el("span", {}, "written by " + clean(one.author)));
     about.push(el("span", {}, "#" + index));
@@ -175,6 +178,10 @@
     if (one.model_s !== undefined) about.push(el("span", {}, `model ${one.model_s} s`));
     if (one.tokens) about.push(el("span", {}, `${one.tokens.prompt_tokens} in, ${one.tokens.completion_tokens} out`));
     for (const mark of one.marks ?? []) about.push(el("span", { class: "mark" }, clean(mark)));
+    for (const error of errors) {
+      about.push(el("span", { class: `error ${error.party === "customer" ? "customer" : ""}${error.major ? "" : " minor"}`, title: clean(error.detail) },
+        `${error.party}: ${error.title}`));
+    }
     const node = el("div", { class: `turn ${["assistant", "user", "tool"].includes(one.role) ? one.role : ""}${one.error ? " failed" : ""}`, "data-turn": index },
       el("div", { class: "who" }, ...about));
     if (one.thinking) node.append(el("details", {}, el("summary", {}, "thinking"), el("div", { class: "text" }, ...marked(one.thinking, word))));
@@ -217,13 +224,18 @@
   function pane(row, one, word) {
     const node = el("article", { class: "pane" });
     node.append(el("h2", {}, clean(row.key)));
-    const turns = el("div", { class: "turns" }, ...one.turns.map((part, index) => turn(part, index, word)));
+    const turns = el("div", { class: "turns" }, ...one.turns.map((part, index) => turn(part, index, word, one.errors.filter((error) => error.turn === index))));
     const side = el("aside", { class: "side" });
     const parts = Object.entries(one.parts).map(([name, value]) => (one.basis.length && !one.basis.includes(name)) ? `(${name} ${value})` : `${name} ${value}`);
     side.append(el("div", {}, el("b", { class: row.cause ? "was" : "wanted" }, `reward ${row.reward}`), ` ended as ${clean(row.termination_reason)}`),
       el("div", { class: "fine" }, parts.join("  "), el("br"), `seed ${one.seed}, ${row.duration_s.toFixed(1)} s, $${row.cost_usd.toFixed(4)}`));
     if (one.error) side.append(el("p", { class: "was" }, clean(one.error)));
     section(side, "Why reward was lost", one.losses.map((loss) => el("li", { class: "bad" }, el("b", {}, loss.title + ": "), toTurn(node, loss.turn, loss.detail))));
+    section(side, "Whose errors", one.errors.map((error) => el("li", { class: error.major ? "bad" : "idle", title: clean(error.meaning) },
+      el("b", {}, `${error.party}, ${error.title}: `), toTurn(node, error.turn, error.detail),
+      error.effect === "none" ? "" : ` (${error.effect})`,
+      error.quote ? el("div", { class: "fine" }, "“" + clean(error.quote) + "”") : "",
+      el("div", { class: "fine" }, `found by ${error.source === "rules" ? "rules" : "the reviewer"}${error.votes ? `, ${error.votes} votes` : ""}${error.major ? "" : ", minor"}`))));
     section(side, "Gold actions", one.gold.map((gold) => el("li", { class: gold.matched ? "ok" : gold.matters ? "bad" : "idle" },
       toTurn(node, gold.turn, `${gold.name}(${JSON.stringify(gold.arguments)})`), gold.by === "user" ? " by the customer" : "",
       gold.matched ? "" : el("div", { class: "was" }, gold.calls ? "called with " + clean((gold.differing ?? []).join("; ") || "the same arguments, compared otherwise") : "never called"))));
@@ -277,6 +289,7 @@
     if (hash.startsWith("?")) {
       const wanted = new URLSearchParams(hash.slice(1));
       $("by-cause").value = wanted.get("cause") ?? "";
+      $("by-fault").value = wanted.get("fault") ?? "";
       limit = STEP;
       update();
       $("table").scrollIntoView();
@@ -296,6 +309,7 @@
     byKey = new Map(rows.map((row) => [row.key, row]));
     options($("by-domain"), rows.map((row) => row.domain));
     options($("by-cause"), rows.flatMap((row) => row.causes.split(" ")));
+    options($("by-fault"), rows.map((row) => row.fault));
     options($("by-ending"), rows.map((row) => row.termination_reason));
     $("filters").hidden = false;
     $("simulations").classList.add("sortable");
@@ -312,7 +326,7 @@
       pending = setTimeout(() => { limit = STEP; update(); }, 60);
     });
     $("filters").addEventListener("submit", (event) => event.preventDefault());
-    for (const id of ["by-domain", "by-outcome", "by-cause", "by-ending", "by-trial", "by-replies"]) {
+    for (const id of ["by-domain", "by-outcome", "by-cause", "by-fault", "by-ending", "by-trial", "by-replies"]) {
       $(id).addEventListener("input", () => { limit = STEP; update(); });
     }
     $("more").addEventListener("click", () => { limit += STEP; draw(); });
