@@ -29,6 +29,7 @@ COMMANDS = {
     "run": Command("tau2_fleet.run.command", "run simulations, or a sweep of runs: group=choice key=value ..."),
     "doctor": Command("tau2_fleet.health.doctor", "what a configuration needs, and whether it is there"),
     "serve": Command("tau2_fleet.run.serve", "start a configuration's servers alone"),
+    "ctl": Command("tau2_fleet.control.command", "a hand on a run that goes on, and how one is that hangs or died"),
     "merge": Command("tau2_fleet.run.merge", "join shards, or runs of other machines, into one run directory"),
     "show": Command("tau2_fleet.analysis.show", "simulations of a run in the terminal, and why a reward is 0"),
     "analyze": Command("tau2_fleet.analysis.analyze", "where time and money went: tables, CSV files, plots"),

@@ -19,6 +19,7 @@ from tau2_fleet.display.progress import Mode, Progress, mode_for
 from tau2_fleet.telemetry.events import ReplicaSample, ReplicaState, StepComplete, emit, subscribe
 from tau2_fleet.telemetry.levels import INFO, PROFILE, WARNING
 from tau2_fleet.telemetry.run_counters import RATE_WINDOW_S, RunCounters
+from tau2_fleet.telemetry.snapshot import InFlight
 from tests.telemetry.earlier import Earlier
 from tests.telemetry.events_of import llm_call, simulation
 
@@ -118,7 +119,10 @@ def test_the_simulation_heard_from_least_lately_and_what_it_waits_for_are_named(
     with simulation("retail", "3"):
         emit(llm_call())
     counters.finished(("retail", "2", 0), 1.0, "user_stop", 0)
-    assert counters.idle_longest(5) == [(("retail", "1", 0), 40.0, "agent"), (("retail", "3", 0), 0.0, "user")]
+    assert counters.idle_longest(5) == [
+        InFlight("retail", "1", 0, 40.0, "agent", 1),
+        InFlight("retail", "3", 0, 0.0, "user", 0),
+    ]
 
 
 def test_the_display_follows_the_level_and_the_terminal() -> None:
@@ -318,5 +322,8 @@ def test_at_the_end_those_in_flight_are_named_with_their_step(clock: Clock) -> N
     with simulation("retail", "2"):
         for sender, receiver in (("user", "agent"), ("agent", "env")):
             counters.listen(StepComplete(step=1, total_duration_ms=1.0, from_role=sender, to_role=receiver))
-    assert counters.last_ones(6) == [(("retail", "1", 0), 0, "user"), (("retail", "2", 0), 2, "agent")]
+    assert [(one.task_id, one.steps, one.waits_for) for one in counters.last_ones(6)] == [
+        ("1", 0, "user"),
+        ("2", 2, "agent"),
+    ]
     assert counters.last_ones(1) == []

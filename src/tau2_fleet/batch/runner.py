@@ -9,13 +9,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.errors import UserError
+from tau2_fleet.llm.pause import Pause
 from tau2_fleet.record.line import Record, SimulationKey
 from tau2_fleet.record.store import Store
 from tau2_fleet.simulation.simulate import SimulationJob
@@ -37,6 +38,8 @@ class RunEnd(StrEnum):
     """`limits.run_timeout_s` was over."""
     SPOILT = "spoilt"
     """Servers spoilt more of the replies than `replies.stop_at`."""
+    DRAINED = "drained"
+    """`ctl drain`: what was in flight came to its end, and nothing else began."""
     FATAL = "fatal"
     """A model refuses every call for the same reason."""
 
@@ -90,7 +93,9 @@ class Runner:
         max_concurrency: int,
         limits: Limits = Limits(),
         purse: Purse | None = None,
+        pause: Pause | None = None,
     ) -> None:
+        """`pause` is that of the models: while it is on, no simulation begins either."""
         self.schedule = schedule
         self.simulate = simulate
         self.store = store
@@ -98,11 +103,15 @@ class Runner:
         self.max_concurrency = max_concurrency
         self.limits = limits
         self.purse = purse
+        self.pause = pause or Pause()
+        self.draining = False
+        """Whether nothing further begins, and the run ends with what is in flight."""
         self.stop_reason: RunEnd | None = None
         self.stop_detail: str | None = None
         self._queue = deque(schedule.jobs)
         self._workers: set[asyncio.Task[None]] = set()
         self._in_flight: dict[SimulationKey, None] = {}
+        self._withdrawn: dict[SimulationKey, SimulationJob] = {}
         self._resized = asyncio.Event()
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
@@ -120,6 +129,21 @@ class Runner:
     def queued(self) -> int:
         """Simulations that have not begun."""
         return len(self._queue)
+
+    @property
+    def playing(self) -> list[SimulationKey]:
+        """Those in flight."""
+        return list(self._in_flight)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can begin any more."""
+        return self.over or self._idle.is_set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is to end, by `stop` or `abort`."""
+        return self._stopping.is_set()
 
     def left(self) -> list[SimulationKey]:
         """Those that have not ended, in flight or not."""
@@ -156,6 +180,46 @@ class Runner:
         if self.stop_reason is None:
             self.stop_reason, self.stop_detail = reason, detail
         self._stopping.set()
+        self.pause.end()  # what is in flight could not end
+
+    def hold(self) -> None:
+        """Begin nothing new and let no request out, until `go_on`."""
+        self.pause.begin()
+
+    def drain(self) -> None:
+        """Begin nothing new; the run ends once all that is in flight has, however long that takes."""
+        self.draining = True
+        self.pause.end()
+        self._look_whether_idle()
+
+    def go_on(self) -> None:
+        """Take `hold` back, or else `drain`."""
+        if self.pause.on:
+            self.pause.end()
+        else:
+            self.draining = False
+        self._resized.set()
+
+    def withdraw(self, keys: Collection[SimulationKey]) -> list[SimulationKey]:
+        """Take simulations that have not begun out of the queue; those that were in it."""
+        found = [job for job in self._queue if job.key in keys]
+        if found:
+            self._queue = deque(job for job in self._queue if job.key not in keys)
+            self._withdrawn |= {job.key: job for job in found}
+            self._look_whether_idle()
+        return [job.key for job in found]
+
+    def run_next(self, jobs: Collection[SimulationJob]) -> None:
+        """Put simulations that are neither in flight nor queued before all others."""
+        for job in jobs:
+            self._withdrawn.pop(job.key, None)
+            self._queue.appendleft(job)
+        self._resized.set()
+
+    @property
+    def withdrawn(self) -> Collection[SimulationKey]:
+        """Those that `withdraw` has taken out."""
+        return self._withdrawn.keys()
 
     def abort(self) -> None:
         """End at once: what is in flight is given up, and will be run again by a resumed run."""
@@ -190,7 +254,7 @@ class Runner:
             await self._resized.wait()
 
     def _missing(self) -> int:
-        if self._stopping.is_set() or self._is_held_back():
+        if self._begins_nothing() or self._is_held_back():
             return 0
         return min(self.max_concurrency - len(self._workers), len(self._queue))
 
@@ -203,8 +267,11 @@ class Runner:
         self._look_whether_idle()
 
     def _look_whether_idle(self) -> None:
-        if not self._workers and (not self._queue or self._stopping.is_set()):
-            self._idle.set()
+        if self._workers or (self._queue and not self.draining and not self._stopping.is_set()):
+            return
+        if self._queue and self.draining and self.stop_reason is None:
+            self.stop_reason, self.stop_detail = RunEnd.DRAINED, "drained: nothing further was to begin"
+        self._idle.set()
 
     async def _wait_for_workers(self) -> None:
         """Return when all workers are done, or `grace_s` after a stop."""
@@ -234,7 +301,10 @@ class Runner:
         """Looked at before every simulation, so that a run resumed beyond its budget begins none."""
         if self.purse is not None and (detail := self.purse.gone()) is not None:
             self.stop(RunEnd.BUDGET, detail)
-        return self._stopping.is_set() or self._is_held_back()
+        return self._begins_nothing() or self._is_held_back()
+
+    def _begins_nothing(self) -> bool:
+        return self._stopping.is_set() or self.draining or self.pause.on
 
     def _is_held_back(self) -> bool:
         """Whether the money that is left is that of the simulations in flight; the last of them looks again."""

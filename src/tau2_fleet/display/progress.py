@@ -12,30 +12,22 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from tau2_fleet.display.console import err, neutralise
+from tau2_fleet.display.console import err
+from tau2_fleet.display.screen import Screen, line, name_of
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.telemetry.events import Event
 from tau2_fleet.telemetry.lengths_left import SimulationKey
 from tau2_fleet.telemetry.levels import INFO
-from tau2_fleet.telemetry.run_counters import DomainCounters, Finished, RunCounters, StoredSimulation
+from tau2_fleet.telemetry.run_counters import Finished, RunCounters, StoredSimulation
 
 REFRESH_PER_S = 2
 HEARTBEAT_S = 30.0
 LINES_PER_S = 10
 """Plain lines at most; what is above is told as a count."""
-
-_REPLICA_ROWS = 8
-_IDLE_SHOWN = 3
-_IDLE_FROM_S = 5.0
-_LAST_SHOWN = 6
-"""Simulations in flight at the end of a run that are named."""
-_NAME_LENGTH = 48
 
 
 class Mode(StrEnum):
@@ -91,7 +83,7 @@ class Progress:
         self.counters.began_s = self.counters.clock()
         if self.mode is Mode.live:
             self._live = Live(
-                _Screen(self.counters),
+                _LiveScreen(self.counters),
                 console=self._console,
                 refresh_per_second=REFRESH_PER_S,
                 redirect_stdout=False,
@@ -129,133 +121,14 @@ class Progress:
         self.counters.listen(event)
 
 
-def _name(key: SimulationKey) -> str:
-    domain, task_id, trial = key
-    name = neutralise(f"{domain}/{task_id}")
-    if len(name) > _NAME_LENGTH:
-        name = name[: _NAME_LENGTH - 9] + "…" + name[-8:]
-    return f"{name} #{trial}"
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return "-:--"
-    whole = int(seconds)
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
-
-
-def _eta(counters: RunCounters) -> str:
-    return "stopping" if counters.stopping else f"ETA {_clock(counters.eta_s())}"
-
-
-def _cost(counters: RunCounters) -> str:
-    """Spent, and what the run will have cost at its end."""
-    ahead = counters.cost_at_end()
-    at_end = f" of about ${ahead.expected:.2f} [{ahead.low:.2f}, {ahead.high:.2f}]" if ahead is not None else ""
-    return f"cost ${counters.cost_usd:.4f}{at_end}"
-
-
-def _share(value: float | None) -> str:
-    return "   -" if value is None else f"{value:.2f}"
-
-
-def _waiting_longest(counters: RunCounters) -> str:
-    """What has been idle longest, and whom it waits for; empty while nothing is idle for long."""
-    idle = [entry for entry in counters.idle_longest(_IDLE_SHOWN) if entry[1] >= _IDLE_FROM_S]
-    named = " · ".join(f"{_name(key)} {seconds:.0f} s for {whom}" for key, seconds, whom in idle)
-    return f"waiting longest: {named}" if idle else ""
-
-
-def _tail(counters: RunCounters) -> str:
-    """Who is in flight at the end of a run and how far; else what has been idle longest; empty where all is well."""
-    last = counters.last_ones(_LAST_SHOWN)
-    if last:
-        return "last ones: " + " · ".join(f"{_name(key)} step {steps} ({whom}'s turn)" for key, steps, whom in last)
-    return _waiting_longest(counters)
-
-
-class _Screen:
+class _LiveScreen:
     """What the live display draws, made anew at each refresh from the counters."""
 
     def __init__(self, counters: RunCounters) -> None:
         self._counters = counters
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        parts: list[RenderableType] = [self._bars(options.max_width), self._numbers()]
-        if self._counters.replicas:
-            parts.append(self._replicas())
-        tail = _tail(self._counters)
-        if tail:
-            parts.append(Text(tail, "dim", overflow="ellipsis", no_wrap=True))
-        yield Group(*parts)
-
-    def _bars(self, width: int) -> Table:
-        table = Table.grid(padding=(0, 2), expand=False)
-        table.add_column(no_wrap=True)
-        table.add_column(width=max(min(width - 72, 40), 8))
-        for _ in range(4):
-            table.add_column(justify="right", no_wrap=True)
-        rows = list(self._counters.domains.items())
-        for name, domain in rows:
-            self._bar(table, name, domain, "")
-        if len(rows) != 1:
-            self._bar(table, "all", self._counters.overall(), "bold")
-        return table
-
-    def _bar(self, table: Table, name: str, domain: DomainCounters, style: str) -> None:
-        bar = ProgressBar(total=max(domain.total, 1), completed=domain.done, complete_style="cyan")
-        table.add_row(
-            Text(name, style),
-            bar,
-            Text(f"{domain.done}/{domain.total}", style),
-            Text(f"pass^1 {_share(domain.pass_1)}", style),
-            Text(f"in flight {domain.in_flight}", style),
-            Text(f"errors {domain.errors}", "bold red" if domain.errors else "dim"),
-        )
-
-    def _numbers(self) -> Text:
-        counters = self._counters
-        return Text(
-            f"elapsed {_clock(counters.elapsed_s())}   {_eta(counters)}   "
-            f"{_cost(counters)}   "
-            f"tokens {_short(counters.input_tokens)} in, {_short(counters.output_tokens)} out",
-            "dim",
-        )
-
-    def _replicas(self) -> Table:
-        counters = self._counters
-        now = counters.clock()
-        table = Table.grid(padding=(0, 2))
-        justify: JustifyMethod
-        for justify in ("left", "left", "right", "right", "right"):
-            table.add_column(justify=justify, no_wrap=True)
-        replicas = list(counters.replicas.items())
-        for name, replica in replicas[:_REPLICA_ROWS]:
-            known = replica.running is not None
-            table.add_row(
-                Text(neutralise(name)),
-                Text(replica.state, "green" if replica.state == "ready" else "yellow"),
-                Text(f"{replica.running:.0f} running, {replica.waiting:.0f} waiting" if known else "", "dim"),
-                Text(f"{replica.tokens_per_s(now, counters.began_s):,.0f} tok/s"),
-                Text(f"KV {replica.kv_use:.0%}" if replica.kv_use is not None else "", "dim"),
-            )
-        rest = replicas[_REPLICA_ROWS:]
-        if rest:
-            rate = sum(replica.tokens_per_s(now, counters.began_s) for _, replica in rest)
-            running = sum(replica.running or 0 for _, replica in rest)
-            ready = sum(replica.state == "ready" for _, replica in rest)
-            table.add_row(
-                f"{len(rest)} more", f"{ready} ready", Text(f"{running:.0f} running", "dim"), f"{rate:,.0f} tok/s", ""
-            )
-        return table
-
-
-def _short(count: int) -> str:
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= limit:
-            return f"{count / limit:.1f}{unit}"
-    return str(count)
+        yield Screen(self._counters.snapshot())
 
 
 class _PlainLines:
@@ -297,7 +170,7 @@ class _PlainLines:
         for done, total, finished in shown:
             reward = "-" if finished.reward is None else f"{finished.reward:g}"
             self._print(
-                f"[{done}/{total}] {_name(finished.key)} reward {reward} {finished.reason}"
+                f"[{done}/{total}] {name_of(*finished.key)} reward {reward} {finished.reason}"
                 f" {finished.duration_s:.1f} s ${finished.cost_usd:.4f}"
             )
         if rest:
@@ -306,13 +179,7 @@ class _PlainLines:
             self._print(f"[{done}/{total}] and {len(rest)} more finished, {passed} with reward 1")
 
     def _beat(self) -> None:
-        overall = self._counters.overall()
-        line = (
-            f"progress {overall.done}/{overall.total} pass^1 {_share(overall.pass_1).strip()}"
-            f" in flight {overall.in_flight} errors {overall.errors} {_cost(self._counters)}"
-            f" elapsed {_clock(self._counters.elapsed_s())} {_eta(self._counters)}"
-        )
-        self._print(f"{line} {_tail(self._counters)}".rstrip())
+        self._print(line(self._counters.snapshot()))
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line))

@@ -145,6 +145,11 @@ class PoolRouter:
         """The ready replicas with their sessions and requests, as they are now and become."""
         return list(self._ready)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait for an answer of any replica."""
+        return sum(replica.in_flight for replica in list(self._known.values()))
+
     def _failure(self, error: BaseException) -> FatalModelError:
         told = f"{type(error).__name__}: {error}"
         return FatalModelError(f"server.routing: {type(self.policy).__name__} failed: {told}")

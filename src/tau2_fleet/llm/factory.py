@@ -15,6 +15,7 @@ from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.keys import key_name
 from tau2_fleet.llm.limiter import Limiter
 from tau2_fleet.llm.model import Model
+from tau2_fleet.llm.pause import Pause
 from tau2_fleet.llm.prices import FREE, PriceTable, own_price
 from tau2_fleet.llm.provider import Backend
 from tau2_fleet.llm.retry import RetryPolicy
@@ -29,6 +30,7 @@ class Limiters:
     by_provider: dict[tuple[str | None, ...], Limiter] = field(default_factory=dict)
     most: Mapping[Provider, int] = field(default_factory=dict)
     """Requests in flight at most; a provider that is not there has no limit before it answers 429."""
+    pause: Pause = field(default_factory=Pause)
 
     def of(self, settings: ModelSettings) -> Limiter:
         where = settings.pool.name if settings.provider.is_pool and settings.pool else settings.base_url
@@ -37,6 +39,12 @@ class Limiters:
         if key not in self.by_provider:
             self.by_provider[key] = Limiter(self.clock, most=self.most.get(settings.provider, math.inf))
         return self.by_provider[key]
+
+    def bound(self, most: int) -> None:
+        """Give paid providers without a limit of their own this one."""
+        for limiter in self.of_providers().values():
+            if limiter.most == math.inf:
+                limiter.bound(most)
 
     def of_providers(self) -> dict[str, Limiter]:
         """Those of paid providers: name to limiter, told apart by a number where one name has several."""
@@ -73,13 +81,15 @@ def build(
         UserError: the settings cannot be: no model, no pool, no room for an answer.
     """
     clock = clock or Clock()
+    limiters = limiters or Limiters(clock)
     _check(settings, name, router)
     backend = _backend(settings, http, router, clock)
     price = own_price(settings) if prices is None else prices.price_of(settings)
     return Model(
         name,
         backend,
-        limiter=(limiters or Limiters(clock)).of(settings),
+        limiter=limiters.of(settings),
+        pause=limiters.pause,
         context=Context(name, settings),
         clock=clock,
         retry=retry or RetryPolicy(),

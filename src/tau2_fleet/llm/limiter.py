@@ -58,6 +58,11 @@ class Limiter:
         self._last_reply = -math.inf
         self._look: asyncio.TimerHandle | None = None
 
+    def bound(self, most: float) -> None:
+        """From now on never more than `most` requests in flight."""
+        self.most = most
+        self.limit = min(self.limit, most)
+
     @property
     def waiting(self) -> int:
         """Requests that wait for a slot."""

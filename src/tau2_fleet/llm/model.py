@@ -17,6 +17,7 @@ from tau2_fleet.llm.failures import RETRIED, WAITED_OUT, Failure, FailureCause, 
 from tau2_fleet.llm.http import current_call
 from tau2_fleet.llm.limiter import Limiter, bearable
 from tau2_fleet.llm.outage import Outage
+from tau2_fleet.llm.pause import Pause
 from tau2_fleet.llm.prices import FREE, Price
 from tau2_fleet.llm.provider import Backend, ProviderAnswer
 from tau2_fleet.llm.retry import RetryPolicy
@@ -73,6 +74,7 @@ class Model:
         asked_as: str | None = None,
         key_env: str | None = None,
         paid: PaidModel | None = None,
+        pause: Pause | None = None,
     ) -> None:
         """`asked_as` is the name that the provider knows; `key_env` names the variable that holds the key.
 
@@ -81,6 +83,7 @@ class Model:
         self.name = name
         self._backend = backend
         self._limiter = limiter
+        self._pause = pause or Pause()
         self._outage = Outage(name, clock, outage_s)
         self._context = context
         self._keeps_thinking = thinking_history != ThinkingHistory.none
@@ -210,7 +213,12 @@ class Model:
         """One attempt in a slot of the provider's limit."""
         waiting_since = self._clock.monotonic()
         try:
+            await self._pause.wait(time.box)
             generation = await self._limiter.acquire(time.left_s)
+            while self._pause.on:  # it has begun while this call waited for its slot
+                self._limiter.release(replied=False)
+                await self._pause.wait(time.box)
+                generation = await self._limiter.acquire(time.left_s)
         finally:
             stats.queue_ms += 1000 * (self._clock.monotonic() - waiting_since)
         replied = False

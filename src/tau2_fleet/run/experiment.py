@@ -10,8 +10,8 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, closing, contextmanager
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,11 @@ from tau2_fleet.batch.auto_concurrency import AutoConcurrency
 from tau2_fleet.batch.lengths import LearnedLengths
 from tau2_fleet.batch.runner import Limits, RunEnd, Runner
 from tau2_fleet.batch.server_load import ServerLoad
-from tau2_fleet.batch.settings import Order
+from tau2_fleet.batch.settings import MOST_IN_FLIGHT, PAID_IN_FLIGHT, Order
+from tau2_fleet.batch.steering import Steering
 from tau2_fleet.config import Config, flat
+from tau2_fleet.control.run_control import Playing, RunControl
+from tau2_fleet.control.server import ControlServer
 from tau2_fleet.display.console import err, neutralise, tell, wide
 from tau2_fleet.display.progress import Progress
 from tau2_fleet.errors import ExitStatus
@@ -48,6 +51,7 @@ from tau2_fleet.run.model_names import named_by_record, named_by_servers
 from tau2_fleet.run.money import Purse, refuse_unpriced, tell_forecast
 from tau2_fleet.run.outcome import Outcome, judge_outcome, short_path, show
 from tau2_fleet.run.plan import RunPlan, plan_run, write_played_tasks
+from tau2_fleet.run.players import Players, PlayersHere
 from tau2_fleet.run.reply_servers import reply_servers
 from tau2_fleet.run.report_runs import report_runs
 from tau2_fleet.run.resume import check_same_data, save_digests
@@ -58,7 +62,7 @@ from tau2_fleet.run.shard_processes import ShardProcesses
 from tau2_fleet.simulation.domain_context import DomainContext
 from tau2_fleet.simulation.model_clients import make_clients
 from tau2_fleet.simulation.roles import Roles
-from tau2_fleet.simulation.simulate import Simulation, SimulationJob
+from tau2_fleet.simulation.simulate import SimulationJob
 from tau2_fleet.telemetry.lines import head
 from tau2_fleet.telemetry.logs import Logs
 from tau2_fleet.telemetry.logs import setup as logs_of_run
@@ -150,10 +154,11 @@ class Experiment:
             {job.key: self.lengths.by_task[job.key[:2]] for job in self.schedule.jobs},
             self.limiters.of_providers,
             counted=self.lengths.counted,
-            most=self.max_concurrency,
+            most=most_for_files(shard.share(MOST_IN_FLIGHT)),
         )
         self.load = ServerLoad()
         self.runner: Runner | None = None
+        self.control: RunControl
         self._not_begun: tuple[RunEnd, str] | None = None
         """Why the run ended before the first simulation, where time or money had run out."""
 
@@ -175,7 +180,10 @@ class Experiment:
     async def _perform(self, interrupts: Interrupts) -> Outcome:
         self._warn()
         progress = self._progress()
-        with self._tracker(progress) as tracker:
+        self.control = RunControl(
+            self.run_id, self.attempt, self.plan.schedule, self.store, progress.counters, self.limiters, self.logs
+        )
+        with ControlServer(self.run_dir, self.control), self._tracker(progress) as tracker:
             fleet = FleetReport()
             try:
                 with closing(TraceWriter(self.run_dir / "trace.json")) as trace:
@@ -196,6 +204,7 @@ class Experiment:
                     await asyncio.to_thread(tracker.finish, {}, int(ExitStatus.FAILED))
                     raise
             interrupts.begin_closing(tracker.abandon)
+            self.control.close()
             outcome = self._take_stock(interrupts)
             files = RunFiles(self.plan, self.run_dir, self.store, named_by_record(self.plan.models, self.store))
             if self.context.sweep is None:
@@ -242,7 +251,9 @@ class Experiment:
         lengths: dict[tuple[str, str, int], float] = {
             job.key: self.lengths.by_task[job.key[:2]] for job in self.schedule.jobs
         }
-        return Progress(self.schedule.totals, stored, level=self.config.log_level.number, lengths=lengths)
+        progress = Progress(self.schedule.totals, stored, level=self.config.log_level.number, lengths=lengths)
+        progress.counters.paused = lambda: self.limiters.pause.on
+        return progress
 
     def _stop_spoilt(self, reason: str) -> None:
         log.error("the run is stopped: %s", reason)
@@ -295,6 +306,7 @@ class Experiment:
                 async with asyncio.timeout_at(self.limits.deadline_s) as clock:
                     begun = None if self.config.resume is None else self.run_dir
                     await check_models(self.plan, http, self.today(), begun)
+                    self.control.doing = "starting servers and reading domains"
                     fleet = await self._fleet_and_domains()
             except TimeoutError:
                 if not clock.expired():
@@ -338,16 +350,12 @@ class Experiment:
             models, fleet.router, http, PriceTable.load(PRICES), limits.call_timeout_s, limits.outage_s, self.limiters,
             None if purse is None else purse.allowance,
         )  # fmt: skip
-        settings = self.plan.simulation_settings(self.run_id, self.attempt, clients, models)
+        pause = self.limiters.pause
+        settings = self.plan.simulation_settings(self.run_id, self.attempt, clients, models, pause)
         contexts = {name: DomainContext(self.plan.benchmark[name], settings) for name in self.plan.selection.tasks}
 
-        async def play_here(job: SimulationJob) -> tuple[Record, str | None]:
-            task = self.schedule.tasks[job.key.domain, job.key.task_id]
-            simulation = Simulation(contexts[job.key.domain], task, job, keep_prompt)
-            return await simulation.run(), simulation.fatal
-
         async def simulate(job: SimulationJob) -> Record:
-            record, fatal = await play(job)
+            record, fatal = await players.play(job)
             if record.termination_reason not in OURS:
                 self.learned.add(job.key, sum(call["role"] == "agent" for call in record.calls))
             if fatal is not None and purse is not None and fatal.startswith(OUT_OF_MONEY):
@@ -368,34 +376,40 @@ class Experiment:
             max_concurrency=1 if self.config.auto_concurrency else self.max_concurrency,
             limits=self.limits,
             purse=purse,
+            pause=pause,
         )
         interrupts.put_in_charge(RunningSimulations(runner, progress))
         async with AsyncExitStack() as stack:
-            play = play_here
+            players: Players = PlayersHere(contexts, self.schedule.tasks, keep_prompt)
             if self.config.shards > 1:
-                shards = await stack.enter_async_context(self._shards(fleet, models, keep_prompt, purse))
-                play = shards.play
-            async with collected_in_turn(), self._steered(runner, fleet):
+                players = await stack.enter_async_context(self._shards(fleet, models, keep_prompt, purse))
+            steering = await stack.enter_async_context(await self._steering(runner, fleet))
+            routers = [fleet.router(spec.name) for spec in fleet.pools]
+            self.control.play(Playing(runner, players, steering, routers))
+            async with collected_in_turn():
                 await runner.run()
+            self.control.close()
         await clients.close()
         await asyncio.to_thread(self.learned.save)
 
-    @asynccontextmanager
-    async def _steered(self, runner: Runner, fleet: Fleet) -> AsyncIterator[None]:
-        """With `max_concurrency=auto` the number of simulations in flight follows the servers meanwhile."""
-        if not self.config.auto_concurrency:
-            yield
-            return
+    async def _steering(self, runner: Runner, fleet: Fleet) -> Steering:
+        """Who sets the number of simulations in flight; with `max_concurrency=auto` it follows the servers."""
         for endpoint in fleet.endpoints():
             self.auto.ready(endpoint.name)
-        await fleet.sample()
-        self.auto.decide(runner, asyncio.get_running_loop().time())
-        steering = asyncio.create_task(self.auto.steer(runner))
-        try:
-            yield
-        finally:
-            steering.cancel()
-            await asyncio.gather(steering, return_exceptions=True)
+        if self.config.auto_concurrency:
+            await fleet.sample()
+
+        def enough(number: int) -> int:
+            raise_open_files(min(number, len(self.schedule.jobs)))
+            return most_for_files(number)
+
+        return Steering(
+            self.auto,
+            runner,
+            on=self.config.auto_concurrency,
+            enough=enough,
+            paid=lambda: self.limiters.bound(PAID_IN_FLIGHT),
+        )
 
     def _shards(
         self,
@@ -417,7 +431,8 @@ class Experiment:
             limit_usd=None if purse is None else purse.limit_usd,
             in_sweep=self.context.sweep is not None,
         )
-        return ShardProcesses(count, beginning, {name: fleet.router(name) for name in beginning.pools}, keep_prompt)
+        routers = {name: fleet.router(name) for name in beginning.pools}
+        return ShardProcesses(count, beginning, routers, keep_prompt, self.limiters.pause)
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -427,6 +442,7 @@ class Experiment:
             "duration_s": time.monotonic() - self.limits.began_s,
             "overrides": self.context.overrides,
             "servers": self.load.as_dict(),
+            "by_hand": self.control.by_hand,
         }
 
     def _tell_load(self) -> None:
@@ -436,7 +452,8 @@ class Experiment:
         gates = self.limiters.of_providers()
         default = {name: gate.most for name, gate in gates.items() if self._is_default(name)}
         refused = {name: gate.refused for name, gate in gates.items()}
-        number = None if self.config.auto_concurrency else self.max_concurrency
+        touched = self.config.auto_concurrency or self.control.by_hand
+        number = None if touched else self.max_concurrency
         for line in self.load.advice(number, len(self.schedule.jobs), default, refused):
             wide.print(f"faster: {line}", markup=False, soft_wrap=True)
 

@@ -21,6 +21,7 @@ from tau2_fleet.errors import UserError, writing
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pools import local_models, pool_specs
+from tau2_fleet.llm.pause import Pause
 from tau2_fleet.llm.settings import ModelSettings, Provider
 from tau2_fleet.llm.types import ChatModel
 from tau2_fleet.record.atomic import replaced
@@ -100,7 +101,12 @@ class RunPlan:
         return self.version.identity(self.benchmark.values())
 
     def simulation_settings(
-        self, run_id: str, attempt: int, clients: Roles[ChatModel], models: Roles[ModelSettings]
+        self,
+        run_id: str,
+        attempt: int,
+        clients: Roles[ChatModel],
+        models: Roles[ModelSettings],
+        pause: Pause | None = None,
     ) -> SimulationSettings:
         """How every simulation is played; `models` are those of the plan under the names that their servers gave."""
         config = self.config
@@ -127,6 +133,7 @@ class RunPlan:
             format_instruction=config.agent.format_instruction,
             judge_always=config.judge.always,
             simulation_timeout_s=config.limits.simulation_timeout_s,
+            pause=pause or Pause(),
         )
 
     async def rehearsed(self) -> RunPlan:

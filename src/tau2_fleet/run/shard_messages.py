@@ -26,6 +26,10 @@ class Order(StrEnum):
     """One simulation."""
     cancel = "cancel"
     """Give one up; it will not be asked for again."""
+    finish = "finish"
+    """End one here, with a record that says why."""
+    state = "state"
+    """Whether the run is paused, and its log level."""
     end = "end"
 
 

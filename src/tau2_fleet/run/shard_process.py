@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.llm.pause import Pause
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.run.shard_messages import Beginning, Order, Servers, Word, message
 from tau2_fleet.telemetry.events import Event, current_scope
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from tau2_fleet.llm.endpoints import Endpoint
     from tau2_fleet.run.plan import RunPlan
     from tau2_fleet.simulation.domain_context import DomainContext
-    from tau2_fleet.simulation.simulate import SimulationJob
+    from tau2_fleet.simulation.simulate import Simulation, SimulationJob
 
 _LAST_S = 5.0
 """For the end of what is in flight, once the run is gone."""
@@ -140,6 +141,8 @@ class _Player:
     def __init__(self, speaker: _Speaker) -> None:
         self._speaker = speaker
         self._playing: dict[int, asyncio.Task[None]] = {}
+        self._simulations: dict[int, Simulation] = {}
+        self._pause = Pause()
         self._contexts: dict[str, DomainContext] = {}
         self._tasks: dict[tuple[str, str], Any] = {}
         self._kept: set[str] = set()
@@ -168,12 +171,14 @@ class _Player:
         limits, paid = plan.config.limits, plan.config.paid_in_flight
         self._buffer = EventBuffer([self._tell_events])
         async with HttpPool() as http:
-            limiters = Limiters(most={name: -(-most // plan.config.shards) for name, most in paid.items()})
+            limiters = Limiters(
+                most={name: -(-most // plan.config.shards) for name, most in paid.items()}, pause=self._pause
+            )
             clients = make_clients(
                 models, self._routes.routers.__getitem__, http, PriceTable.load(PRICES), limits.call_timeout_s,
                 limits.outage_s, limiters, _allowance(beginning),
             )  # fmt: skip
-            settings = plan.simulation_settings(beginning.run_id, beginning.attempt, clients, models)
+            settings = plan.simulation_settings(beginning.run_id, beginning.attempt, clients, models, self._pause)
             self._contexts = {name: DomainContext(plan.benchmark[name], settings) for name in plan.selection.tasks}
             self._tasks = dict(plan.schedule.tasks)
             unsubscribe = subscribe(self._buffer.listen)
@@ -221,6 +226,11 @@ class _Player:
             self._playing[job.thread] = asyncio.create_task(self._play(job))
         elif kind is Order.cancel and (task := self._playing.get(order["thread"])) is not None:
             task.cancel()
+        elif kind is Order.finish and (simulation := self._simulations.get(order["thread"])) is not None:
+            simulation.cancel(order["reason"])
+        elif kind is Order.state:
+            (self._pause.begin if order["paused"] else self._pause.end)()
+            logging.getLogger("tau2_fleet").setLevel(order["level"])
         elif kind is Order.servers and self._routes is not None:
             self._routes.take(Servers.of(order["servers"]))
         elif kind is Order.end:
@@ -232,6 +242,7 @@ class _Player:
         try:
             task = self._tasks[job.key.domain, job.key.task_id]
             simulation = Simulation(self._contexts[job.key.domain], task, job, self._keep_prompt)
+            self._simulations[job.thread] = simulation
             line = (await simulation.run()).as_line()
             self._buffer.flush()
             self._speaker.say(Word.record, line, thread=job.thread, fatal=simulation.fatal)
@@ -240,6 +251,7 @@ class _Player:
             self._speaker.say(Word.raised, thread=job.thread, text=f"{type(error).__name__}: {error}")
         finally:
             self._playing.pop(job.thread, None)
+            self._simulations.pop(job.thread, None)
 
     def _keep_prompt(self, digest: str, text: str) -> None:
         if digest not in self._kept:

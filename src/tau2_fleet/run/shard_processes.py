@@ -22,8 +22,9 @@ import orjson
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.llm.endpoints import Endpoint
+from tau2_fleet.llm.pause import Pause
 from tau2_fleet.paths import IMPORT_ROOT
-from tau2_fleet.record.line import Record, read_line
+from tau2_fleet.record.line import Record, SimulationKey, read_line
 from tau2_fleet.run.shard_messages import Beginning, Order, Servers, Word, message
 from tau2_fleet.simulation.simulate import SimulationJob
 from tau2_fleet.telemetry.decoding import EventDecoder
@@ -86,11 +87,17 @@ class ShardProcesses:
         beginning: Beginning,
         routers: Mapping[str, PoolRouter],
         keep_prompt: Callable[[str, str], None],
+        pause: Pause,
     ) -> None:
-        """`routers` are those of the run's fleet, by pool: what is ready in them is where requests go."""
+        """`routers` are those of the run's fleet, by pool: what is ready in them is where requests go.
+
+        `pause` is the run's: the processes follow it, and the level of its log, within `_LOOK_AT_SERVERS_S`.
+        """
         self._beginning = beginning
         self._routers = routers
         self._keep_prompt = keep_prompt
+        self._pause = pause
+        self._state: Json = {"paused": False, "level": log.getEffectiveLevel()}
         self._shards = [_Shard(number) for number in range(count)]
         self._numbers: dict[int, tuple[Endpoint, int]] = {}
         self._servers = Servers({}, {})
@@ -103,7 +110,7 @@ class ShardProcesses:
         try:
             await asyncio.gather(*(self._start(shard) for shard in self._shards))
             self._tasks = [asyncio.create_task(self._keep(shard)) for shard in self._shards]
-            self._tasks.append(asyncio.create_task(self._tell_servers()))
+            self._tasks.append(asyncio.create_task(self._tell_news()))
             await asyncio.gather(*(shard.ready.wait() for shard in self._shards))
             refused = [shard.refusal for shard in self._shards if shard.refusal is not None]
             if refused:
@@ -133,6 +140,15 @@ class ShardProcesses:
                 if one.pending.pop(job.thread, None) is not None and not pending.done.done():
                     one.send(Order.cancel, thread=job.thread)
 
+    def cancel(self, key: SimulationKey, reason: str) -> bool:
+        """See `Players.cancel`."""
+        for shard in self._shards:
+            for thread, pending in shard.pending.items():
+                if pending.job.key == key:
+                    shard.send(Order.finish, thread=thread, reason=reason)
+                    return True
+        return False
+
     def _give(self, pending: _Pending) -> _Shard:
         shard = min(self._shards, key=lambda one: (one.process is None, len(one.pending)))
         shard.pending[pending.job.thread] = pending
@@ -159,6 +175,7 @@ class ShardProcesses:
             limit=_LONGEST_LINE,
         )
         shard.send(Order.begin, beginning=asdict(self._beginning), servers=self._servers.as_dict())
+        shard.send(Order.state, **self._state)
         for pending in shard.pending.values():
             self._order(shard, pending)
 
@@ -296,10 +313,15 @@ class ShardProcesses:
                 ready[number] = pool, load.endpoint
         return Servers(ready, closed)
 
-    async def _tell_servers(self) -> None:
-        """Let the processes know what comes into the routing and what leaves it; until cancelled."""
+    async def _tell_news(self) -> None:
+        """Let the processes know what comes into the routing, what leaves it, and the run's state; until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_AT_SERVERS_S)
+            state = {"paused": self._pause.on, "level": log.getEffectiveLevel()}
+            if state != self._state:
+                self._state = state
+                for shard in self._shards:
+                    shard.send(Order.state, **state)
             now = self._look_at_servers()
             if (now.ready.keys(), now.closed) != (self._servers.ready.keys(), self._servers.closed):
                 self._servers = now

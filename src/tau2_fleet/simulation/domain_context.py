@@ -12,6 +12,7 @@ from tau2_fleet.agents.policy_edit import edit_policy
 from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.package import AssistantMessage, Message
 from tau2_fleet.errors import UserError
+from tau2_fleet.llm.pause import Pause
 from tau2_fleet.llm.types import ChatMessage, ChatModel, ToolSet
 from tau2_fleet.simulation.conversation import Rules
 from tau2_fleet.simulation.roles import Roles
@@ -53,6 +54,8 @@ class SimulationSettings:
     judge_always: bool = False
     simulation_timeout_s: float | None = None
     attempt: int = 0
+    pause: Pause = field(default_factory=Pause)
+    """That of the run's models: while it is on, no simulation's time passes."""
 
 
 class DomainContext:

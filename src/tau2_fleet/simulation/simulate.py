@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -96,16 +97,19 @@ class Simulation:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.sessions = Sessions(context.settings.run_id, job.key, job.seed, deadline)
         self._parties: Parties | None = None
+        self._outcome = _Outcome()
+        self._life: asyncio.Timeout | None = None
+        self._cancelled: str | None = None
         self.fatal: str | None = None
         """Set when a model said that it will refuse every further call: the run had better stop."""
 
     async def run(self) -> Record:
-        """Hold the conversation and score it; only a cancellation comes out as an exception."""
+        """Hold the conversation and score it; only a cancellation of the task comes out as an exception."""
         key = self.job.key
         token = current_scope.set(Scope(key.domain, key.task_id, key.trial, self.job.thread))
         clock = _Clock()
         try:
-            record = self._record(await self._converse(), clock)
+            record = self._record(await self._lived(), clock)
             emit(
                 SimulationDone(
                     termination_reason=record.termination_reason,
@@ -121,24 +125,47 @@ class Simulation:
             self.sessions.close()
             current_scope.reset(token)
 
-    async def _converse(self) -> _Outcome:
-        outcome = _Outcome()
+    def cancel(self, reason: str) -> bool:
+        """End the simulation here as an infrastructure error; what was said and spent so far stands in its record.
+
+        False: it is over, and its record says how.
+        """
+        if self._life is None:
+            return False
+        self._cancelled = reason
+        self._life.reschedule(asyncio.get_running_loop().time())
+        return True
+
+    async def _lived(self) -> _Outcome:
+        """The conversation to its end, or to `cancel`."""
+        try:
+            async with asyncio.timeout(None) as self._life:
+                await self._converse()
+        except TimeoutError:
+            assert self._cancelled is not None
+            self._outcome.failed(TerminationReason.infrastructure_error, self._cancelled)
+        finally:
+            self._life = None
+        return self._outcome
+
+    async def _converse(self) -> None:
+        outcome = self._outcome
         conversation = None
         try:
             await self.context.domain.make_ready(self.task)
             environment = self.context.domain.environment(self.task, solo=self.context.solo)
             parties = self._parties = make_parties(self.context, self.task, self.sessions)
-            rules, calls = self.context.settings.rules, self.sessions.calls
-            conversation = Conversation(parties.agent, parties.user, environment, rules, calls)
+            settings, calls = self.context.settings, self.sessions.calls
+            conversation = Conversation(parties.agent, parties.user, environment, settings.rules, calls)
             outcome.messages, outcome.begun_with = conversation.trajectory, len(parties.history)
-            async with Timebox(self.context.settings.simulation_timeout_s, self.sessions.held_up):
+            async with Timebox(settings.simulation_timeout_s, self.sessions.held_up, lambda: settings.pause.on):
                 outcome.ending = await conversation.run(parties.history, self.context.greeting)
                 if outcome.ending in (TerminationReason.agent_error, TerminationReason.user_error):
                     outcome.error = conversation.problem
         except Exception as error:
             outcome.failed(*self._diagnose(error))
         if conversation is None:
-            return outcome
+            return
         try:
             if outcome.ending.regular:
                 outcome.judgement = await self._judge(outcome.messages)
@@ -146,7 +173,6 @@ class Simulation:
         except Exception as error:
             ending, text = self._diagnose(error)
             outcome.failed(ending, f"scoring: {text}")
-        return outcome
 
     def _diagnose(self, error: Exception) -> tuple[TerminationReason, str]:
         """The ending that an exception stands for, and what to say of it."""

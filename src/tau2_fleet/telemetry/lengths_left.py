@@ -29,6 +29,10 @@ class LengthsLeft:
         """It left the queue."""
         self._not_begun -= self._lengths.get(key, 0.0)
 
+    def queued(self, key: SimulationKey) -> None:
+        """It is in the queue again."""
+        self._not_begun += self._lengths.get(key, 0.0)
+
     def ended(self, key: SimulationKey, duration_s: float) -> None:
         """It is over."""
         self._ended_s += duration_s

@@ -39,6 +39,11 @@ class Logs:
         self._file = LineWriter(FileSink(path, max_bytes), path.name)
         self._stdout = LineWriter(_Stdout(), "lines on stdout") if level < INFO else None
 
+    def set_level(self, level: int) -> None:
+        """From now on `run.log` takes lines from this level on; what the terminal shows stays as it was."""
+        self.level = level
+        logging.getLogger(_OWN).setLevel(level)
+
     def line(self, level: int, text: str) -> None:
         """Write one finished line if its level is wanted: to `run.log`, and to stdout when that follows the log."""
         if level < self.level:

@@ -82,9 +82,8 @@ class Recorder:
 
 
 def _log_writer(logs: Logs) -> Writer:
-    least = logs.level
-
     def write(events: Sequence[Event]) -> None:
+        least = logs.level
         lines = [
             line for event in events if (level_of(event) or 0) >= least and (line := event_line(event)) is not None
         ]

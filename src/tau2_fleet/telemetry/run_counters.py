@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping
@@ -18,37 +19,13 @@ from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.telemetry.cost_ahead import CostAhead
 from tau2_fleet.telemetry.events import Event, LLMCall, ReplicaSample, ReplicaState, ReplyCondition, Scope, StepComplete
 from tau2_fleet.telemetry.lengths_left import LengthsLeft, SimulationKey
+from tau2_fleet.telemetry.snapshot import DomainCounters, InFlight, ReplicaFigures, Snapshot
 
 RATE_WINDOW_S = 15.0
 """Tokens per second are over this long."""
-
-
-@dataclass(slots=True)
-class DomainCounters:
-    """One domain's simulations."""
-
-    total: int
-    done: int = 0
-    passed: int = 0
-    errors: int = 0
-    """Ended for a reason of infrastructure."""
-    to_repeat: int = 0
-    """Those of the errors that an earlier attempt left and this one runs again: not done, but failures until then."""
-    in_flight: int = 0
-
-    @property
-    def pass_1(self) -> float | None:
-        """Share of the simulations that have ended and succeeded; None before the first."""
-        ended = self.done + self.to_repeat
-        return self.passed / ended if ended else None
-
-    def add(self, other: DomainCounters) -> None:
-        self.total += other.total
-        self.done += other.done
-        self.passed += other.passed
-        self.errors += other.errors
-        self.to_repeat += other.to_repeat
-        self.in_flight += other.in_flight
+_MANY = 100
+_ETA_S = 1 / 400
+"""With more than `_MANY` in flight an ETA stands for so many seconds times their number: it looks at each of them."""
 
 
 @dataclass(slots=True)
@@ -146,6 +123,9 @@ class RunCounters:
         """Whether no further simulation begins: what is left by count will not be run, and there is no ETA."""
         self._left = LengthsLeft(lengths)
         self._costs = CostAhead()
+        self.paused: Callable[[], bool] = lambda: False
+        """Whether no request goes out; `experiment.py` puts the run's own pause in its place."""
+        self._eta: tuple[float, float | None] = (-math.inf, None)
         self.began_s = clock()
         self.domains = {name: DomainCounters(total) for name, total in totals.items()}
         self.cost_usd = 0.0
@@ -198,6 +178,22 @@ class RunCounters:
         if waiting is not None:
             self._left.ended(key, duration)
         return Finished(key, reward, reason, cost_usd, duration)
+
+    def runs_again(self, stored: StoredSimulation) -> None:
+        """An infrastructure error of this attempt goes back into the queue; until it ends anew it is a failure."""
+        domain = self._domain(stored.key[0])
+        domain.done -= 1
+        domain.to_repeat += 1
+        self._to_repeat[stored.key] = stored
+        self._left.queued(stored.key)
+
+    def withdrawn(self, key: SimulationKey) -> None:
+        """A simulation that has not begun leaves the queue."""
+        self._left.began(key)
+
+    def queued(self, key: SimulationKey) -> None:
+        """It is back."""
+        self._left.queued(key)
 
     def cost_at_end(self) -> Forecast | None:
         """Dollars of the whole run with an 80% interval; None where too little is known, or it costs nothing."""
@@ -273,15 +269,49 @@ class RunCounters:
         if self.stopping or overall.done == self.done_before:
             return None
         now = self.clock()
+        at, eta_s = self._eta
+        if len(self._live) > _MANY and now - at < _ETA_S * len(self._live) and eta_s is not None:
+            return max(0.0, eta_s - (now - at))
         ages = {key: now - waiting.started_s for key, waiting in self._in_flight()}
-        return self._left.seconds(ages, left - len(ages))
+        eta_s = self._left.seconds(ages, left - len(ages))
+        self._eta = now, eta_s
+        return eta_s
 
-    def last_ones(self, most: int) -> list[tuple[SimulationKey, int, str]]:
-        """Those in flight once nothing else is left to begin: key, steps so far, whom they wait for; else none."""
+    def snapshot(self, idle: int = 3, last: int = 6) -> Snapshot:
+        """All figures as they are now, with so many of the simulations that were heard of least lately.
+
+        Args:
+            last: how many may be in flight at the end of a run to be named, all of them.
+        """
+        now = self.clock()
+        return Snapshot(
+            domains=dict(self.domains),
+            overall=self.overall(),
+            elapsed_s=self.elapsed_s(),
+            eta_s=self.eta_s(),
+            stopping=self.stopping,
+            paused=self.paused(),
+            cost_usd=self.cost_usd,
+            cost_at_end=self.cost_at_end(),
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            replicas=tuple(
+                ReplicaFigures(
+                    name, one.state, one.running, one.waiting, one.kv_use, one.tokens_per_s(now, self.began_s)
+                )
+                for name, one in list(self.replicas.items())
+            ),
+            idle=tuple(self.idle_longest(idle)),
+            last=tuple(self.last_ones(last)),
+        )
+
+    def last_ones(self, most: int) -> list[InFlight]:
+        """Those in flight once nothing else is left to begin; else none."""
         overall = self.overall()
         if overall.in_flight > most or overall.total - overall.done > overall.in_flight:
             return []
-        return [(key, waiting.steps, waiting.waits_for) for key, waiting in self._in_flight()]
+        now = self.clock()
+        return [_told(key, waiting, now) for key, waiting in self._in_flight()]
 
     def _in_flight(self) -> list[tuple[SimulationKey, Waiting]]:
         for _ in range(3):
@@ -291,16 +321,20 @@ class RunCounters:
                 continue
         return []
 
-    def idle_longest(self, count: int) -> list[tuple[SimulationKey, float, str]]:
-        """Simulations in flight heard from least lately: key, seconds of silence, what they wait for."""
+    def idle_longest(self, count: int) -> list[InFlight]:
+        """Simulations in flight heard from least lately."""
         now = self.clock()
         for _ in range(3):
             try:
                 oldest = list(itertools.islice(self._live.items(), count))
             except RuntimeError:  # the event loop's thread changed it meanwhile
                 continue
-            return [(key, now - waiting.last_s, waiting.waits_for) for key, waiting in oldest]
+            return [_told(key, waiting, now) for key, waiting in oldest]
         return []
+
+
+def _told(key: SimulationKey, waiting: Waiting, now_s: float) -> InFlight:
+    return InFlight(*key, now_s - waiting.last_s, waiting.waits_for, waiting.steps)
 
 
 def _next_after(step: StepComplete) -> str:
