@@ -277,3 +277,17 @@ def test_damaged_lines_are_no_reviews(run: Path) -> None:
     status, _, _ = call("review", run)
     assert status == 0
     assert len(lines(run)) == 6
+
+
+def test_what_conversations_say_reaches_wandb_only_with_transcripts(run: Path) -> None:
+    from tau2_fleet.review.tracked import figures
+    from tau2_fleet.tracking.wandb_tables import run_files
+
+    assert call("review", run, "--judge", "simulated", "--votes", "1")[0] == 0
+    own = {"reviews.jsonl", "review_votes.jsonl"}
+    assert own.isdisjoint(path.name for path in run_files(run, transcripts=False))
+    assert own <= {path.name for path in run_files(run, transcripts=True)}
+    logged = figures(json.loads((run / "review.json").read_text()))
+    assert logged["review/scores/overall/corrected/value"] == pytest.approx(2 / 3)
+    assert logged["review/scores/overall/left_out/hindered"] == 2
+    assert not [value for value in logged.values() if isinstance(value, str)]

@@ -14,6 +14,7 @@ from benchmarks.reviewing import case_of
 from tau2_fleet.analysis.reviews import Effect, ErrorKind, Severity, Verdict
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.review.case import Case
+from tau2_fleet.review.reachability import lost_at
 from tau2_fleet.review.rules import marks_by_rules, review_by_rules
 from tau2_fleet.review.words import awaits, identifiers
 from tests.review.runs import record
@@ -164,3 +165,27 @@ def test_a_turn_of_the_script_is_a_text_or_a_call() -> None:
     script = script_of(load_domain("retail").tasks(limit=1)[0])
     assert all((turn.text is None) == bool(turn.name) for turn in script)
     assert script[-1] == Turn("user", "No, that is all. Thank you! ###STOP###", part="close")
+
+
+def test_from_which_message_on_a_task_is_lost_is_found_by_playing_what_was_left() -> None:
+    domain = load_domain("retail")
+    [task] = domain.tasks(ids=["0"])
+
+    def lost(fault: str) -> tuple[Case, int | None]:
+        played = case_of(domain, task, record("0", fault))
+        return played, lost_at(played, domain)
+
+    breached, turn = lost("policy_breach")
+    assert turn is not None
+    assert breached.messages[turn]["tool_calls"]
+    assert lost("early_stop")[1] is None
+    assert lost("skipped_step")[1] is None
+    assert lost_at(case_of(domain, task, record("0")), domain) is None
+
+
+def test_an_error_of_the_customer_decides_nothing_once_the_agent_has_lost_the_task() -> None:
+    early = case(said("Hi!", "I want to cancel.", "Which order is it?", "I need to go. ###STOP###"))
+    assert review_by_rules(early).verdict is Verdict.customer
+    after = review_by_rules(early, lost_at=2)
+    assert (after.verdict, after.marks[0].severity, after.left_out) == (Verdict.nobody, Severity.minor, False)
+    assert review_by_rules(early, lost_at=1).left_out, "it was the customer's own doing"

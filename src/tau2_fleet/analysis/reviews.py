@@ -220,6 +220,9 @@ class Review:
     """Whether a model was asked and gave its verdict."""
     weight: float = 1.0
     """Simulations that it stands for, where only a sample was reviewed; 0: it is not in the sample."""
+    lost_at: int | None = None
+    """The message from which on the gold state could not be reached any more; None: to the end it could, or nothing is
+    known of that."""
 
     @property
     def left_out(self) -> bool:
@@ -257,20 +260,24 @@ def read_review(line: bytes) -> Review | None:
             marks=tuple(_mark(one) for one in value["marks"]),
             reviewed=value.get("reviewed") is True,
             weight=float(value.get("weight", 1.0)),
+            lost_at=_turn(value.get("lost_at")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _mark(value: Mapping[str, Any]) -> Mark:
-    turn = value.get("turn")
     return Mark(
         kind=ErrorKind(value["kind"]),
         severity=Severity(value["severity"]),
         effect=Effect(value["effect"]),
         detail=str(value.get("detail") or ""),
-        turn=turn if isinstance(turn, int) else None,
+        turn=_turn(value.get("turn")),
         quote=str(value.get("quote") or ""),
         source=Source(value.get("source", "rules")),
         votes=int(value.get("votes") or 0),
     )
+
+
+def _turn(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

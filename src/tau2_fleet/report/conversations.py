@@ -34,6 +34,7 @@ def conversation_of(record: Json, review: Review | None = None) -> Json:
         "facts": [_fact(record, check) for check in _checks(record, "communicate_checks")],
         "assertions": list(_assertions(record)),
         "errors": [_error(mark) for mark in (review.marks if review is not None else ())],
+        "lost_at": None if review is None else review.lost_at,
         "differences": (record.get("db_diff") or [])[:_DIFFERENCES],
         "more_differences": max(len(record.get("db_diff") or []) - _DIFFERENCES, 0),
         "parts": record.get("sub_rewards") or {},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -16,6 +16,9 @@ from tau2_fleet.record.overview import read_prompts
 from tau2_fleet.record.reading import PROMPT_FILE, Damage
 from tau2_fleet.record.task_texts import TaskTexts
 from tau2_fleet.review.case import Case
+
+if TYPE_CHECKING:
+    from tau2_fleet.benchmark.domain import Domain
 
 Json = dict[str, Any]
 
@@ -64,6 +67,10 @@ class Cases:
         prompts = read_prompts(self.directory, case.record)
         return prompts.get("agent") or self._domain(case.key.domain).policy
 
+    def domain(self, name: str) -> Domain | None:
+        """The domain of some of the cases; None where it cannot be had."""
+        return self._domain(name).found
+
     def _case(self, record: Record) -> Case:
         domain = self._domain(record.domain)
         task = self._texts.get(f"{record.domain}/{record.task_id}") or domain.task(record.task_id)
@@ -90,25 +97,25 @@ class _Domain:
         self.user_tools: frozenset[str] | None = None
         self.tool_types: dict[str, str] = {}
         self.policy: str | None = None
-        self._found: Any = None
+        self.found: Domain | None = None
         try:
             domain = domain_of_run(name, directory)
             self.tool_types = dict(domain.tool_types)
             self.agent_tools, self.user_tools = _names(domain.agent_tools), _names(domain.user_tools)
             self.policy = domain.policy
-            self._found = domain
+            self.found = domain
         except UserError:
             return
 
     def task(self, task_id: str) -> Json | None:
         """A task that no results file has, of a live run say."""
-        if self._found is None:
+        if self.found is None:
             return None
         try:
-            found = self._found.find([task_id]).get(task_id)
+            found = self.found.find([task_id]).get(task_id)
         except UserError:
             return None
-        return None if found is None else self._found.as_written(found)
+        return None if found is None else self.found.as_written(found)
 
 
 def _names(schemas: Any) -> frozenset[str]:

@@ -42,6 +42,7 @@ def _line(review: Review) -> dict[str, Any]:
         "left_out": review.left_out,
         "reviewed": review.reviewed,
         "weight": review.weight,
+        "lost_at": review.lost_at,
         "marks": [mark.as_dict() for mark in review.marks],
     }
 

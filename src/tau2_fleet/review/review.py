@@ -27,8 +27,9 @@ from tau2_fleet.review.cases import Cases
 from tau2_fleet.review.files import VERSION, write_reviews, write_scores
 from tau2_fleet.review.options import Options
 from tau2_fleet.review.prompt import speaks_to_reviewers
+from tau2_fleet.review.reachability import lost_at
 from tau2_fleet.review.reviewer import Asked, Reviewer
-from tau2_fleet.review.rules import review_by_rules, verdict_of
+from tau2_fleet.review.rules import review_by_rules, too_late, verdict_of
 from tau2_fleet.review.sampling import stratified
 from tau2_fleet.review.scores import Score, scores
 from tau2_fleet.review.servers import reviewing_clients
@@ -84,7 +85,7 @@ def review_run(directory: Path, options: Options) -> Reviewed:
         weights = chosen if options.sample is not None else {}
         asked, spent_usd = asyncio.run(_ask(directory, cases, list(chosen), options))
     counted = {key: count(votes, options.settings.votes) for key, votes in asked.votes.items()}
-    reviews = _joined(found, counted, weights, options)
+    reviews = _joined(cases, found, counted, weights, options)
     figures = scores(reviews, only_failures=options.only_failures)
     document = _document(options, found, reviews, figures, asked, spent_usd)
     more = {
@@ -104,7 +105,8 @@ def _by_rules(cases: Cases, options: Options) -> _Found:
     for case in cases:
         if options.only_failures and case.passed:
             continue
-        found.by_rules[case.key] = review_by_rules(case)
+        domain = cases.domain(case.key.domain)
+        found.by_rules[case.key] = review_by_rules(case, None if domain is None else lost_at(case, domain))
         if case.ended_by_infrastructure:
             found.infrastructure.add(case.key)
         if turns := speaks_to_reviewers(case):
@@ -161,7 +163,11 @@ async def _ask(directory: Path, cases: Cases, keys: Sequence[SimulationKey], opt
 
 
 def _joined(
-    found: _Found, counted: Mapping[SimulationKey, Counted], weights: Mapping[SimulationKey, float], options: Options
+    cases: Cases,
+    found: _Found,
+    counted: Mapping[SimulationKey, Counted],
+    weights: Mapping[SimulationKey, float],
+    options: Options,
 ) -> list[Review]:
     """Rules and votes together; in a sample, those outside it stand for nothing."""
     reviews = []
@@ -169,6 +175,8 @@ def _joined(
         votes = counted.get(key)
         if votes is not None:
             one = join(one, votes)
+            if one.left_out and one.lost_at is not None:
+                one = with_marks(one, too_late(one.marks, one.lost_at, cases.find(key)))
         if weights:
             # What was not reviewed to the end, for want of money say, stands for nothing, as what was not drawn.
             weight = weights.get(key, 0.0) if votes is not None else float(key in found.infrastructure)
@@ -196,6 +204,11 @@ def join(by_rules: Review, counted: Counted) -> Review:
     return dataclasses.replace(
         by_rules, verdict=verdict, marks=tuple(marks), reviewed=counted.verdict is not Verdict.undecided
     )
+
+
+def with_marks(review: Review, marks: Sequence[Mark]) -> Review:
+    """The same with other marks, and the verdict that follows from them."""
+    return dataclasses.replace(review, marks=tuple(marks), verdict=verdict_of(marks))
 
 
 def _is_same(mark: Mark, other: Mark) -> bool:

@@ -57,12 +57,23 @@ def verdict_of(marks: Iterable[Mark]) -> Verdict:
     return Verdict.setup if any(mark.party is Party.setup for mark in major) else Verdict.nobody
 
 
-def review_by_rules(case: Case) -> Review:
-    """A review that needed no model."""
-    marks = marks_by_rules(case)
-    return Review(case.key, float(case.record.get("reward") or 0.0), verdict_of(marks), tuple(marks))
+def review_by_rules(case: Case, lost_at: int | None = None) -> Review:
+    """A review that needed no model.
+
+    Args:
+        lost_at: as `Review` has it.
+    """
+    marks = too_late(marks_by_rules(case), lost_at, case)
+    return Review(case.key, float(case.record.get("reward") or 0.0), verdict_of(marks), tuple(marks), lost_at=lost_at)
 
 
-def with_weight(review: Review, weight: float) -> Review:
-    """The same, standing for so many simulations."""
-    return dataclasses.replace(review, weight=weight)
+def too_late(marks: Iterable[Mark], lost_at: int | None, case: Case) -> list[Mark]:
+    """The same, but that errors of the customer decide nothing once the agent has lost the task for good."""
+    if lost_at is None or case.messages[lost_at].get("role") != "assistant":
+        return list(marks)
+    return [
+        dataclasses.replace(mark, severity=Severity.minor, effect=Effect.none)
+        if mark.decides and mark.turn is not None and mark.turn > lost_at
+        else mark
+        for mark in marks
+    ]

@@ -22,7 +22,9 @@ COLUMNS = (
 )  # fmt: skip
 
 _LONGEST_TRANSCRIPT = 50_000
-_CONVERSATIONS = frozenset({RECORD_FILE, PROMPT_FILE, "run.log", "simulations.csv", "report.html"})
+_CONVERSATIONS = frozenset(
+    {RECORD_FILE, PROMPT_FILE, "run.log", "simulations.csv", "report.html", "reviews.jsonl", "review_votes.jsonl"}
+)
 """Files that hold what was said, or what errors quote of it; uploaded only with `wandb.transcripts`."""
 
 _KEY_FILES = frozenset({"api_key"})

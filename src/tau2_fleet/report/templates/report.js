@@ -231,11 +231,13 @@
       el("div", { class: "fine" }, parts.join("  "), el("br"), `seed ${one.seed}, ${row.duration_s.toFixed(1)} s, $${row.cost_usd.toFixed(4)}`));
     if (one.error) side.append(el("p", { class: "was" }, clean(one.error)));
     section(side, "Why reward was lost", one.losses.map((loss) => el("li", { class: "bad" }, el("b", {}, loss.title + ": "), toTurn(node, loss.turn, loss.detail))));
-    section(side, "Whose errors", one.errors.map((error) => el("li", { class: error.major ? "bad" : "idle", title: clean(error.meaning) },
+    const lost = one.lost_at === null ? [] : [el("li", { class: "bad" },
+      toTurn(node, one.lost_at, `from message ${one.lost_at} on the task could not be solved any more`))];
+    section(side, "Whose errors", lost.concat(one.errors.map((error) => el("li", { class: error.major ? "bad" : "idle", title: clean(error.meaning) },
       el("b", {}, `${error.party}, ${error.title}: `), toTurn(node, error.turn, error.detail),
       error.effect === "none" ? "" : ` (${error.effect})`,
       error.quote ? el("div", { class: "fine" }, "“" + clean(error.quote) + "”") : "",
-      el("div", { class: "fine" }, `found by ${error.source === "rules" ? "rules" : "the reviewer"}${error.votes ? `, ${error.votes} votes` : ""}${error.major ? "" : ", minor"}`))));
+      el("div", { class: "fine" }, `found by ${error.source === "rules" ? "rules" : "the reviewer"}${error.votes ? `, ${error.votes} votes` : ""}${error.major ? "" : ", minor"}`)))));
     section(side, "Gold actions", one.gold.map((gold) => el("li", { class: gold.matched ? "ok" : gold.matters ? "bad" : "idle" },
       toTurn(node, gold.turn, `${gold.name}(${JSON.stringify(gold.arguments)})`), gold.by === "user" ? " by the customer" : "",
       gold.matched ? "" : el("div", { class: "was" }, gold.calls ? "called with " + clean((gold.differing ?? []).join("; ") || "the same arguments, compared otherwise") : "never called"))));
