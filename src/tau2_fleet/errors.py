@@ -48,10 +48,18 @@ class UserError(Exception):
     """Something the user can mend: the message says what is wrong, where, and what to do, in one or two lines."""
 
 
+class CannotWrite(UserError):
+    """A disk that is full or gone, or a place that is not ours."""
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around what writes `path`: a disk that is full or gone, or a place that is not ours, is a UserError."""
+    """Around what writes `path`.
+
+    Raises:
+        CannotWrite: in place of an OSError.
+    """
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from error

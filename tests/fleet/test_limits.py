@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tau2_fleet.fleet.limits import files_needed, most_for_files
+from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.limits import files_needed, most_for_files, refuse_too_few_files
 
 HARD = 2000
 
@@ -48,3 +49,13 @@ def test_a_low_limit_is_told_only_where_so_many_simulations_were_asked_for(
     )
     assert done.returncode == 0, done.stderr
     assert ("open files" in done.stdout + done.stderr) is told
+
+
+def test_a_limit_below_what_the_asked_number_needs_is_refused_with_the_number_that_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    refuse_too_few_files(24)
+    with pytest.raises(UserError, match=r"have 64: raise its hard limit \(ulimit -Hn\), or set max_concurrency to 24"):
+        refuse_too_few_files(25)
+    assert 1 <= most_for_files(4096) <= 24

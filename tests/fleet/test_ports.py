@@ -17,6 +17,7 @@ from tau2_fleet.fleet import ports
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.launch import cache_root
 from tau2_fleet.fleet.ports import PortBook, free_ports, holder, is_free, wait_until_free
+from tau2_fleet.fleet.reaper.processes import identify
 from tests.fleet.support import QUICK, environment_for_runs, fake_pool, fake_settings
 
 
@@ -96,3 +97,15 @@ def test_a_living_runs_port_is_not_waited_for(tmp_path: Path, monkeypatch: pytes
             await fleet.stop()
 
     asyncio.run(scenario())
+
+
+def test_notes_of_ports_do_not_pile_up(tmp_path: Path) -> None:
+    me = identify(os.getpid())
+    assert me is not None
+    book = PortBook(tmp_path)
+    for port in range(20_000, 20_300):
+        book.claim(port, me)
+        os.utime(tmp_path / "ports" / f"{port}.json", (0, 0))
+    assert len(list((tmp_path / "ports").iterdir())) < 260
+    book.claim(20_300, me)
+    assert (tmp_path / "ports" / "20300.json").exists()

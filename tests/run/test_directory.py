@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from tau2_fleet.config import Config, compose, load
 from tau2_fleet.config.quoting import quoted
 from tau2_fleet.errors import UserError
-from tau2_fleet.run.directory import JobDirectories, load_saved, plain_name, swept_keys
+from tau2_fleet.run.directory import JobDirectories, load_saved, plain_name, remove_failed_start, swept_keys
 from tau2_fleet.run.resume import check_resumable, resumed_arguments, save_sweep
 
 
@@ -115,3 +115,21 @@ def test_a_damaged_run_directory_gives_only_clear_errors(content: Any) -> None:
         for attempt in (lambda: load_saved(Path(folder)), lambda: resumed_arguments([f"resume={folder}"])):
             with contextlib.suppress(UserError):
                 attempt()
+
+
+def test_a_failed_start_leaves_nothing_and_whatever_is_worth_a_look_leaves_everything(tmp_path: Path) -> None:
+    def start_in(name: str, *more: str) -> Path:
+        run_dir = tmp_path / name
+        for file in (".hydra/overrides.yaml", ".lock", "simulations.jsonl", "prompts.jsonl", "run.log", *more):
+            (run_dir / file).parent.mkdir(parents=True, exist_ok=True)
+            (run_dir / file).touch()
+        return run_dir
+
+    assert remove_failed_start(start_in("bare", "servers/tasks.json", "wandb/offline-run-1/x.wandb"))
+    for name in ("servers/agent-0.log", "wandb/run-1/x.wandb", ".hydra/attempt-1/config.yaml", "my notes.txt"):
+        assert not remove_failed_start(start_in(name.replace("/", "_"), name))
+        assert (tmp_path / name.replace("/", "_") / name).exists()
+    begun = start_in("begun")
+    (begun / "prompts.jsonl").write_text("{}\n")
+    assert not remove_failed_start(begun)
+    assert not (tmp_path / "bare").exists()

@@ -10,6 +10,7 @@ from tau2_fleet.analysis.profile_reader import PARTS, Profile
 from tau2_fleet.analysis.series import Series
 from tau2_fleet.analysis.tables import duration
 from tau2_fleet.analysis.timeline import Timeline
+from tau2_fleet.record.atomic import replaced
 from tau2_fleet.telemetry.quantiles import quantile
 
 if TYPE_CHECKING:
@@ -246,6 +247,7 @@ def save(figure: Any, path: Path) -> Path:
     from matplotlib import pyplot
 
     figure.tight_layout()
-    figure.savefig(path)
+    with replaced(path) as file:
+        figure.savefig(file, format=path.suffix[1:])
     pyplot.close(figure)
     return path

@@ -20,7 +20,7 @@ from tau2_fleet.analysis.rescore_report import RescoreReport, Row, show
 from tau2_fleet.analysis.score_again import Scored, Ways, alone, score_again
 from tau2_fleet.benchmark.settings import DEFAULT, BenchmarkSettings
 from tau2_fleet.display.console import complain
-from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.errors import CannotWrite, ExitStatus, UserError, writing
 from tau2_fleet.evaluation.verdicts import read_verdicts
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.line import SimulationKey, encode_line
@@ -105,10 +105,8 @@ async def rescore(source: Path, output: Path | None = None, options: Options | N
     paths = _files(source)
     several = source.is_dir()
     if output is not None and several:
-        try:
+        with writing(output):
             output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write {output}: {error.strerror or error}") from error
     reports = []
     for path in paths:
         target = output
@@ -118,6 +116,8 @@ async def rescore(source: Path, output: Path | None = None, options: Options | N
         reports.append(report)
         try:
             await (_rescore_records if path.suffix == ".jsonl" else _rescore_results)(report, target, options)
+        except CannotWrite:
+            raise
         except UserError as error:
             report.problem = str(error)
     return reports

@@ -73,8 +73,9 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
         where, detail = "", str(cause) if isinstance(cause, OmegaConfBaseException) else text
     if found := re.search(r"^ +full_key: (.+)$", detail, re.M):
         return where + _wrong_key(detail.splitlines()[0], re.sub(r"\[\d+\]", "", found[1]), text, there)
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError):
+        where = "what Hydra writes into the directory of the run or sweep" if error.filename is None else error.filename
+        return f"{where}: {error.strerror or error}"
     if isinstance(error, YAMLError):
         return " ".join(text.split())
     if match := re.match(r"In '(.*)': Could not override '(.*)'\. No match in the defaults list", text):

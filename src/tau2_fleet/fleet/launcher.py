@@ -92,8 +92,11 @@ class Launcher:
     async def keep_reaper(self) -> None:
         """See to it that there is always a reaper, should someone end it; until cancelled."""
         while True:
-            if not self._reaper.ensure():
-                log.warning("the reaper process had ended; there is a new one (pid %d)", self._reaper.pid)
+            try:
+                if not self._reaper.ensure():
+                    log.warning("the reaper process had ended; there is a new one (pid %d)", self._reaper.pid)
+            except (OSError, RuntimeError) as error:
+                log.warning("the reaper process had ended, and a new one cannot be started just now: %s", error)
             await asyncio.sleep(_GUARD_LOOK_S)
 
     def _spec(self, placement: Placement, log: Path, site: Site) -> LaunchSpec:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 import resource
 
+from tau2_fleet.errors import UserError
+
 log = logging.getLogger(__name__)
 
 _BASE = 1024
+_FEWEST = 40
+"""Without which nothing can be run."""
 _PER_SIMULATION = 8
 """Connections of one simulation to its roles' servers, with room for retries."""
 
@@ -20,7 +24,25 @@ def files_needed(simulations: int, replicas: int = 0) -> int:
 def most_for_files(wanted: int) -> int:
     """So many simulations at once, or as many as the hard limit of open files has room for."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if hard == resource.RLIM_INFINITY else max(1, min(wanted, (hard - _BASE) // _PER_SIMULATION))
+    if hard == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, (hard - min(_BASE, 2 * hard // 3)) // _PER_SIMULATION))
+
+
+def refuse_too_few_files(simulations: int) -> None:
+    """Refuse to play so many simulations at once where they cannot even have a connection each.
+
+    Raises:
+        UserError: with the number that could.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= _FEWEST + simulations:
+        return
+    fewer = f", or set max_concurrency to {hard - _FEWEST} at most" if hard > _FEWEST else ""
+    raise UserError(
+        f"{_FEWEST + simulations} open files are the least for {simulations} simulations at once, and this process may "
+        f"have {hard}: raise its hard limit (ulimit -Hn){fewer}"
+    )
 
 
 def raise_open_files(max_concurrency: int, replicas: int = 0) -> int:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.reaper.processes import ProcessId, identify, is_alive
+from tau2_fleet.record.atomic import write_json
 
 _DYING_PATIENCE_S = 20.0
 _POLL_S = 0.2
+_NOTES = 256
+_NOTE_KEPT_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +107,18 @@ class PortBook:
             "server": [server.pid, server.started],
             "runner": [runner.pid, runner.started],
         }
-        try:
+        with contextlib.suppress(OSError, UserError):  # only the courtesy of waiting is lost
             self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / f"{port}.json").write_text(json.dumps(entry), encoding="utf-8")
-        except OSError:
-            return  # only the courtesy of waiting is lost
+            self._forget_old()
+            write_json(self._folder / f"{port}.json", entry)
+
+    def _forget_old(self) -> None:
+        """Of many notes keep those of late: a server that the system gives a port leaves one with each of its runs."""
+        notes = list(self._folder.iterdir())
+        if len(notes) > _NOTES:
+            for note in notes:
+                if note.stat().st_mtime < time.time() - _NOTE_KEPT_S:
+                    note.unlink(missing_ok=True)
 
     def is_dying(self, port: int) -> bool:
         """Whether the port is held by a server of ours whose runner is gone (the reaper is ending it)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -15,6 +16,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.extra_args import ExtraArgs
 from tau2_fleet.fleet.launch import command_words, find_executable
 from tau2_fleet.fleet.plan import Placement, PoolSpec
+from tau2_fleet.record.atomic import write_json
 
 HELP_WORDS = ("--help=all", "--help")
 """Newer versions show all flags with the first, older ones with the second."""
@@ -80,11 +82,9 @@ class FlagBook:
             return None
 
     def write(self, executable: str, flags: frozenset[str]) -> None:
-        try:
+        with contextlib.suppress(OSError, UserError):  # it will be asked again
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._file(executable).write_text(json.dumps(sorted(flags)), encoding="utf-8")
-        except OSError:
-            return  # it will be asked again
+            write_json(self._file(executable), sorted(flags))
 
     def _file(self, executable: str) -> Path:
         program, *arguments = command_words(executable)

@@ -30,10 +30,15 @@ from tau2_fleet.config.validation import own_paths, read
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.paths import CHECKOUT
 from tau2_fleet.record.atomic import write_text
+from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE
 
 COMPOSITION_DIR = ".hydra"
 TASK_IDS_FILE = "task_ids.txt"
 """The copy of what `task_ids_file` named."""
+_LEFT_BY_A_START = (
+    ".lock", "control.json", "profile.jsonl", "prompts.jsonl", "run.log", "servers", "simulations.jsonl", "trace.json",
+    "wandb",
+)  # fmt: skip
 _FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _LONGEST_NAME = 80
 _UNREADABLE = (
@@ -240,10 +245,33 @@ def saved_overrides(path: Path) -> list[str]:
     return [str(item) for item in found]
 
 
+def remove_failed_start(run_dir: Path) -> bool:
+    """Take away what a first attempt has left that ended before any server or simulation began; whether it was one.
+
+    Logs of servers, an upload to W&B and files that are not a run's stay, and then all of it does.
+    """
+    names = {COMPOSITION_DIR, TASK_IDS_FILE, *_LEFT_BY_A_START}
+    try:
+        earlier = any(run_dir.glob(f"{COMPOSITION_DIR}/attempt-*"))
+        begun = [*run_dir.glob("servers/*.log"), *run_dir.glob("wandb/run-*")]
+        written = any((run_dir / name).stat().st_size for name in (RECORD_FILE, PROMPT_FILE))
+        if earlier or begun or written or not was_accepted(run_dir):
+            return False
+        if not {path.name for path in run_dir.iterdir()} <= names:
+            return False
+        shutil.rmtree(run_dir)
+    except OSError:  # it stays, as far as it is there
+        return False
+    return True
+
+
 def remove_unused(folder: Path) -> None:
-    """Take away the directory of a run or sweep that never began, and the day's when it was the first."""
+    """Take away the directory of a run or sweep that never began, and those above it that were made for the first."""
     with contextlib.suppress(OSError):
-        if [path.name for path in folder.iterdir()] == ["multirun.yaml"]:
-            (folder / "multirun.yaml").unlink()
-        folder.rmdir()
+        if folder.exists():
+            if [path.name for path in folder.iterdir()] == ["multirun.yaml"]:
+                (folder / "multirun.yaml").unlink()
+            folder.rmdir()
         folder.parent.rmdir()
+        if folder.parent.parent.name in ("outputs", "multirun"):
+            folder.parent.parent.rmdir()

@@ -27,11 +27,12 @@ from tau2_fleet.control.run_control import Playing, RunControl
 from tau2_fleet.control.server import ControlServer
 from tau2_fleet.display.console import err, neutralise, tell, wide
 from tau2_fleet.display.progress import Progress
-from tau2_fleet.errors import ExitStatus
+from tau2_fleet.errors import CannotWrite, ExitStatus
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.fleet_report import FleetReport
-from tau2_fleet.fleet.limits import most_for_files, raise_open_files
+from tau2_fleet.fleet.limits import most_for_files, raise_open_files, refuse_too_few_files
+from tau2_fleet.invocation import typed
 from tau2_fleet.llm.allowance import OUT_OF_MONEY
 from tau2_fleet.llm.factory import Limiters
 from tau2_fleet.llm.http import HttpPool
@@ -89,6 +90,7 @@ def prepare(config: Config, run_dir: Path) -> RunPlan:
         UserError: it cannot be run as it is, or the data are not those that the run in `run_dir` began with.
     """
     plan = plan_run(config)
+    refuse_too_few_files(1 if config.auto_concurrency else min(config.most_in_flight, plan.schedule.total))
     refuse_unpriced(plan, PriceTable.load(PRICES))
     check_same_data(plan, run_dir)
     return asyncio.run(plan.rehearsed())
@@ -210,11 +212,19 @@ class Experiment:
             if self.context.sweep is None:
                 # Nobody needs the servers any more; what is left to do can take a while.
                 await asyncio.to_thread(self.context.lease.close)
-            summary = files.write(outcome, fleet, self._about())
+            try:
+                summary = files.write(outcome, fleet, self._about())
+            except CannotWrite as error:
+                show(outcome, self.run_dir, wide)
+                again = typed("run", f"resume={short_path(self.run_dir)}")
+                raise CannotWrite(f"{error}; the record is whole: make room and go on: {again}") from error
             show(outcome, self.run_dir, wide)
             self._tell_load()
-            if self.config.report and self.context.sweep is None and not interrupts.asked:
-                await asyncio.to_thread(report_runs, [self.run_dir], self.run_dir)
+            if self.config.report and self.context.sweep is None:
+                if not interrupts.asked:
+                    await asyncio.to_thread(report_runs, [self.run_dir], self.run_dir)
+                elif self.store.entries:
+                    wide.print(f"report: {typed('report', short_path(self.run_dir))}", markup=False, soft_wrap=True)
             if interrupts.given_up:
                 tracker.abandon()
             told = await asyncio.to_thread(tracker.finish, summary, int(outcome.exit_status))

@@ -22,7 +22,13 @@ from tau2_fleet.config.validation import with_absolute_paths
 from tau2_fleet.display.console import complain, tell
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.record.lock import DirectoryLock
-from tau2_fleet.run.directory import keep_task_ids, refuse_checkout, remove_unused, save_composition
+from tau2_fleet.run.directory import (
+    keep_task_ids,
+    refuse_checkout,
+    remove_failed_start,
+    remove_unused,
+    save_composition,
+)
 from tau2_fleet.run.resume import check_resumable
 from tau2_fleet.run.sweep import JobEnd
 from tau2_fleet.telemetry.secrets import redact
@@ -64,6 +70,8 @@ def do_job(tree: DictConfig, arguments: Sequence[str], begin: Begin) -> JobEnd:
     except UserError as error:
         in_sweep = sweep_dir_of_job() is not None
         complain(f"job {run_dir.name}: {error}" if in_sweep else str(error))
+        if not in_sweep and remove_failed_start(run_dir):
+            tell("nothing had begun, and the run directory was removed again", "note: ", "yellow")
         remove_unused(run_dir)
         return JobEnd(run_dir, overrides, ExitStatus.FAILED, in_one_line(error))
     except KeyboardInterrupt:

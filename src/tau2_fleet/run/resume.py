@@ -21,7 +21,7 @@ from tau2_fleet.config.schema import Config
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.lifetime import model_ends
 from tau2_fleet.record.atomic import write_json, write_text
-from tau2_fleet.record.reading import SUMMARY_FILE, read_object
+from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object
 from tau2_fleet.run.directory import COMPOSITION_DIR, TASK_IDS_FILE, load_saved, saved_overrides
 
 if TYPE_CHECKING:
@@ -69,8 +69,12 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def check_resumable(config: Config, run_dir: Path, today: Callable[[], date] = date.today) -> None:
-    """Raises UserError naming the keys that differ from the attempt in `run_dir`, unless `resume_force`."""
-    if config.resume_force or not (run_dir / COMPOSITION_DIR / "config.yaml").exists():
+    """Whether it goes on as the attempt in `run_dir` began, if that came to a simulation, unless `resume_force`.
+
+    Raises:
+        UserError: names the keys that differ.
+    """
+    if config.resume_force or _is_empty(run_dir) or not (run_dir / COMPOSITION_DIR / "config.yaml").exists():
         return
     saved = load_saved(run_dir)
     differences = differing_keys(saved, config)
@@ -91,13 +95,19 @@ def _ended_since(saved: Config, today: date) -> str:
     return f"Models that it was begun with have ended since: {', '.join(ended)}. " if ended else ""
 
 
+def _is_empty(run_dir: Path) -> bool:
+    """Whether the record of a run is there and holds nothing: a start that failed binds nobody."""
+    record = run_dir / RECORD_FILE
+    return record.is_file() and record.stat().st_size == 0
+
+
 def check_same_data(plan: RunPlan, run_dir: Path) -> None:
     """Whether the benchmark's data are still those of the attempts before, unless `resume_force`; domains may be new.
 
     Raises:
         UserError: prompts, policy, tools, database or tasks of a domain are others.
     """
-    saved = {} if plan.config.resume_force else saved_digests(run_dir)
+    saved = {} if plan.config.resume_force or _is_empty(run_dir) else saved_digests(run_dir)
     now = plan.digests if saved else {}
     differing = [
         f"{part}: {name}"

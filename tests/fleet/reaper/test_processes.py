@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import signal
 import subprocess
@@ -137,3 +138,20 @@ def test_shared_memory_that_another_process_uses_stays() -> None:
         end([owners], grace_s=0.1)
         owner.wait(5)
         user.wait(5)
+
+
+def test_without_a_file_descriptor_to_look_with_a_process_that_lives_is_not_taken_for_dead() -> None:
+    """Its reaper would be replaced, its server be launched again."""
+    process, group = start(DEAF)
+    first_line(process)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert is_alive(group.leader)
+        with pytest.raises(OSError, match="Too many open files"):
+            identify(process.pid)
+        process.kill()
+        process.wait()
+        assert not is_alive(group.leader)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

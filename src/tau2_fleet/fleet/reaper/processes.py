@@ -7,6 +7,7 @@ the server's mark in its environment; a pid alone never decides, its start time 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -22,6 +23,8 @@ MARK = "TAU2_FLEET_MARK"
 SCRATCH_PREFIX = "tau2-fleet-"
 """How the TMPDIR of every server begins; nothing else is ever removed."""
 
+_CANNOT_LOOK = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that say nothing of the process that was looked for."""
 _SHARED_MEMORY = "/dev/shm/"
 _OURS_IN_SHARED_MEMORY = ("psm_", "sem.mp-", "nccl-")
 _POLL_S = 0.05
@@ -64,14 +67,29 @@ class _Entry:
 
 
 def identify(pid: int) -> ProcessId | None:
-    """The living process of this pid; None when there is none (a zombie is none)."""
+    """The living process of this pid; None when there is none (a zombie is none).
+
+    Raises:
+        OSError: that cannot be told, for want of a file descriptor.
+    """
     entry = _entry(pid)
     return entry.id if entry else None
 
 
 def is_alive(process: ProcessId) -> bool:
-    """Whether this very process still lives."""
-    return identify(process.pid) == process
+    """Whether this very process still lives; where that cannot be told, whether any of its pid does."""
+    try:
+        return identify(process.pid) == process
+    except OSError:
+        return _exists(process.pid)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
 
 
 def is_stopped(process: ProcessId) -> bool:
@@ -161,7 +179,11 @@ def _entry(pid: int) -> _Entry | None:
         if fields[0] in (b"Z", b"X"):
             return None
         return _Entry(ProcessId(pid, int(fields[19])), int(fields[1]), int(fields[2]), int(fields[3]))
-    except (OSError, IndexError, ValueError):
+    except OSError as error:
+        if error.errno in _CANNOT_LOOK:
+            raise
+        return None
+    except (IndexError, ValueError):
         return None
 
 

@@ -57,7 +57,8 @@ class Reaper:
         """This group has ended."""
         with self._lock:
             self._groups.pop(group.leader.pid, None)
-            self._tell("drop", group)
+            with contextlib.suppress(OSError, RuntimeError):  # no reaper: nobody who has to hear of it
+                self._tell("drop", group)
 
     def ensure(self) -> bool:
         """Start a new reaper if someone has ended or stopped the old one; False when that was so."""
@@ -116,6 +117,7 @@ class Reaper:
         return first.stdin, process
 
     def _restart(self) -> None:
+        """Raises OSError or RuntimeError where there cannot be a new one just now; the next word tries again."""
         _kill(self._process)
         with contextlib.suppress(OSError):
             self._pipe.close()
@@ -128,7 +130,7 @@ class Reaper:
             return
         try:
             self._write(word, group)
-        except OSError:
+        except (OSError, ValueError):  # its pipe is broken, or closed by a restart that failed
             self._restart()
 
     def _write(self, word: str, group: Group) -> None:

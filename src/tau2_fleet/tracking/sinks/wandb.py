@@ -16,6 +16,7 @@ from urllib.error import HTTPError
 
 import orjson
 
+from tau2_fleet.record.atomic import write_json
 from tau2_fleet.tracking.sink import RunStart, SinkStarted
 from tau2_fleet.tracking.wandb_tables import Table, durations_ms, flat, run_files, simulations_table
 
@@ -92,9 +93,7 @@ class Wandb:
         return self._begun.run_dir / "wandb" / "run_id.json"
 
     def _keep_identity(self, identity: str) -> None:
-        new = self._identity_file.with_suffix(".new")
-        new.write_bytes(orjson.dumps({"id": identity, "step": self._step}))
-        new.replace(self._identity_file)
+        write_json(self._identity_file, {"id": identity, "step": self._step})
 
     def _init(self, identity: str, mode: Literal["online", "offline"]) -> Any:
         import wandb
