@@ -174,7 +174,7 @@ def _requests(rows: Mapping[str, Row]) -> Any:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8.4, 1.7))
-    by_client = [row for row in rows.values() if "/cpu" in row.name]
+    by_client = [row for row in rows.values() if "/cpu" in row.name and row.theirs is not None]
     bars = [("this program", by_client[0].ours, OURS)]
     bars += [(row.beside, row.theirs, THEIRS) for row in by_client if row.theirs is not None]
     for place, (_, value, colour) in enumerate(bars):

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -42,11 +42,13 @@ def rows(*, quick: bool) -> list[Row]:
     rounds = 8 if quick else 20
     with server(ANSWER_S) as url:
         wall_s = asyncio.run(in_flight(url, rounds))
+    share = 100 * checks_ms(200 if quick else 1000) / lean
     cpu = f"requests/{_TOOLS} tools, {_MESSAGES} messages/cpu"
     return [
         Row(f"{cpu}, OpenAI client", lean, typed, "ms/request", "OpenAI client, typed call", guarded=True, goal=5.0,
             limit=0.5),
         Row(f"{cpu}, litellm", lean, others, "ms/request", "litellm", guarded=True, goal=15.0),
+        Row(f"{cpu}, of it the checks of a reply", share, None, "%", limit=3.0),
         Row(f"requests/{IN_FLIGHT} in flight", wall_s, rounds * ANSWER_S, "s", "no overhead at all", goal=0.8),
     ]  # fmt: skip
 
@@ -77,6 +79,26 @@ async def lean_path(url: str, count: int) -> float:
                 session.history.append(ChatMessage("assistant", reply.text, reply.tool_calls))
             if number >= _WARM_UP:
                 spent.append((time.process_time() - begun) / _TURNS)
+    return _best_part(spent)
+
+
+def checks_ms(count: int) -> float:
+    """Milliseconds of CPU in which a reply is looked through for every condition; a call, a text and a text with
+    thinking beside it on average, the best part."""
+    from tau2_fleet.llm.completion import decode_completion
+    from tau2_fleet.llm.examine import examine
+
+    _, _, tools = pool("http://127.0.0.1")
+    said = "I found the order (#W2378156). Shall I exchange the keyboard for the one with clicky switches? " * 2
+    thought = "They want the keyboard exchanged; the policy asks for a confirmation first. " * 10
+    messages: list[dict[str, object]] = [_CALLING, {"content": said}, {"content": said, "reasoning_content": thought}]
+    answers = [decode_completion(_completion({"role": "assistant", **message})) for message in messages]
+    spent: list[float] = []
+    for _ in range(count):
+        begun = time.process_time()
+        for answer in answers * 10:
+            examine(answer, tools)
+        spent.append((time.process_time() - begun) / (10 * len(answers)))
     return _best_part(spent)
 
 
@@ -253,23 +275,31 @@ class _Fixed(asyncio.Protocol):
             self._transport.write(self.answer)
 
 
-def _serve(answer_s: float) -> None:
-    call = {"name": "get_order_details", "arguments": json.dumps({"order_id": "#W2378156"})}
-    message = {
-        "role": "assistant",
-        "content": None,
-        "tool_calls": [{"id": "call_1", "type": "function", "function": call}],
-    }
-    body = json.dumps(
+_CALL = {"name": "get_order_details", "arguments": json.dumps({"order_id": "#W2378156"})}
+_CALLING: dict[str, object] = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "call_1", "type": "function", "function": _CALL}],
+}
+
+
+def _completion(message: Mapping[str, object]) -> bytes:
+    """The body of a chat completion."""
+    reason = "tool_calls" if message.get("tool_calls") else "stop"
+    return json.dumps(
         {
             "id": "chat-1",
             "object": "chat.completion",
             "created": 1,
             "model": "bench",
-            "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
+            "choices": [{"index": 0, "message": message, "finish_reason": reason}],
             "usage": {"prompt_tokens": 4000, "completion_tokens": 30, "total_tokens": 4030},
         }
     ).encode()
+
+
+def _serve(answer_s: float) -> None:
+    body = _completion(_CALLING)
     _Fixed.answer = (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     )

@@ -12,7 +12,8 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -72,21 +73,27 @@ def server(
     vllm_executable: Path, tiny_agent: Path, serve_flags: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The URL of one server of the agent's checkpoint, ended with its whole process group."""
-    directory = tmp_path_factory.mktemp("server")
+    with running(vllm_executable, tiny_agent, serve_flags, tmp_path_factory.mktemp("server")) as started:
+        yield started.url
+
+
+@dataclass(frozen=True)
+class RunningVllm:
+    """A server that is ready."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@contextlib.contextmanager
+def running(executable: Path, model: Path, flags: Sequence[str], directory: Path) -> Iterator[RunningVllm]:
+    """One server with the hermes parser, ended with its whole process group; `directory` takes its log."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command: list[str | Path] = [
-        vllm_executable,
-        "serve",
-        tiny_agent,
-        "--served-model-name",
-        "tiny",
-        "--host",
-        "127.0.0.1",
-    ]
+    command: list[str | Path] = [executable, "serve", model, "--served-model-name", "tiny", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
-    command += ["--enable-prompt-tokens-details", *serve_flags]
+    command += ["--enable-prompt-tokens-details", *flags]
     log = directory / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -99,7 +106,7 @@ def server(
             if process.poll() is not None or time.monotonic() > until:
                 pytest.fail(f"vLLM did not start; its log ends:\n{log.read_text()[-3000:]}", pytrace=False)
             time.sleep(0.2)
-        yield url
+        yield RunningVllm(url, process)
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
