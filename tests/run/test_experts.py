@@ -7,13 +7,14 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.run.json_server import JsonHandler
 from tests.run.runs import records, run, summary
 from tests.run.test_run import NO_GOLD_ACTIONS
 
@@ -22,37 +23,25 @@ PRICES = {"agent": (1.0, 2.0), "expert-1": (1.25, 10.0), "expert-2": (0.25, 2.0)
 CALLS = ("llm_call", "expert_call", "user_sim")
 
 
-class UselessExpert(BaseHTTPRequestHandler):
+class UselessExpert(JsonHandler):
     """A server that looks sound and whose model either refuses a request or passes the turn on, by turns."""
 
-    protocol_version = "HTTP/1.1"
     turns: Iterator[bool]
 
     def do_GET(self) -> None:
-        self._answer(200, {"data": [{"id": "useless", "max_model_len": 32768}]})
+        self.answer(200, {"data": [{"id": "useless", "max_model_len": 32768}]})
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.read_json()
         if next(self.turns):
-            self._answer(400, {"error": {"message": "I would rather not"}})
+            self.answer(400, {"error": {"message": "I would rather not"}})
             return
         function = {"name": "call_expert", "arguments": '{"expert": "expert-1"}'}
         call = {"id": "1", "type": "function", "function": function}
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
         usage = {"prompt_tokens": 1000, "completion_tokens": 20}
         choice = {"message": message, "finish_reason": "tool_calls"}
-        self._answer(200, {"choices": [choice], "usage": usage})
-
-    def _answer(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        return
+        self.answer(200, {"choices": [choice], "usage": usage})
 
 
 def experiment(port: int) -> dict[str, Any]:

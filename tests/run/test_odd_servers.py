@@ -10,13 +10,14 @@ import json
 import re
 import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.run.json_server import JsonHandler
 from tests.run.runs import records, run, summary
 
 CONTEXT = 6000
@@ -37,7 +38,7 @@ class Servers(ThreadingHTTPServer):
         """Tokens that were left for each answer of the agent."""
         self.refused: list[str] = []
 
-    def answer(self, session: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def reply(self, session: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         role = session.rpartition("/")[2]
         turn = self.turns[session]
         self.turns[session] += 1
@@ -76,29 +77,16 @@ def call_of(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"tool_calls": [{"id": f"call_{name}".ljust(46, "0"), "type": "function", "function": function}]}
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(JsonHandler):
     server: Servers
 
     def do_GET(self) -> None:
         base = {"id": "base", "root": "/models/base", "parent": None, "max_model_len": CONTEXT}
         adapter = {"id": "adapter", "root": "/adapters/a", "parent": "base", "max_model_len": None}
-        self._answer(200, {"data": [base, adapter]})
+        self.answer(200, {"data": [base, adapter]})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._answer(*self.server.answer(self.headers["X-Session-ID"], body))
-
-    def _answer(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        return
+        self.answer(*self.server.reply(self.headers["X-Session-ID"], self.read_json()))
 
 
 def experiment(url: str) -> dict[str, Any]:
@@ -130,7 +118,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Servers]:
         threading.Thread(target=servers.serve_forever, daemon=True).start()
         content = yaml.safe_dump(experiment(f"http://127.0.0.1:{servers.server_port}"), sort_keys=False)
         (folder / "experiment" / "odd.yaml").write_text(f"# @package _global_\n{content}")
-        process = run(folder / "run", f"--config-dir={folder}", "experiment=odd", timeout_s=60)
+        process = run(folder / "run", f"--config-dir={folder}", "experiment=odd")
         servers.shutdown()
     assert process.returncode == 0, process.stdout + process.stderr
     return folder / "run", servers
