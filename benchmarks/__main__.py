@@ -39,6 +39,7 @@ NAMES = (
     "pages",
     "comparing",
     "exports",
+    "merging",
     "reviewing",
     "vllm",
 )

@@ -32,17 +32,18 @@ def rows(*, quick: bool) -> list[Row]:
         size = (directory / "simulations.jsonl").stat().st_size
         detail = {"simulations": count, "kB each": round(size / count / 1000, 1)}
         for name, options in _FORMATS.items():
-            cpu_s, mib = _measured([str(directory), "--format", *options])
+            cpu_s, mib = measured(["export", str(directory), "--format", *options])
             most = max(most, mib)
             limit = _PER_SECOND if name in ("csv", "sft") else None
             table.append(Row(f"exports/{name}", count / cpu_s, None, "/s", more=True, limit=limit, detail=detail))
     return [*table, Row("exports/memory", most, None, "MiB", limit=_MIB, detail=detail)]
 
 
-def _measured(arguments: list[str]) -> tuple[float, float]:
-    """Seconds of CPU and MiB at most of one export."""
-    command = [sys.executable, "-m", "tau2_fleet", "export", *arguments]
-    process = os.posix_spawn(sys.executable, command, os.environ)
+def measured(words: list[str]) -> tuple[float, float]:
+    """Seconds of CPU and MiB at most of one command of ours."""
+    command = [sys.executable, "-m", "tau2_fleet", *words]
+    silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    process = os.posix_spawn(sys.executable, command, os.environ, file_actions=silent)
     _, status, usage = os.wait4(process, 0)
     if status:
         raise RuntimeError(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")

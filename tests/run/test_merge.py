@@ -111,6 +111,12 @@ def test_three_shards_merged_are_the_run_in_one_piece(runs: Path, tmp_path: Path
     assert len(log) == sum(len((runs / f"s{index}" / "run.log").read_text().splitlines()) for index in range(3))
     assert sum("attempt 0 begins" in line for line in log) == 3
 
+    for index in range(3):
+        servers = runs / f"s{index}" / "servers"
+        kept = {path.name: path.read_bytes() for path in (merged / "servers" / f"s{index}").iterdir()}
+        assert kept == {path.name: path.read_bytes() for path in servers.glob("*.log")} != {}
+        assert all((merged / "servers" / f"s{index}" / name).samefile(servers / name) for name in kept)
+
     page = (merged / "report.html").read_text()
     assert page.count("create_task_1") >= (runs / "whole" / "report.html").read_text().count("create_task_1") > 0
     assert tool("show", merged, "--ids").stdout.splitlines()

@@ -1,10 +1,15 @@
-"""Events and logs of several runs put into one file each, by time; `merge` asks. One line a run is in memory."""
+"""Events and logs of several runs put into one file each, by time, and their servers' logs beside one another.
+
+`merge` asks. One line a run is in memory.
+"""
 
 from __future__ import annotations
 
 import heapq
+import os
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +24,7 @@ from tau2_fleet.telemetry.trace import TraceWriter
 
 PROFILE_FILE = "profile.jsonl"
 LOG_FILE = "run.log"
+SERVERS_FOLDER = "servers"
 _TRACED_AT_ONCE = 5_000
 _STAMP = re.compile(rb"\[[A-Z_]+\] (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) ")
 
@@ -103,6 +109,25 @@ def merge_logs(directories: Sequence[Path], target: Path) -> None:
     with replaced(target / LOG_FILE, redactor) as out:
         for _, _, entry in heapq.merge(*streams, key=lambda part: part[:2]):
             out.write(entry)
+
+
+def keep_server_logs(directories: Mapping[str, Path], target: Path) -> None:
+    """Have the servers' logs of each run in `servers/NAME/` too: as hard links, where there can be none as copies.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    for name, directory in directories.items():
+        servers = directory / SERVERS_FOLDER
+        for log in sorted(servers.rglob("*.log")):
+            if log.is_symlink() or not os.access(log, os.R_OK):
+                continue
+            kept = target / SERVERS_FOLDER / name.strip("/").replace("/", "-") / log.relative_to(servers)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                kept.hardlink_to(log)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(log, kept)
 
 
 def _entries(number: int, directory: Path) -> Iterator[tuple[bytes, int, bytes]]:

@@ -144,7 +144,7 @@ def _write(runs: Sequence[MergedRun], folder: Path, output: Path, lock: Director
     from tau2_fleet.batch.runner import RunEnd
     from tau2_fleet.fleet.fleet_report import FleetReport
     from tau2_fleet.record.atomic import write_json
-    from tau2_fleet.record.merging_events import Part, merge_logs, merge_profiles
+    from tau2_fleet.record.merging_events import Part, keep_server_logs, merge_logs, merge_profiles
     from tau2_fleet.record.merging_records import merge_prompts, merge_records
     from tau2_fleet.record.reading import SUMMARY_FILE
     from tau2_fleet.record.store import Store
@@ -164,6 +164,7 @@ def _write(runs: Sequence[MergedRun], folder: Path, output: Path, lock: Director
     fleets = dict.fromkeys(names, "") if _same_servers(runs) else dict(zip(names, names, strict=True))
     merge_profiles([Part(run.directory, fleets[name]) for run, name in zip(runs, names, strict=True)], folder)
     merge_logs(directories, folder)
+    keep_server_logs(dict(zip(names, directories, strict=True)), folder)
     write_json(folder / SUMMARY_FILE, {"fleet": _fleet(runs, [fleets[name] for name in names]), "merged": _parts(runs)})
     stopped = [f"{name}: {run.summary['stopped']}" for run, name in zip(runs, names, strict=True) if _stopped(run)]
     with Store(folder, lock) as store:
