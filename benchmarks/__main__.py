@@ -38,6 +38,7 @@ NAMES = (
     "hosts",
     "pages",
     "comparing",
+    "decisions",
     "exports",
     "merging",
     "reviewing",

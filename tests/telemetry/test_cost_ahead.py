@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from tau2_fleet.telemetry.cost_ahead import CostAhead
 from tau2_fleet.telemetry.run_counters import RunCounters
 
 
-def test_the_truth_is_within_the_interval_eight_times_in_ten() -> None:
+@pytest.mark.parametrize(("over", "of"), [(6, 30), (40, 100)])
+@pytest.mark.parametrize("by_length", [False, True])
+def test_the_truth_is_within_the_interval_eight_times_in_ten(over: int, of: int, by_length: bool) -> None:
+    """Also when the longest began first, so that what is over is not like what is left."""
     luck = random.Random(2)
     held = 0
     for _ in range(400):
-        costs = [luck.lognormvariate(0, 0.5) for _ in range(100)]
+        lengths = sorted((luck.uniform(4, 20) for _ in range(of)), reverse=True)
+        costs = [luck.lognormvariate(0, 0.4) * (length if by_length else 1.0) for length in lengths]
         ahead = CostAhead()
-        for cost in costs[:40]:
-            ahead.ended(cost)
-        found = ahead.total(sum(costs[:40]), 60)
+        for cost, length in zip(costs[:over], lengths, strict=False):
+            ahead.ended(cost, length)
+        left = sum(lengths[over:]) / (of - over) if by_length else None
+        found = ahead.total(sum(costs[:over]), of - over, left)
         assert found is not None
         held += found.low <= sum(costs) <= found.high
     assert 0.7 <= held / 400 <= 0.9

@@ -22,6 +22,7 @@ class LengthsLeft:
     def __init__(self, lengths: Mapping[SimulationKey, float] | None) -> None:
         self._lengths = lengths or {}
         self._not_begun = sum(self._lengths.values())
+        self._not_ended = self._not_begun
         self._ended_s = 0.0
         self._ended_length = 0.0
 
@@ -37,6 +38,15 @@ class LengthsLeft:
         """It is over."""
         self._ended_s += duration_s
         self._ended_length += self._lengths.get(key, _ALIKE)
+        self._not_ended -= self._lengths.get(key, 0.0)
+
+    def of(self, key: SimulationKey) -> float:
+        """The expected length of a simulation."""
+        return self._lengths.get(key, _ALIKE)
+
+    def mean_of(self, left: int) -> float | None:
+        """The mean expected length of those that are not over, so many; None where lengths are not known."""
+        return max(self._not_ended, 0.0) / left if self._lengths and left else None
 
     def seconds(self, ages_s: Mapping[SimulationKey, float], not_begun: int) -> float | None:
         """Until the last one is over, at as many at once as there are now; None before the first has ended.

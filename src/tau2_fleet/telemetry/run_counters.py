@@ -173,7 +173,7 @@ class RunCounters:
         domain.done += 1
         domain.passed += reward is not None and is_success(reward)
         domain.errors += reason in OURS
-        self._costs.ended(cost_usd)
+        self._costs.ended(cost_usd, self._left.of(key))
         duration = self.clock() - waiting.started_s if waiting is not None else 0.0
         if waiting is not None:
             self._left.ended(key, duration)
@@ -198,7 +198,10 @@ class RunCounters:
     def cost_at_end(self) -> Forecast | None:
         """Dollars of the whole run with an 80% interval; None where too little is known, or it costs nothing."""
         overall = self.overall()
-        return None if self.stopping else self._costs.total(self.cost_usd, overall.total - overall.done)
+        left = overall.total - overall.done
+        # nobody knows what was expected of those of earlier attempts
+        length = None if self.done_before else self._left.mean_of(left)
+        return None if self.stopping else self._costs.total(self.cost_usd, left, length)
 
     def listen(self, event: Event) -> None:
         """Take one event of the run."""
