@@ -266,6 +266,17 @@ def test_two_reviews_of_one_run_do_not_pay_twice(run: Path) -> None:
     assert "another review" in errors
 
 
+def test_a_record_that_is_no_conversation_is_left_out_and_named(records: list[Json], tmp_path: Path) -> None:
+    broken = {**records[1], "reward_info": {"action_checks": [7], "reward_basis": ["DB"]}}
+    run = write(tmp_path / "run", [records[0], broken])
+    status, out, errors = call("review", run)
+    assert (status, errors, len(lines(run))) == (0, "", 1)
+    assert "1 not of the benchmark's form, left out: retail/5 trial 0" in out
+    status, _, errors = call("review", write(tmp_path / "other", [broken]))
+    assert status == 1
+    assert "nothing in it is of the benchmark's form" in errors
+
+
 def test_damaged_lines_are_no_reviews(run: Path) -> None:
     call("review", run)
     path = run / "reviews.jsonl"

@@ -189,3 +189,8 @@ def test_an_error_of_the_customer_decides_nothing_once_the_agent_has_lost_the_ta
     after = review_by_rules(early, lost_at=2)
     assert (after.verdict, after.marks[0].severity, after.left_out) == (Verdict.nobody, Severity.minor, False)
     assert review_by_rules(early, lost_at=1).left_out, "it was the customer's own doing"
+
+
+def test_a_customer_that_failed_is_the_customers_error() -> None:
+    failed = case(said("Hi!", "I want to cancel.", "Which order is it?"), termination_reason="user_error")
+    assert review_by_rules(failed).verdict is Verdict.customer

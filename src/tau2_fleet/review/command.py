@@ -11,17 +11,20 @@ from pathlib import Path
 from tau2_fleet.analysis.profile_reader import run_directories
 from tau2_fleet.display.console import complain, out, tell, wide
 from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.invocation import typed
 from tau2_fleet.record.reading import RECORD_FILE
 from tau2_fleet.review.options import Options
 from tau2_fleet.review.review import Reviewed, review_run
 from tau2_fleet.review.shown import aligned, estimate_text, kinds_table, scores_table
+from tau2_fleet.run.interrupts import ended_like_ctrl_c
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_intermixed_args(arguments)
     try:
-        return _review(options)
+        with ended_like_ctrl_c():
+            return _review(options)
     except UserError as error:
         complain(str(error))
         return ExitStatus.FAILED
@@ -75,6 +78,7 @@ def _show(directory: Path, reviewed: Reviewed) -> None:
         line(text)
     for path in reviewed.files:
         out.print(f"written: {path}", markup=False)
+    out.print(f"look: {typed('report', str(directory))}", markup=False)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -38,6 +38,7 @@ _QUOTED = 200
 def customer_marks(case: Case) -> list[Mark]:
     """The customer's errors, each kind and turn once."""
     found = [
+        *_failed(case),
         *_values(case),
         *_as_agent(case),
         *_refusals(case),
@@ -48,6 +49,14 @@ def customer_marks(case: Case) -> list[Mark]:
         found += _forgotten(case)
     once = {(mark.kind, mark.turn): mark for mark in reversed(found)}
     return sorted(once.values(), key=lambda mark: (mark.turn is None, mark.turn or 0))
+
+
+def _failed(case: Case) -> Iterator[Mark]:
+    """A customer that gave no usable reply, or one that the settings do not allow."""
+    if case.record.get("termination_reason") == TerminationReason.user_error:
+        why = str(case.record.get("error") or "no usable reply")[:_QUOTED]
+        last = len(case.messages) - 1 if case.messages else None
+        yield Mark(ErrorKind.other_customer, Severity.major, Effect.hindered, f"the customer failed: {why}", last)
 
 
 def _values(case: Case) -> Iterator[Mark]:

@@ -63,6 +63,8 @@ class _Found:
     by_rules: dict[SimulationKey, Review] = field(default_factory=dict)
     infrastructure: set[SimulationKey] = field(default_factory=set)
     """Ended for a reason outside the conversation: nothing of them can be reviewed."""
+    unreadable: list[str] = field(default_factory=list)
+    """Simulations whose conversation or checks are of another form."""
     addressed: dict[SimulationKey, list[int]] = field(default_factory=dict)
     """Turns that seem meant for a reviewer."""
 
@@ -75,10 +77,14 @@ def review_run(directory: Path, options: Options) -> Reviewed:
     """
     cases = Cases(directory)
     found = _by_rules(cases, options)
+    if not found.by_rules and found.unreadable:
+        raise UserError(f"{directory}: nothing in it is of the benchmark's form: {found.unreadable[0]}")
     if not found.by_rules:
         wanted = "no simulation failed" if options.only_failures else "no simulation is over"
         raise UserError(f"{directory}: {wanted}, so there is nothing to review")
     remarks = [f"{cases.damage}, left out"] if cases.damage.count else []
+    if found.unreadable:
+        remarks.append(f"{len(found.unreadable)} not of the benchmark's form, left out: {found.unreadable[0]}")
     asked, spent_usd, weights = Asked(), 0.0, dict[SimulationKey, float]()
     if options.judge is not None:
         chosen = _chosen(found, options)
@@ -106,10 +112,17 @@ def _by_rules(cases: Cases, options: Options) -> _Found:
         if options.only_failures and case.passed:
             continue
         domain = cases.domain(case.key.domain)
-        found.by_rules[case.key] = review_by_rules(case, None if domain is None else lost_at(case, domain))
+        try:
+            turns = speaks_to_reviewers(case)
+            review = review_by_rules(case, None if domain is None else lost_at(case, domain))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # a line that is a record, with a conversation that is none: another program's, or damage
+            found.unreadable.append(f"{case.key.label} ({type(error).__name__}: {str(error)[:60]})")
+            continue
+        found.by_rules[case.key] = review
         if case.ended_by_infrastructure:
             found.infrastructure.add(case.key)
-        if turns := speaks_to_reviewers(case):
+        if turns:
             found.addressed[case.key] = turns
     return found
 
