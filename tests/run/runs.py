@@ -76,6 +76,18 @@ def servers_of(run_dir: Path) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
+def processes_with(variable: str, value: object) -> list[psutil.Process]:
+    """Living processes that have this in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == str(value) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
 def assert_no_server_remains(run_dir: Path) -> None:
     """Servers may take a moment to end after the run that started them was killed."""
     deadline = time.monotonic() + 10

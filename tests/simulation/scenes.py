@@ -65,7 +65,7 @@ def cards(names: Sequence[str]) -> list[ExpertCard]:
     return [ExpertCard(name, f"model of {name}", "knows all", 1.25, 10.0, 96.0) for name in names]
 
 
-def simulate(
+def simulation(
     agent: Lines,
     user: Lines | None,
     *,
@@ -75,15 +75,18 @@ def simulate(
     task: Any = None,
     keep_prompt: Callable[[str, str], None] = lambda digest, text: None,
     **play: Any,
-) -> Record:
-    """One simulation of a task of `mock`."""
+) -> Simulation:
+    """A simulation of a task of `mock`, not yet begun."""
     domain = load_domain("mock")
     chosen = task or domain.tasks("base", ids=[task_id])[0]
     rules = Rules(stop_tokens=prompts.STOP_TOKENS, solo_stop=prompts.solo_stop()[1])
     clients: Roles[ChatModel] = Roles(agent, user, judge, experts or {})
-    context = DomainContext(
-        domain, SimulationSettings("run", clients, rules, expert_cards=cards(list(experts or {})), **play)
-    )
-    return asyncio.run(
-        Simulation(context, chosen, SimulationJob(SimulationKey("mock", chosen.id, 0), 7, 0), keep_prompt).run()
-    )
+    about: dict[str, Any] = {"rules": rules, "expert_cards": cards(list(experts or {}))}
+    settings = SimulationSettings("run", clients, **(about | play))
+    job = SimulationJob(SimulationKey("mock", chosen.id, 0), 7, 0)
+    return Simulation(DomainContext(domain, settings), chosen, job, keep_prompt)
+
+
+def simulate(agent: Lines, user: Lines | None, **about: Any) -> Record:
+    """The record of one, to its end; `about` as for `simulation`."""
+    return asyncio.run(simulation(agent, user, **about).run())

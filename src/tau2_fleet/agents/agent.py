@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tau2_fleet.benchmark.package import AssistantMessage, Message, Task, ToolMessage, UserMessage
     from tau2_fleet.llm.session import ModelSession
     from tau2_fleet.llm.types import ChatMessage
@@ -22,7 +24,8 @@ AgentInput: TypeAlias = "UserMessage | list[ToolMessage]"
 class Agent(Protocol):
     """The agent's side of one conversation; it keeps its own history.
 
-    One that holds more than memory can have `async def close(self)`, which is called when the simulation is over.
+    One that holds more than memory can have `async def close(self)`, which is called when the simulation is over, and
+    `def conversation_over(self, ending: str)`, which is called before the simulation is scored.
     """
 
     @property
@@ -40,6 +43,19 @@ class Agent(Protocol):
             Exception: anything else ends the simulation as `agent_error`; run.log has the traceback.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What the agents of one run can share something from.
+
+    A class whose agents do has `open_run(run, **options)`, a class method that gives an asynchronous context manager:
+    entered before the first simulation and left after the last, it yields what is called with `context=` for each.
+    """
+
+    run_dir: Path
+    model_served: bool = True
+    """Whether there is a model under test to be asked (not with `server=absent`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

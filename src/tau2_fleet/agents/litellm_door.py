@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
 import tau2_fleet.llm.litellm_any  # noqa: F401  imports litellm without its price table and `.env`
-from tau2_fleet.llm.session import ModelSession, RoleError, TurnCost
-from tau2_fleet.llm.types import ChatMessage, ModelError, Reply, ToolCallText, ToolSet
+from tau2_fleet.agents.model_line import ModelLine, as_completion
+from tau2_fleet.llm.session import ModelSession
+from tau2_fleet.llm.types import Reply
 
 # isort: split
 import litellm
@@ -23,19 +23,13 @@ from litellm.llms.custom_llm import CustomLLM
 PROVIDER = "tau2-fleet"
 
 
-class Line:
-    """The way from one agent's code to its session, whatever thread it asks from."""
+class LitellmLine(ModelLine):
+    """A line that litellm knows by a name, for whatever thread asks."""
 
     def __init__(self, session: ModelSession) -> None:
-        self.session = session
+        super().__init__(session)
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self.cost = TurnCost()
-        """Of the calls since it was last taken."""
-        self.calls = 0
-        self.failure: ModelError | RoleError | None = None
-        """Why the last call brought nothing: litellm wraps what it is told in errors of its own."""
-        self._known: list[tuple[dict[str, Any], ChatMessage]] = []
 
     @property
     def model(self) -> str:
@@ -48,54 +42,13 @@ class Line:
             raise RuntimeError("a blocking call of a model inside a coroutine: await litellm.acompletion there")
         return asyncio.run_coroutine_threadsafe(self.ask(messages, parameters), self.loop).result()
 
-    async def ask(self, messages: list[dict[str, Any]], parameters: dict[str, Any]) -> Reply:
-        """The session's answer to a request in OpenAI's form; sampling and seed are the configuration's."""
-        self.calls += 1
-        session, chat = self.session, self._converted(messages)
-        session.system = chat.pop(0) if chat and chat[0].role == "system" else None
-        schemas = parameters.get("tools") or []
-        if [*(session.tools.schemas if session.tools is not None else ())] != schemas:
-            session.tools = ToolSet.of(schemas)
-        choice = parameters.get("tool_choice")
-        session.tool_choice = choice if isinstance(choice, str) and choice != "auto" else None
-        try:
-            reply = await session.ask(chat)
-        except (ModelError, RoleError) as error:
-            self.failure = error
-            raise
-        self.failure = None
-        self.cost.add(reply)
-        return reply
-
-    def _converted(self, messages: Sequence[dict[str, Any]]) -> list[ChatMessage]:
-        """The messages as ours; those of the last request stay the same objects, encoded and measured once."""
-        pairs = []
-        for index, message in enumerate(messages):
-            pair = self._known[index] if index < len(self._known) else None
-            if pair is None or pair[0] != message:
-                pair = (dict(message), _chat_message(message))
-            pairs.append(pair)
-        self._known = pairs
-        return [ours for _, ours in pairs]
-
-
-def _chat_message(message: dict[str, Any]) -> ChatMessage:
-    content = message.get("content")
-    if isinstance(content, list):
-        content = "\n".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    calls = tuple(
-        ToolCallText(str(call.get("id")), call["function"]["name"], call["function"]["arguments"])
-        for call in message.get("tool_calls") or ()
-    )
-    return ChatMessage(message["role"], content, calls, message.get("tool_call_id"))
-
 
 class _Provider(CustomLLM):  # type: ignore[misc]
     """litellm's side of all lines."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lines: WeakValueDictionary[str, Line] = WeakValueDictionary()
+        self.lines: WeakValueDictionary[str, LitellmLine] = WeakValueDictionary()
 
     def completion(self, model: str, messages: list[Any], optional_params: dict[str, Any], **more: Any) -> Any:
         return _response(model, self.lines[model].ask_from_thread(messages, optional_params))
@@ -109,21 +62,7 @@ class _Provider(CustomLLM):  # type: ignore[misc]
 
 
 def _response(model: str, reply: Reply) -> Any:
-    calls = [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.sendable_arguments}}
-        for call in reply.tool_calls
-    ]
-    message = {"role": "assistant", "content": reply.text, "tool_calls": calls or None}
-    usage = reply.stats.usage
-    return litellm.ModelResponse(
-        model=model,
-        choices=[{"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}],
-        usage={
-            "prompt_tokens": usage.input_tokens,
-            "completion_tokens": usage.output_tokens,
-            "total_tokens": usage.input_tokens + usage.output_tokens,
-        },
-    )
+    return litellm.ModelResponse(**as_completion(model, reply))
 
 
 _provider = _Provider()
@@ -131,8 +70,8 @@ litellm.custom_provider_map.append({"provider": PROVIDER, "custom_handler": _pro
 litellm.utils.custom_llm_setup()
 
 
-def open_line(session: ModelSession) -> Line:
+def open_line(session: ModelSession) -> LitellmLine:
     """A line to a session, known to litellm as long as somebody holds it."""
-    line = Line(session)
+    line = LitellmLine(session)
     _provider.lines[session.session_id] = line
     return line

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.benchmark.package import AssistantMessage, MultiToolMessage
 from tau2_fleet.errors import UserError
-from tau2_fleet.llm.session import TurnCost
+from tau2_fleet.record.line import UNSEEN_CALLS
 
 if TYPE_CHECKING:
     from tau2_fleet.agents.agent import AgentContext, AgentInput
@@ -74,7 +74,8 @@ class PackageAgent:
             several = len(incoming) > 1
             message = MultiToolMessage(role="tool", tool_messages=incoming) if several else next(iter(incoming), None)
         line = self._line
-        line.cost, line.calls, line.failure = TurnCost(), 0, None
+        line.take_cost()
+        line.failure = None
         speak = self._agent.generate_next_message
         try:
             if inspect.iscoroutinefunction(speak):
@@ -86,10 +87,11 @@ class PackageAgent:
                 raise line.failure from error
             raise
         about: dict[str, Any] = {"author": self._role}
-        if not line.calls:
-            about["unseen_calls"] = True
+        cost = line.take_cost()
+        if cost is None:
+            about[UNSEEN_CALLS] = True
             return _changed(turn, raw_data=about)
-        return _changed(turn, raw_data=about, cost=line.cost.cost_usd, usage=line.cost.usage_dict())
+        return _changed(turn, raw_data=about, cost=cost.cost_usd, usage=cost.usage_dict())
 
 
 def _changed(turn: Any, **fields: Any) -> Any:

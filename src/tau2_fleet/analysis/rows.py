@@ -12,6 +12,7 @@ from typing import Any
 from tau2_fleet.analysis.causes import causes
 from tau2_fleet.analysis.csv_files import csv_file
 from tau2_fleet.evaluation.metrics import Result
+from tau2_fleet.record.line import UNSEEN_CALLS
 
 ROWS_FILE = "simulations.csv"
 
@@ -50,9 +51,10 @@ class Row:
     """Seconds in the agent's model calls, their waiting included; `user_s` and `expert_s` likewise."""
     user_s: float
     expert_s: float
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    """None, as of tokens: the agent asked models of its own, and nobody has told what they took."""
     replies: str
     """Conditions of replies with their numbers: `agent.cut=2 user.empty=1`."""
     attempt: int
@@ -67,9 +69,10 @@ class Row:
             reward=self.reward,
             termination_reason=self.termination_reason,
             duration_s=self.duration_s,
-            cost_usd=self.cost_usd,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
+            cost_usd=self.cost_usd or 0.0,
+            cost_unknown=self.cost_usd is None,
+            input_tokens=self.input_tokens or 0,
+            output_tokens=self.output_tokens or 0,
         )
 
 
@@ -83,7 +86,7 @@ def row_of(record: dict[str, Any]) -> Row:
     calls = record.get("calls") or []
     messages = record.get("messages") or []
     tools = [message for message in messages if message.get("role") == "tool"]
-    usage = (record.get("usage_by_role") or {}).values()
+    spent = _spent(record)
     return Row(
         id=f"{record['domain']}/{record['task_id']}",
         domain=record["domain"],
@@ -109,14 +112,23 @@ def row_of(record: dict[str, Any]) -> Row:
         agent_s=_seconds(calls, "agent"),
         user_s=_seconds(calls, "user"),
         expert_s=_seconds(calls, "expert"),
-        input_tokens=sum(int(used.get("input_tokens") or 0) for used in usage),
-        output_tokens=sum(int(used.get("output_tokens") or 0) for used in usage),
-        cost_usd=sum((record.get("cost_by_role") or {}).values()),
+        input_tokens=spent[0],
+        output_tokens=spent[1],
+        cost_usd=spent[2],
         replies=conditions_text(record.get("replies") or {}),
         attempt=record.get("attempt", 0),
         started=record.get("started", ""),
         error=record.get("error"),
     )
+
+
+def _spent(record: dict[str, Any]) -> tuple[int, int, float] | tuple[None, None, None]:
+    """Tokens in and out, and dollars; None of each where that is not known."""
+    if (record.get("notes") or {}).get(UNSEEN_CALLS):
+        return None, None, None
+    usage = (record.get("usage_by_role") or {}).values()
+    tokens = [sum(int(used.get(f"{way}_tokens") or 0) for used in usage) for way in ("input", "output")]
+    return tokens[0], tokens[1], sum((record.get("cost_by_role") or {}).values())
 
 
 def conditions_text(replies: Mapping[str, Mapping[str, int]]) -> str:

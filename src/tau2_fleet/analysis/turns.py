@@ -16,6 +16,7 @@ from tau2_fleet.analysis.explain import ComparedCall, GoldCheck, other_calls, re
 from tau2_fleet.display.columns import Cell, cell, in_columns
 from tau2_fleet.display.console import neutralise, out
 from tau2_fleet.evaluation.success import is_success
+from tau2_fleet.record.line import UNSEEN_CALLS
 from tau2_fleet.record.overview import Json, Overview
 
 _STYLES = {"assistant": "cyan", "user": "green", "tool": "dim"}
@@ -50,7 +51,7 @@ def _cells(one: Overview, whole: bool) -> tuple[Cell, ...]:
         cell(neutralise(one.termination_reason)),
         _sub_rewards(one),
         cell(f"{one.duration_s:.1f} s"),
-        cell(f"${one.cost_usd:.4f}"),
+        cell("?" if one.cost_usd is None else f"${one.cost_usd:.4f}"),
     )
 
 
@@ -113,6 +114,7 @@ def _wishes(part: Json) -> Iterator[RenderableType]:
 def _heading(record: Json, one: Overview) -> Text:
     usage = record.get("usage_by_role") or {}
     cost = record.get("cost_by_role") or {}
+    unseen = bool((record.get("notes") or {}).get(UNSEEN_CALLS))
     roles = ", ".join(
         f"{role} {used.get('input_tokens', 0):,} in {used.get('output_tokens', 0):,} out"
         + (f" ${cost[role]:.4f}" if cost.get(role) else "")
@@ -122,6 +124,7 @@ def _heading(record: Json, one: Overview) -> Text:
         (f"{neutralise(one.name)} trial {one.trial}", "bold"),
         f"  seed {record.get('seed')}  {one.duration_s:.1f} s  {one.messages} messages",
         (f"\n{roles}" if roles else "", "dim"),
+        ("\nthe agent asked models of its own: their tokens and dollars are not known" if unseen else "", "yellow"),
     )
 
 

@@ -46,15 +46,15 @@ def _steps(one: Outcome) -> float:
     return one.steps
 
 
-def _input_tokens(one: Outcome) -> float:
+def _input_tokens(one: Outcome) -> float | None:
     return one.input_tokens
 
 
-def _output_tokens(one: Outcome) -> float:
+def _output_tokens(one: Outcome) -> float | None:
     return one.output_tokens
 
 
-def _cost(one: Outcome) -> float:
+def _cost(one: Outcome) -> float | None:
     return one.cost_usd
 
 
@@ -62,7 +62,7 @@ def _duration(one: Outcome) -> float:
     return one.duration_s
 
 
-_FIGURES: tuple[tuple[str, str, Callable[[Outcome], float]], ...] = (
+_FIGURES: tuple[tuple[str, str, Callable[[Outcome], float | None]], ...] = (
     ("tool_calls", "tool calls", _tool_calls),
     ("steps", "steps", _steps),
     ("input_tokens", "tokens in", _input_tokens),
@@ -73,8 +73,10 @@ _FIGURES: tuple[tuple[str, str, Callable[[Outcome], float]], ...] = (
 
 
 def figures_side_by_side(baseline: Side, candidate: Side, tasks: Sequence[str]) -> Iterator[Change]:
-    """The mean of each figure over tasks; those that are nothing on both sides are left out."""
+    """The mean of each figure over tasks; those that are nothing on both sides, or not known, are left out."""
     for name, words, of in _FIGURES:
+        if any(of(one) is None for side in (baseline, candidate) for task in tasks for one in side.trials[task]):
+            continue
         change = _change(name, words, of, baseline, candidate, tasks)
         if change.baseline or change.candidate:
             yield change
@@ -95,7 +97,7 @@ def _is(cause: str) -> Callable[[Outcome], float]:
 def _change(
     name: str,
     words: str,
-    of: Callable[[Outcome], float],
+    of: Callable[[Outcome], float | None],
     baseline: Side,
     candidate: Side,
     tasks: Sequence[str],
@@ -113,7 +115,7 @@ def _change(
     )
 
 
-def _means(side: Side, tasks: Sequence[str], of: Callable[[Outcome], float]) -> NDArray[numpy.float64]:
+def _means(side: Side, tasks: Sequence[str], of: Callable[[Outcome], float | None]) -> NDArray[numpy.float64]:
     import numpy
 
-    return numpy.array([sum(map(of, side.trials[task])) / len(side.trials[task]) for task in tasks])
+    return numpy.array([sum(of(one) or 0.0 for one in side.trials[task]) / len(side.trials[task]) for task in tasks])

@@ -39,7 +39,7 @@ class Pilot:
     """σ²: variance of one trial around its task's rate, the mean over tasks."""
     within_is_bound: bool
     """Whether that is the most it can be, for want of a second trial."""
-    cost_usd: float
+    cost_usd: float | None
     """Of a simulation, the mean."""
     duration_s: float
     at_once: float
@@ -76,12 +76,13 @@ def pilot_of(side: Side) -> Pilot:
     every = [one for trials in side.trials.values() for one in trials]
     total_s = sum(one.duration_s for one in every)
     wall_s = sum(_wall_s(source) for source in side.sources)
+    costs = [one.cost_usd for one in every]
     return Pilot(
         tasks=len(shares),
         trials=min(count for _, count in shares),
         within=within,
         within_is_bound=not repeated,
-        cost_usd=fmean(one.cost_usd for one in every),
+        cost_usd=None if None in costs else fmean(cost for cost in costs if cost is not None),
         duration_s=total_s / len(every),
         at_once=max(total_s / wall_s, 1.0) if wall_s else 1.0,
     )
@@ -101,7 +102,7 @@ def answer(pilot: Pilot, difference: float, effects_sd: float, power: float = PO
         effects_sd=effects_sd,
         trials=trials,
         trials_beside_pilot=trials_needed(difference, pilot.tasks, noise, power, pilot.trials),
-        cost_usd=None if simulations is None else simulations * pilot.cost_usd,
+        cost_usd=None if simulations is None or pilot.cost_usd is None else simulations * pilot.cost_usd,
         hours=None if simulations is None else simulations * pilot.duration_s / pilot.at_once / 3600,
         tasks_by_trials={count: tasks_needed(difference, count, noise, power) for count in _TRIALS},
         smallest_now=smallest_difference(pilot.tasks, pilot.trials, noise, power),

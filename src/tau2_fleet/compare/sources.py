@@ -49,9 +49,10 @@ class Outcome:
     cause: str | None
     tool_calls: int
     steps: int
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    """None, as of tokens: it is not known."""
     duration_s: float
     left_out: bool | None = field(default=None, compare=False)
     """Whether a review leaves it out for an error of the customer; None: it has no review of its own."""

@@ -27,6 +27,8 @@ class Result:
     termination_reason: str
     duration_s: float = 0.0
     cost_usd: float = 0.0
+    cost_unknown: bool = False
+    """Whether it took more than that, and nobody knows how much."""
     input_tokens: int = 0
     output_tokens: int = 0
 
@@ -55,11 +57,18 @@ class Metrics:
     endings: dict[str, int]
     """Simulations by termination reason, the most frequent first."""
     cost_usd: float
-    """Of all simulations together."""
+    """Of all simulations together, as far as it is known."""
+    cost_unknown: int
+    """Simulations that took more tokens and dollars than is known."""
     input_tokens: int
     output_tokens: int
     duration_s: float
     """Mean of a simulation."""
+
+    @property
+    def cost(self) -> str:
+        """In dollars, for people."""
+        return f"${self.cost_usd:,.2f}{' + ?' if self.cost_unknown else ''}"
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -84,6 +93,7 @@ def measure(results: Sequence[Result]) -> Metrics | None:
         pass_hat_excluding_infrastructure=pass_hat(sound) if sound else {},
         endings=dict(Counter(result.termination_reason for result in results).most_common()),
         cost_usd=sum(result.cost_usd for result in results),
+        cost_unknown=sum(result.cost_unknown for result in results),
         input_tokens=sum(result.input_tokens for result in results),
         output_tokens=sum(result.output_tokens for result in results),
         duration_s=fmean(result.duration_s for result in results),

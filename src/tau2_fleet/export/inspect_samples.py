@@ -9,6 +9,7 @@ from typing import Any
 from tau2_fleet.analysis.causes import causes
 from tau2_fleet.evaluation.termination import TerminationReason
 from tau2_fleet.export.conversation import text_of
+from tau2_fleet.record.line import UNSEEN_CALLS
 
 Json = dict[str, Any]
 SCORE = "reward"
@@ -181,9 +182,8 @@ def _metadata(record: Json) -> Json:
     names = ("domain", "trial", "seed", "attempt", "termination_reason", "error", "db_diff", "notes", "replies")
     found = {name: record[name] for name in names if record[name] not in (None, {}, [])}
     losses = causes(record)
-    return (
-        found | ({"cause": str(losses[0].cause)} if losses else {}) | {"cost_usd": sum(record["cost_by_role"].values())}
-    )
+    cost = {} if record["notes"].get(UNSEEN_CALLS) else {"cost_usd": sum(record["cost_by_role"].values())}
+    return found | ({"cause": str(losses[0].cause)} if losses else {}) | cost
 
 
 def _model(record: Json) -> str:

@@ -133,6 +133,9 @@ class Fleet:
         rule = self.server.routing
         self._routers = {spec.name: PoolRouter(spec.name, routing_policy(rule), self._hint) for spec in self.pools}
         launcher = self._launcher
+        for spec in self.pools:
+            if not spec.kind.launched and not spec.num:
+                self._routers[spec.name].close(f"server={spec.kind.name}: no model is served here")
         self._supervisor = Supervisor(
             self._replicas,
             self._routers,
@@ -271,7 +274,7 @@ class Fleet:
     @property
     def usable(self) -> bool:
         """Whether another job can use it: not stopped, and no pool given up."""
-        lost = {spec.name for spec in self.pools} - {
+        lost = {spec.name for spec in self.pools if spec.kind.launched or spec.num} - {
             replica.pool for replica in self._replicas if replica.phase is not Phase.failed
         }
         return self._prepared and not self._ended and not lost

@@ -17,6 +17,8 @@ import orjson
 from tau2_fleet.evaluation.termination import TerminationReason
 
 RECORD_VERSION = 1
+UNSEEN_CALLS = "unseen_calls"
+"""The note, and the mark of a turn, that the agent may have asked models of which nothing is known here."""
 _LARGEST = 2**53
 """No count and no amount of a simulation comes near it; below it every integer is a float, too."""
 _LEVELS = 150
@@ -78,6 +80,11 @@ class Record:
     @property
     def key(self) -> SimulationKey:
         return SimulationKey(self.domain, self.task_id, self.trial)
+
+    @property
+    def cost_unknown(self) -> bool:
+        """Whether some of the agent's turns took tokens and dollars that nobody has told."""
+        return bool(self.notes.get(UNSEEN_CALLS))
 
     def tokens(self, kind: str) -> int:
         """All roles' tokens of a kind: `input_tokens`, `output_tokens`, `cached_tokens`."""

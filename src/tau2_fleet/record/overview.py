@@ -31,7 +31,8 @@ class Overview:
     basis: tuple[str, ...]
     """Kinds of sub-reward that count; empty where the record does not say."""
     duration_s: float
-    cost_usd: float
+    cost_usd: float | None
+    """None: it is not known."""
     input_tokens: int
     output_tokens: int
     messages: int
@@ -134,7 +135,7 @@ def _overview(record: Record, offset: int, length: int) -> Overview:
         sub_rewards=record.sub_rewards,
         basis=tuple(map(str, basis)) if isinstance(basis, list) else (),
         duration_s=record.duration_s,
-        cost_usd=sum(record.cost_by_role.values()),
+        cost_usd=None if record.cost_unknown else sum(record.cost_by_role.values()),
         input_tokens=record.tokens("input_tokens"),
         output_tokens=record.tokens("output_tokens"),
         messages=len(record.messages),

@@ -11,7 +11,7 @@ from typing import Any
 
 from tau2_fleet.evaluation.termination import OURS, TerminationReason
 from tau2_fleet.record.atomic import replaced
-from tau2_fleet.record.line import encode_line
+from tau2_fleet.record.line import UNSEEN_CALLS, encode_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,8 @@ def as_simulation_run(record: dict[str, Any], endings: frozenset[str] = frozense
             reason = TerminationReason.agent_error.value
     costs = record["cost_by_role"]
     user_cost = costs.get("user", 0.0)
-    agent_cost = sum(cost for role, cost in costs.items() if role not in ("user", "judge"))
+    own = [cost for role, cost in costs.items() if role not in ("user", "judge")]
+    agent_cost = None if (record.get("notes") or {}).get(UNSEEN_CALLS) else sum(own)
     return {
         "id": record["id"],
         "task_id": record["task_id"],

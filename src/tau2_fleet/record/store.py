@@ -36,6 +36,8 @@ class Entry:
     reward: float
     duration_s: float
     cost_usd: float
+    """As far as it is known."""
+    cost_unknown: bool
     input_tokens: int
     output_tokens: int
     user_turns_as_agent: int
@@ -218,6 +220,7 @@ def _entry_of(record: Record, offset: int, length: int) -> Entry:
         reward=record.reward,
         duration_s=record.duration_s,
         cost_usd=sum(record.cost_by_role.values()),
+        cost_unknown=record.cost_unknown,
         input_tokens=record.tokens("input_tokens"),
         output_tokens=record.tokens("output_tokens"),
         user_turns_as_agent=turns if isinstance(turns, int) else 0,

@@ -66,10 +66,10 @@ def inventory(run: RunData, figures: Figures) -> list[Part]:
         parts += [Part(suspect, "#replies"), Part(zeros)]
     else:
         parts.append(Part("no reply was altered or suspect; "))
-    cost = 0.0 if overall is None else overall.cost_usd
+    cost = "$0.00" if overall is None else overall.cost
     minutes = float(run.summary.get("duration_s") or 0.0) / 60
     time = counted(minutes, "minute") if minutes >= 1 else counted(minutes * 60, "second")
-    parts.append(Part(f"it took ${cost:,.2f}{f' and {time}' if minutes else ''}."))
+    parts.append(Part(f"it took {cost}{f' and {time}' if minutes else ''}."))
     return parts
 
 
@@ -170,7 +170,7 @@ def metrics_table(metrics: dict[str, Metrics]) -> list[dict[str, str]]:
                 "infrastructure": str(one.infrastructure_errors),
                 "reward": _estimate(one.average_reward),
                 **passes,
-                "cost": f"${one.cost_usd:,.2f}",
+                "cost": one.cost,
                 "mean time": f"{one.duration_s:,.1f} s",
             }
         )

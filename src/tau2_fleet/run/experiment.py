@@ -361,8 +361,7 @@ class Experiment:
             None if purse is None else purse.allowance,
         )  # fmt: skip
         pause = self.limiters.pause
-        settings = self.plan.simulation_settings(self.run_id, self.attempt, clients, models, pause)
-        contexts = {name: DomainContext(self.plan.benchmark[name], settings) for name in self.plan.selection.tasks}
+        contexts: dict[str, DomainContext] = {}
 
         async def simulate(job: SimulationJob) -> Record:
             record, fatal = await players.play(job)
@@ -393,6 +392,10 @@ class Experiment:
             players: Players = PlayersHere(contexts, self.schedule.tasks, keep_prompt)
             if self.config.shards > 1:
                 players = await stack.enter_async_context(self._shards(fleet, models, keep_prompt, purse))
+            else:
+                plan = await stack.enter_async_context(self.plan.opened(self.run_dir))
+                settings = plan.simulation_settings(self.run_id, self.attempt, clients, models, pause)
+                contexts |= {name: DomainContext(plan.benchmark[name], settings) for name in plan.selection.tasks}
             steering = await stack.enter_async_context(await self._steering(runner, fleet))
             routers = [fleet.router(spec.name) for spec in fleet.pools]
             self.control.play(Playing(runner, players, steering, routers))

@@ -174,6 +174,9 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
             )
     if overall.not_run:
         console.print(f"{overall.not_run} not run")
+    if "overall" in outcome.metrics and (unknown := outcome.metrics["overall"].cost_unknown):
+        models = "the agent asked models of its own: their tokens and dollars are not known"
+        console.print(f"in {unknown} simulation{'s' if unknown > 1 else ''} {models}", soft_wrap=True)
     reply_report.tell(outcome.replies, console, experts_on=outcome.experts_on)
     for model, ids in moved_models(outcome.spending).items():
         counts = " and ".join(f"{name} ({replies} replies)" for name, replies in ids.items())
@@ -208,7 +211,7 @@ def _figures(metrics: Metrics | None) -> list[str]:
     if metrics is None:
         return ["-"] * 4
     reward = f"{metrics.average_reward.value:.3f}"
-    return [reward, _estimate(metrics.pass_hat.get(1)), f"${metrics.cost_usd:.2f}", f"{metrics.duration_s:.1f} s"]
+    return [reward, _estimate(metrics.pass_hat.get(1)), metrics.cost, f"{metrics.duration_s:.1f} s"]
 
 
 def _estimate(estimate: Estimate | None, decimals: int = 3) -> str:
@@ -243,6 +246,7 @@ def _results(entries: Iterable[Entry]) -> list[Result]:
             termination_reason=entry.termination_reason,
             duration_s=entry.duration_s,
             cost_usd=entry.cost_usd,
+            cost_unknown=entry.cost_unknown,
             input_tokens=entry.input_tokens,
             output_tokens=entry.output_tokens,
         )

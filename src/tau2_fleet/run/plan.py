@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tau2_fleet.agents.agent import RunContext
 from tau2_fleet.batch.schedule import Schedule, make_schedule
 from tau2_fleet.batch.shard import Shard
 from tau2_fleet.benchmark import prompts
@@ -18,6 +20,7 @@ from tau2_fleet.benchmark.version import BenchmarkVersion, find_version
 from tau2_fleet.config import Config, agent_model, task_ids_of
 from tau2_fleet.config.validation import AGENT_PROMPT_FILE, USER_PROMPT_FILE
 from tau2_fleet.errors import UserError, writing
+from tau2_fleet.fleet.kinds.absent import Absent
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pools import local_models, pool_specs
@@ -32,7 +35,7 @@ from tau2_fleet.simulation.domain_context import SimulationSettings
 from tau2_fleet.simulation.model_clients import choose_roles, expert_cards
 from tau2_fleet.simulation.rehearsal import Implementations, Nobody, rehearse
 from tau2_fleet.simulation.roles import Roles
-from tau2_fleet.simulation.scaffolds import Scaffolds, find_scaffolds
+from tau2_fleet.simulation.scaffolds import Scaffolds, find_scaffolds, opened
 
 if TYPE_CHECKING:
     from tau2.data_model.tasks import Task
@@ -135,6 +138,13 @@ class RunPlan:
             simulation_timeout_s=config.limits.simulation_timeout_s,
             pause=pause or Pause(),
         )
+
+    @asynccontextmanager
+    async def opened(self, run_dir: Path) -> AsyncIterator[RunPlan]:
+        """The same, ready for the simulations of a run: with what its agents share, where they share anything."""
+        run = RunContext(run_dir, model_served=self.config.server.kind_name != Absent.name)
+        async with opened(self.scaffolds, run) as scaffolds:
+            yield replace(self, scaffolds=scaffolds)
 
     async def rehearsed(self) -> RunPlan:
         """The same, once agent and user could be made, where their code or a domain is somebody's own.

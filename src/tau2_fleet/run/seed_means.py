@@ -87,6 +87,7 @@ def _results(run_dir: Path) -> list[Result]:
                 termination_reason=record.termination_reason,
                 duration_s=record.duration_s,
                 cost_usd=sum(record.cost_by_role.values()),
+                cost_unknown=record.cost_unknown,
                 input_tokens=record.tokens("input_tokens"),
                 output_tokens=record.tokens("output_tokens"),
             )

@@ -178,18 +178,19 @@ class _Player:
                 models, self._routes.routers.__getitem__, http, PriceTable.load(PRICES), limits.call_timeout_s,
                 limits.outage_s, limiters, _allowance(beginning),
             )  # fmt: skip
-            settings = plan.simulation_settings(beginning.run_id, beginning.attempt, clients, models, self._pause)
-            self._contexts = {name: DomainContext(plan.benchmark[name], settings) for name in plan.selection.tasks}
             self._tasks = dict(plan.schedule.tasks)
             unsubscribe = subscribe(self._buffer.listen)
             telling = asyncio.create_task(self._tell_loads())
-            threading.Thread(target=self._listen, args=(asyncio.get_running_loop(),), daemon=True).start()
-            self._speaker.say(Word.ready)
-            async with collected_in_turn():
-                await self._over.wait()
-            for task in (*self._playing.values(), telling):
-                task.cancel()
-            await asyncio.gather(*self._playing.values(), telling, return_exceptions=True)
+            async with plan.opened(Path(beginning.run_dir)) as plan:
+                settings = plan.simulation_settings(beginning.run_id, beginning.attempt, clients, models, self._pause)
+                self._contexts = {name: DomainContext(plan.benchmark[name], settings) for name in plan.selection.tasks}
+                threading.Thread(target=self._listen, args=(asyncio.get_running_loop(),), daemon=True).start()
+                self._speaker.say(Word.ready)
+                async with collected_in_turn():
+                    await self._over.wait()
+                for task in (*self._playing.values(), telling):
+                    task.cancel()
+                await asyncio.gather(*self._playing.values(), telling, return_exceptions=True)
             await clients.close()
             unsubscribe()
         self._buffer.close()

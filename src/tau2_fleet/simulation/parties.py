@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tau2_fleet.agents.agent import Agent, AgentContext
 from tau2_fleet.llm.message_views import agent_view, user_view
-from tau2_fleet.simulation.party import AGENT, USER, close_party, make_party
+from tau2_fleet.simulation.party import AGENT, USER, close_party, make_party, tell_over
 from tau2_fleet.users.user import User, UserContext
 
 if TYPE_CHECKING:
@@ -27,8 +27,13 @@ class Parties:
     history: Sequence[Message]
     """The task's own; its last message is on its way to whoever reads it."""
 
+    def conversation_over(self, ending: str) -> None:
+        """Tell those who want to know, before it is scored."""
+        for party in (self.agent, self.user):
+            tell_over(party, ending)
+
     async def close(self) -> None:
-        """The conversation is over."""
+        """The simulation is over."""
         await close_party(self.agent)
         await close_party(self.user)
 

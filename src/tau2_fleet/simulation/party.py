@@ -97,6 +97,17 @@ async def close_party(party: Any) -> None:
         log.warning("%s: close failed: %s: %s", party.name, type(error).__name__, error)
 
 
+def tell_over(party: Any, ending: str) -> None:
+    """Tell a party that the conversation is over, if it has a `conversation_over`; failures are logged."""
+    over = getattr(party, "conversation_over", None)
+    if over is None:
+        return
+    try:
+        over(ending)
+    except (Exception, SystemExit) as error:
+        log.warning("%s: conversation_over failed: %s: %s", party.name, type(error).__name__, error)
+
+
 def _failed(name: str, error: BaseException, side: Side) -> Exception:
     """What a failure in a party's code comes to; a model's trouble behind it is no fault of that code."""
     behind: BaseException | None = error

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from tau2_fleet import extensions
-from tau2_fleet.agents.agent import Agent
+from tau2_fleet.agents.agent import Agent, RunContext
 from tau2_fleet.agents.tool_calling import ToolCallingAgent
 from tau2_fleet.errors import UserError
 from tau2_fleet.extensions import TARGET
@@ -62,6 +63,17 @@ class Scaffolds:
     def own(self) -> bool:
         """Whether any of it is somebody else's code, or has options."""
         return self != Scaffolds()
+
+
+@asynccontextmanager
+async def opened(scaffolds: Scaffolds, run: RunContext) -> AsyncIterator[Scaffolds]:
+    """The same, ready for the simulations of a run: with what its agents share, where they share anything."""
+    open_run = getattr(scaffolds.agent.target, "open_run", None)
+    if open_run is None:
+        yield scaffolds
+        return
+    async with open_run(run, **copy.deepcopy(dict(scaffolds.agent.options))) as make:
+        yield replace(scaffolds, agent=replace(scaffolds.agent, target=make, options={}))
 
 
 def find_scaffolds(agent: Mapping[str, Any], user: Mapping[str, Any]) -> Scaffolds:

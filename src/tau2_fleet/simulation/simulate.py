@@ -19,7 +19,7 @@ from tau2_fleet.evaluation.termination import TerminationReason
 from tau2_fleet.llm.call_log import as_dict
 from tau2_fleet.llm.timebox import Timebox
 from tau2_fleet.llm.types import ChatMessage, ContextOverflowError, DeadlineError, FatalModelError, ModelError
-from tau2_fleet.record.line import Record, SimulationKey
+from tau2_fleet.record.line import UNSEEN_CALLS, Record, SimulationKey
 from tau2_fleet.simulation.conversation import Conversation
 from tau2_fleet.simulation.domain_context import DomainContext
 from tau2_fleet.simulation.judge import JudgeError, Judgement, judge
@@ -70,7 +70,9 @@ class _Outcome:
         """Counts for the record; of a conversation that was cut short too."""
         said = self.messages[self.begun_with :]
         turns = sum(1 for message in said if message.role == "user" and speaks_as_agent(message.content))
-        return {"user_turns_as_agent": turns} if turns else {}
+        own = [message.raw_data or {} for message in said if message.role == "assistant"]
+        unseen = sum(UNSEEN_CALLS in about for about in own)
+        return ({"user_turns_as_agent": turns} if turns else {}) | ({UNSEEN_CALLS: unseen} if unseen else {})
 
 
 @dataclass(slots=True)
@@ -166,6 +168,7 @@ class Simulation:
             outcome.failed(*self._diagnose(error))
         if conversation is None:
             return
+        parties.conversation_over(str(outcome.ending))
         try:
             if outcome.ending.regular:
                 outcome.judgement = await self._judge(outcome.messages)

@@ -62,9 +62,9 @@ def _row(record: Record, transcripts: bool) -> list[Any]:
         record.duration_s,
         len(record.messages),
         sum(len(message.get("tool_calls") or ()) for message in record.messages),
-        float(sum(record.cost_by_role.values())),
-        record.tokens("input_tokens"),
-        record.tokens("output_tokens"),
+        None if record.cost_unknown else float(sum(record.cost_by_role.values())),
+        None if record.cost_unknown else record.tokens("input_tokens"),
+        None if record.cost_unknown else record.tokens("output_tokens"),
         orjson.dumps(record.sub_rewards).decode(),
         record.error,
     ]

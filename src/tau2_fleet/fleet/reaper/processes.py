@@ -120,7 +120,7 @@ def end(groups: Sequence[Group], grace_s: float) -> None:
     _kill(groups)
     _unlink(segments)
     for group in groups:
-        _remove_scratch(group.scratch)
+        remove_scratch(group.scratch)
 
 
 def _terminate(groups: Sequence[Group], grace_s: float) -> None:
@@ -259,7 +259,8 @@ def _unlink(segments: set[str]) -> None:
             continue
 
 
-def _remove_scratch(path: str) -> None:
+def remove_scratch(path: str) -> None:
+    """Remove the TMPDIR of a group that has ended; nothing that is not one."""
     scratch = Path(path)
     if path and scratch.name.startswith(SCRATCH_PREFIX) and scratch.parent == Path(tempfile.gettempdir()):
         shutil.rmtree(scratch, ignore_errors=True)

@@ -6,6 +6,8 @@
   const reviewed = !$("by-fault").hidden;
   const several = document.querySelectorAll("section.run").length > 1;
   const STEP = 500;
+  const dollars = (amount) => "$" + amount.toFixed(4);
+  const known = (figure, shown) => (figure === null || figure === undefined ? "?" : shown(figure));
   let rows = [], byKey = new Map(), shown = [], limit = STEP;
   let sort = { by: null, down: false };
   const chunks = new Map();
@@ -139,8 +141,8 @@
       reviewed ? el("td", {}, clean(row.fault ?? "")) : null,
       el("td", { class: "n" }, String(row.messages)),
       el("td", { class: "n" }, row.duration_s.toFixed(1) + " s"),
-      el("td", { class: "n" }, String(row.output_tokens)),
-      el("td", { class: "n" }, "$" + row.cost_usd.toFixed(4)))));
+      el("td", { class: "n" }, known(row.output_tokens, String)),
+      el("td", { class: "n" }, known(row.cost_usd, dollars)))));
     $("more").hidden = shown.length <= limit;
   }
 
@@ -228,7 +230,7 @@
     const side = el("aside", { class: "side" });
     const parts = Object.entries(one.parts).map(([name, value]) => (one.basis.length && !one.basis.includes(name)) ? `(${name} ${value})` : `${name} ${value}`);
     side.append(el("div", {}, el("b", { class: row.cause ? "was" : "wanted" }, `reward ${row.reward}`), ` ended as ${clean(row.termination_reason)}`),
-      el("div", { class: "fine" }, parts.join("  "), el("br"), `seed ${one.seed}, ${row.duration_s.toFixed(1)} s, $${row.cost_usd.toFixed(4)}`));
+      el("div", { class: "fine" }, parts.join("  "), el("br"), `seed ${one.seed}, ${row.duration_s.toFixed(1)} s, ${known(row.cost_usd, dollars)}`));
     if (one.error) side.append(el("p", { class: "was" }, clean(one.error)));
     section(side, "Why reward was lost", one.losses.map((loss) => el("li", { class: "bad" }, el("b", {}, loss.title + ": "), toTurn(node, loss.turn, loss.detail))));
     const lost = one.lost_at === null ? [] : [el("li", { class: "bad" },
