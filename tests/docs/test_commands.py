@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from tau2_fleet.cli import COMMANDS
 from tau2_fleet.config.command_line import for_hydra
 from tau2_fleet.config.compose import compose
 from tau2_fleet.config.validation import read
+from tests import warm
 from tests.docs.commands import KINDS, ROOT, Shown, shown
 
 ALL = list(shown())
@@ -49,9 +49,7 @@ def a_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "WANDB_MODE": "disabled", "HOME": str(cwd)}
-    return subprocess.run(
-        [sys.executable, "-m", "tau2_fleet", *words], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    return warm.run("tau2_fleet", words, cwd=cwd, env=environment)
 
 
 @pytest.mark.parametrize("one", of_kind("run"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ from tau2_fleet.fleet.routing_policy import routing_policy
 from tau2_fleet.fleet.server_kind import LaunchedKind, server_kind
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.types import FatalModelError
+from tests import warm
 from tests.examples import write_examples
 from tests.fleet.support import environment_for_runs
 
@@ -89,8 +89,7 @@ def test_a_run_with_own_servers_on_own_hosts_an_own_rule_and_an_own_tracker_that
 def run(folder: Path, *arguments: str) -> None:
     environment = environment_for_runs()
     environment["PYTHONPATH"] += f"{os.pathsep}{folder}"
-    command = [sys.executable, "-m", "tau2_fleet", "run", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+    done = warm.run("tau2_fleet", ["run", *arguments], cwd=folder, env=environment, timeout_s=100)
     assert done.returncode == 0, done.stderr + done.stdout
 
 

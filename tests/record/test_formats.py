@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tau2_fleet.errors import ExitStatus
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "formats.md").read_text()
@@ -22,8 +22,8 @@ NAMED = set(re.findall(r"`([^`\n]+)`", TEXT))
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose every kind of file is there."""
     folder = tmp_path_factory.mktemp("formats") / "run"
-    command = [sys.executable, "-m", "tau2_fleet", "run", "experiment=smoke", f"hydra.run.dir={folder}"]
-    subprocess.run([*command, "log_level=ERROR"], check=True, capture_output=True)
+    words = ["run", "experiment=smoke", "log_level=ERROR", f"hydra.run.dir={folder}"]
+    assert warm.run("tau2_fleet", words, cwd=ROOT, env=os.environ).returncode == 0
     return folder
 
 

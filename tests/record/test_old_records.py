@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import tau2_fleet.record
+from tests import warm
 
 OLD = Path(__file__).parent / "made_by_46df27c"
 
@@ -24,8 +24,7 @@ def old_run(tmp_path: Path) -> Path:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "tau2_fleet", *arguments]
-    return subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ)
+    return warm.run("tau2_fleet", arguments, cwd=Path.cwd(), env=os.environ)
 
 
 def test_it_is_shown_and_read(old_run: Path) -> None:

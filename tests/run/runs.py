@@ -1,4 +1,7 @@
-"""Whole runs as a user starts them: `python -m src.main …` in a process of its own."""
+"""Whole runs as a user starts them: `python -m src.main …` in a process of its own.
+
+`run` saves itself the imports (see `tests.warm`); `start` does not.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from typing import Any
 
 import psutil
 
+from tests import warm
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -29,9 +34,8 @@ def run(
     run_dir: Path | None, *overrides: str, timeout_s: float = 300, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """A run to its end."""
-    return subprocess.run(
-        command(run_dir, *overrides), cwd=ROOT, env=env(environment), capture_output=True, text=True, timeout=timeout_s
-    )
+    words = command(run_dir, *overrides)[3:]
+    return warm.run("src.main", words, cwd=ROOT, env=env(environment), timeout_s=timeout_s)
 
 
 def start(run_dir: Path | None, *overrides: str, **environment: str) -> subprocess.Popen[str]:

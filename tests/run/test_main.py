@@ -13,13 +13,15 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,12 +56,17 @@ JOBS = textwrap.dedent(
 )
 
 
+def bare(environment: Mapping[str, str]) -> dict[str, str]:
+    """This environment without what names models and data, with a key, and with what is given."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("CKPT_DIR", "TAU2_DATA_DIR")}
+    return {**kept, "PLANTED_API_KEY": "sk-planted-0123456789", **environment}
+
+
 def start(arguments: Sequence[str], folder: Path, code: str | None = None, **environment: str) -> subprocess.Popen[str]:
-    bare = {name: value for name, value in os.environ.items() if name not in ("CKPT_DIR", "TAU2_DATA_DIR")}
     return subprocess.Popen(
         [sys.executable, *(["-m", "src.main"] if code is None else ["-c", code]), *arguments],
         cwd=folder,
-        env=bare | {"PLANTED_API_KEY": "sk-planted-0123456789"} | environment,
+        env=bare(environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -72,7 +79,8 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def command(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    return finish(start(arguments, folder, **environment))
+    done = warm.run("src.main", arguments, cwd=folder, env=bare(environment), timeout_s=60)
+    return done.returncode, done.stdout, done.stderr
 
 
 def jobs(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
@@ -97,7 +105,7 @@ def run_dirs(folder: Path, kind: str = "outputs") -> list[Path]:
 @pytest.mark.alone
 def test_the_help_answers_in_a_tenth_of_a_second_of_cpu_without_hydra(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    status, out, _ = command(tmp_path, "--help")
+    status, out, _ = finish(start(["--help"], tmp_path))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert status == 0
     assert "experiment=smoke" in out

@@ -6,7 +6,6 @@ import csv
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import warm
 from tests.run.runs import ROOT, env, inventory, kill, records, run, start, summary, wait_for
 
 SMOKE = ("experiment=smoke", "num_trials=2", "wandb=disabled")
@@ -21,8 +21,7 @@ LATENCY = ("server.simulated.latency=fleet-h100", "server.simulated.latency_scal
 
 
 def tool(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tau2_fleet", name, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=env({}), capture_output=True, text=True, timeout=120)
+    return warm.run("tau2_fleet", [name, *map(str, arguments)], cwd=ROOT, env=env({}), timeout_s=120)
 
 
 def shard(index: int, count: int = 3) -> tuple[str, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tau2_fleet.analysis import rescore, show
+from tests import warm
 from tests.examples import write_examples
 from tests.fleet.support import environment_for_runs
 
@@ -28,8 +28,7 @@ def mine(tmp_path: Path) -> Path:
 def call(mine: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = environment_for_runs()
     environment["PYTHONPATH"] += f"{os.pathsep}{mine}"
-    command = [sys.executable, "-m", "tau2_fleet", "run", *arguments]
-    return subprocess.run(command, cwd=cwd or mine, env=environment, capture_output=True, text=True, timeout=100)
+    return warm.run("tau2_fleet", ["run", *arguments], cwd=cwd or mine, env=environment, timeout_s=100)
 
 
 def run(mine: Path, *arguments: str, cwd: Path | None = None) -> None:
