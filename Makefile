@@ -37,9 +37,11 @@ smoke: $(INSTALLED) ## First of all: a whole run in seconds, without GPU, key or
 # Those that measure time run by themselves, all others side by side; pytest says 5 where a part has none.
 TESTS := --ignore=tests/vllm --ignore=tests/browser --ignore=tests/inspect --ignore=tests/cluster
 WORKERS ?= 2
+SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: $(INSTALLED) ## All tests that need neither vLLM nor a browser; DIFFERENTIAL=full: the whole differential suite
-	@$(RUN) pytest $(TESTS) -m alone $(ARGS) || [ $$? = 5 ]
-	@$(RUN) pytest $(TESTS) -m 'not alone' --numprocesses $(WORKERS) --dist loadfile $(ARGS) || [ $$? = 5 ]
+	@begun=$$(date +%s); { $(RUN) pytest $(TESTS) -m alone $(ARGS) || [ $$? = 5 ]; } && \
+	{ $(RUN) pytest $(TESTS) -m 'not alone' $(SIDE_BY_SIDE) $(ARGS) || [ $$? = 5 ]; }; status=$$?; \
+	took=$$(($$(date +%s) - begun)); echo "test: $$((took / 60)) min $$((took % 60)) s"; exit $$status
 
 test-browser: $(INSTALLED) ## The report in headless Chromium, which Debian's package brings where it is missing
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \

@@ -29,6 +29,25 @@ def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+_FIRST = ("run", "attacks", "control", "fleet", "benchmark", "docs")
+"""Folders whose files take long; begun late, one would be waited for alone."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The few tests that run alone are found without importing all others."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    if config.option.markexpr == "alone" and is_test and b"mark.alone" not in collection_path.read_bytes():
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: workers take one file after the other."""
+    here = Path(__file__).parent
+    rank = {folder: place for place, folder in enumerate(_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.relative_to(here).parts[0], len(rank)))
+
+
 _TALLY = "tests.benchmark.tally"
 
 

@@ -77,8 +77,9 @@ def test_a_run_with_own_servers_on_own_hosts_an_own_rule_and_an_own_tracker_that
     summary = json.loads((run_dir / "summary.json").read_text())
     assert {replica["host"] for replica in summary["fleet"]["replicas"]} == {"pod-a", "pod-b"}
     heard = [line.split() for line in (parts / "lines.txt").read_text().splitlines()]
-    assert [words[0] for words in heard] == ["start", "log", "finish"]
-    assert (heard[0][-1], heard[1][1], heard[2][1]) == (str(run_dir), "2", "0")
+    # A slow machine logs more than once.
+    assert ([words[0] for words in heard[:2]], heard[-1][0]) == (["start", "log"], "finish")
+    assert (heard[0][-1], heard[-2][1], heard[-1][1]) == (str(run_dir), "2", "0")
     records = [json.loads(line) for line in (run_dir / "simulations.jsonl").read_text().splitlines()]
     asked = [call["replica"] for record in records for call in record["calls"] if call["role"] == "agent"]
     assert len(asked) > 3
