@@ -1,6 +1,7 @@
 """`make pictures`: the pictures of README and docs, made from a run on simulated models. Needs Chromium for the pages.
 
-The terminal is read as a terminal shows it (pyte) in the middle of the run; the pages are photographed by Chromium.
+The terminal is read as a terminal shows it (pyte) in the middle of the run; the pages are photographed by Chromium. A
+second run, of a model that errs less, is what the first one is compared with.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import os
 import pty
 import re
 import select
+import shutil
 import struct
+import subprocess
 import sys
 import tempfile
 import termios
@@ -28,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 RUN = (
     "experiment=simulated",
+    "agent.model=checkpoints/step-100",
     "max_concurrency=96",
     "server.num=4",
     "user_llm.pool.num=2",
@@ -40,6 +44,7 @@ RUN = (
     "max_errors=1",
 )
 """Replies that go wrong and narrow limits, so that there is something to explain."""
+BETTER = (*RUN, "agent.model=checkpoints/step-200", "server.simulated.faults.rate=0.005", "seed=301")
 _COLUMNS, _ROWS = 110, 30
 _MIDDLE = 0.55
 """How far the run is when the terminal is read."""
@@ -121,6 +126,28 @@ async def photograph_report(report: Path, conversation: str) -> None:
             await page.picture(PICTURES / "conversation.png")
 
 
+async def photograph_comparison(page_of_both: Path) -> None:
+    """The first screen of a comparison."""
+    with tempfile.TemporaryDirectory() as profile:
+        async with chromium(Path(profile)) as page:
+            await page.size(1200, 980)
+            await page.open(page_of_both, ready="document.readyState === 'complete'")
+            await page.picture(PICTURES / "compare.png")
+
+
+def compare_and_analyze(program: str, run: Path) -> None:
+    """Another run and the page of both, and what `analyze` draws of the first."""
+
+    def call(*words: str) -> None:
+        subprocess.run([program, *words], cwd=run.parent, check=True, stdout=subprocess.DEVNULL)
+
+    call("run", *BETTER, "hydra.run.dir=better")
+    call("compare", "--baseline", run.name, "--candidate", "better", "-o", "compare.html")
+    asyncio.run(photograph_comparison(run.parent / "compare.html"))
+    call("analyze", run.name, "--output", "analysis")
+    shutil.copyfile(run.parent / "analysis" / "timeline.png", PICTURES / "timeline.png")
+
+
 def _one_that_failed(run: Path) -> str:
     """The key of a conversation of a dozen messages that lost its reward."""
     import tau2_fleet.record
@@ -139,6 +166,7 @@ def main() -> int:
         run = Path(folder, "run")
         photograph_terminal([program, "run", *RUN, f"hydra.run.dir={run}"], Path(folder), PICTURES / "terminal.svg")
         asyncio.run(photograph_report(run / "report.html", _one_that_failed(run)))
+        compare_and_analyze(program, run)
     for picture in sorted(PICTURES.iterdir()):
         sys.stdout.write(f"pictures: {picture.relative_to(ROOT)}\n")
     return 0

@@ -74,11 +74,13 @@ class Page:
             while not await self.run(script):
                 await asyncio.sleep(0.02)
 
-    async def open(self, path: Path, fragment: str = "") -> None:
-        """Load a file as a double click does, and wait until its script has read the rows."""
+    async def open(
+        self, path: Path, fragment: str = "", ready: str = "document.documentElement?.dataset.ready === 'yes'"
+    ) -> None:
+        """Load a file as a double click does, and wait: for a report, until its script has read the rows."""
         await self.call("Page.navigate", url="about:blank")
         await self.call("Page.navigate", url=path.resolve().as_uri() + fragment)
-        await self.until("document.documentElement?.dataset.ready === 'yes' && location.protocol === 'file:'")
+        await self.until(f"{ready} && location.protocol === 'file:'")
 
     async def size(self, width: int, height: int, dark: bool = False) -> None:
         """Of the window in CSS pixels; and whether the system prefers dark colours."""
