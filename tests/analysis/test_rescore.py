@@ -269,6 +269,10 @@ def test_nothing_to_score_is_said(tmp_path: Path, printed: io.StringIO) -> None:
     assert rescore.main([str(tmp_path / "missing.json")]) == 1
     assert "holds no results" in printed.getvalue()
     assert "no such file or directory" in printed.getvalue()
+    (tmp_path / "0_seed=1").mkdir()
+    (tmp_path / "0_seed=1" / "simulations.jsonl").touch()
+    assert rescore.main([str(tmp_path)]) == 1
+    assert f"{tmp_path} holds 1 runs; choose one: {tmp_path}/0_seed=1" in "".join(printed.getvalue().split("\n"))
 
 
 def test_a_damaged_line_is_named_and_the_others_are_scored(tmp_path: Path, printed: io.StringIO) -> None:

@@ -108,6 +108,7 @@ def test_a_remote_model_that_cannot_be_reached_is_a_problem() -> None:
     keyless = ModelSettings(provider=Provider.openai, model="gpt-5")
     assert asyncio.run(check_remote({"user": keyless}, calls=True)) == []
     assert check_keys({"user": keyless}).state is FindingState.problem
+    assert check_keys({}).state is FindingState.note  # nothing is well or ill with keys that nobody needs
 
 
 def test_packages_are_compared_with_the_lock(tmp_path: Path) -> None:

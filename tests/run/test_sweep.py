@@ -22,7 +22,7 @@ def ends(folder: Path) -> list[JobEnd]:
     return [
         JobEnd(folder / "0_seed=1", ["seed=1"], ExitStatus.FINISHED, results=results[0]),
         JobEnd(folder / "1_seed=2", ["seed=2"], ExitStatus.NEGATIVE, results=results[1]),
-        JobEnd(folder / "2_seed=x", ["seed=x"], ExitStatus.FAILED, "seed: x is [no] number"),
+        JobEnd(folder / "2_[red]x", ["seed=x"], ExitStatus.FAILED, "seed: x is [no] number"),
     ]
 
 
@@ -34,8 +34,8 @@ def test_the_table_has_a_row_for_every_job_and_the_reason_of_each_that_did_not_r
     rows = [line.split() for line in lines if line[:2] in ("0_", "1_", "2_")]
     assert rows[0][:5] == ["0_seed=1", "0", "3/3", "0", "1.000"]
     assert rows[1][:5] == ["1_seed=2", "3", "2/3", "1", "0.667"]
-    assert rows[2] == ["2_seed=x", "1", *"------"]
-    assert "2_seed=x: seed: x is [no] number" in lines
+    assert rows[2] == ["2_[red]x", "1", *"------"]
+    assert "2_[red]x: seed: x is [no] number" in lines
     assert lines[-1] == f"sweep: {tmp_path}"
 
 
@@ -45,7 +45,7 @@ def test_the_summary_keeps_order_status_error_and_results_of_every_job(tmp_path:
     assert [(job["directory"], job["exit_status"], job["error"]) for job in jobs] == [
         ("0_seed=1", 0, None),
         ("1_seed=2", 3, None),
-        ("2_seed=x", 1, "seed: x is [no] number"),
+        ("2_[red]x", 1, "seed: x is [no] number"),
     ]
     assert [job.get("inventory", {}).get("overall", {}).get("finished") for job in jobs] == [3, 2, None]
 

@@ -24,6 +24,7 @@ from tau2_fleet.errors import CannotWrite, ExitStatus, UserError, writing
 from tau2_fleet.evaluation.verdicts import read_verdicts
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.line import SimulationKey, encode_line
+from tau2_fleet.record.overview import refuse_sweep
 from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object, stored_lines
 from tau2_fleet.record.results_file import NotJsonError, Results, read_results
 
@@ -188,6 +189,7 @@ def _files(source: Path) -> list[Path]:
     if not found:
         found = sorted(_results_below(source))
     if not found:
+        refuse_sweep(source)
         raise UserError(f"{source}: holds no results; wanted {{domain}}.json, {RECORD_FILE} or a results file")
     return found
 

@@ -155,6 +155,8 @@ def _compared(config: Config) -> dict[str, Any]:
     keys = result_keys(config)
     keys |= {key: value for key, value in flat(config).items() if "." not in key and _is(key, Resume.may_grow)}
     keys["domain"] = sorted(config.domain)
+    if keys["server.kind"] != "simulated":
+        keys["server.kind"] = "vllm"  # as every reference has it; an external server is as good
     keys["benchmark.data_dir"] = config.benchmark.data_dir
     for last in (field.name for field in dataclasses.fields(DomainSettings)):
         keys |= {f"domain.{name}.{last}": getattr(domain, last) for name, domain in config.domain.items()}

@@ -67,7 +67,7 @@ def check_packages(checkout: Path | None = CHECKOUT) -> Finding:
         parts = [f"not installed: {_some(missing)}"] if missing else []
         parts += [f"other versions: {_some(differing)}"] if differing else []
         return warning("packages", "; ".join(parts), "make install brings the versions of requirements.lock")
-    return ok("packages", f"all {len(pinned)} of requirements.lock, in their versions")
+    return ok("packages", f"all {len(pinned)} that requirements.lock has for this machine, in their versions")
 
 
 def _locked(text: str) -> Iterator[tuple[str, str]]:

@@ -47,7 +47,9 @@ def check_keys(models: Mapping[str, ModelSettings]) -> Finding:
         others = ", ".join(f"llm@{model_key(role)}=NAME" for role in roles)
         advice = f"set them in the environment or in .env, or choose other models (any of conf/llm): {others}"
         return problem("keys", f"missing: {whom} ({shown})", advice)
-    return ok("keys", shown)
+    if not needed:
+        return note("keys", f"none is needed here ({shown})")
+    return ok("keys", ", ".join(f"{name} present" for name in needed))
 
 
 async def check_lifetimes(

@@ -60,11 +60,7 @@ def overviews(directory: Path, damage: Damage | None = None) -> list[Overview]:
     """
     path = directory / RECORD_FILE
     if not path.is_file():
-        runs = sorted(str(run.parent) for depth in ("*", "*/*") for run in directory.glob(f"{depth}/{RECORD_FILE}"))
-        if runs:
-            more = f" and {len(runs) - _RUNS_NAMED} more" if len(runs) > _RUNS_NAMED else ""
-            named = ", ".join(runs[-_RUNS_NAMED:])
-            raise UserError(f"{directory} holds {len(runs)} runs; choose one: {named}{more}")
+        refuse_sweep(directory)
         raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
     latest: dict[SimulationKey, Overview] = {}
     for line in stored_lines(path):
@@ -74,6 +70,15 @@ def overviews(directory: Path, damage: Damage | None = None) -> list[Overview]:
         elif damage is not None:
             damage.add(line)
     return list(latest.values())
+
+
+def refuse_sweep(directory: Path) -> None:
+    """Raises UserError for a directory that is no run's and holds some, with their names."""
+    runs = sorted(str(run.parent) for depth in ("*", "*/*") for run in directory.glob(f"{depth}/{RECORD_FILE}"))
+    if runs:
+        more = f" and {len(runs) - _RUNS_NAMED} more" if len(runs) > _RUNS_NAMED else ""
+        named = ", ".join(runs[-_RUNS_NAMED:])
+        raise UserError(f"{directory} holds {len(runs)} runs; choose one: {named}{more}")
 
 
 def read_record(directory: Path, overview: Overview) -> Json:

@@ -18,6 +18,8 @@ RECORD_FILE = "simulations.jsonl"
 SUMMARY_FILE = "summary.json"
 PROMPT_FILE = "prompts.jsonl"
 _NAMED = 3
+_AT_ONCE = 2**20
+"""Bytes to read in one go: lines of tens of thousands are the rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def stored_lines(path: Path) -> Iterator[StoredLine]:
     """
     offset = 0
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=_AT_ONCE) as file:
             for number, line in enumerate(file, 1):
                 stored = stored_line(number, offset, line)
                 offset += len(line)

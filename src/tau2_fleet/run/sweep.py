@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tau2_fleet.display.console import neutralise
@@ -99,7 +100,7 @@ def show_sweep(directory: Path, ends: Sequence[JobEnd], console: Console, means:
     for heading in ("exit", "done", "errors", "reward", "95% interval", "pass^1", "cost"):
         table.add_column(heading, justify="right", no_wrap=True)
     for end in ends:
-        table.add_row(end.run_dir.name, str(int(end.exit_status)), *_figures(end.results))
+        table.add_row(escape(neutralise(end.run_dir.name)), str(int(end.exit_status)), *_figures(end.results))
     console.print()
     console.print(table)
     console.print()
@@ -126,7 +127,7 @@ def _means_table(means: Sequence[SeedMean]) -> Table:
             if overall and len(mean.metrics) == 2:
                 continue
             own = " ".join(one for one in mean.overrides if any(one not in other.overrides for other in means))
-            cells = [f"{own} {name}".strip(), str(len(mean.jobs)), str(metrics.simulations)]
+            cells = [escape(neutralise(f"{own} {name}".strip())), str(len(mean.jobs)), str(metrics.simulations)]
             passes = [metrics.pass_hat.get(k) for k in shown]
             cells += ["-" if one is None else _with_interval(one) for one in passes]
             table.add_row(*cells, f"± {mean.deviation:.3f}" if overall or len(mean.metrics) == 2 else "")
