@@ -239,7 +239,10 @@ def wrong_value(place: Place) -> Script | None:
 
 
 def early_stop(place: Place) -> Script | None:
-    """The customer leaves where the agent asks whether it may make a needed change."""
+    """The customer leaves where the agent asks whether it may make a needed change, or anywhere in the middle."""
+    if place.luck.random() < 0.5 and len(place.script) > 3:
+        cut = place.luck.randrange(2, len(place.script) - 1)
+        return [*place.script[:cut], Turn("user", place.luck.choice(_FAREWELLS))]
     call = place.choose(place.needed())
     if call is None:
         return None

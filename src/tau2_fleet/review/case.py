@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from tau2_fleet.analysis.causes import writes_by_name
-from tau2_fleet.analysis.explain import GoldCheck, gold_checks
+from tau2_fleet.analysis.explain import GoldCheck, assertion_text, gold_checks
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.record.line import SimulationKey
@@ -83,6 +83,17 @@ class Case:
         """Facts to tell that were not told."""
         checks = (self.record.get("reward_info") or {}).get("communicate_checks") or ()
         return [str(check.get("info")) for check in checks if not check.get("met")]
+
+    @property
+    def outstanding(self) -> str | None:
+        """Something that was needed and is not done, in a word; None: nothing of that is known."""
+        if self.unmet:
+            return self.unmet[0].gold.name
+        if self.unmet_facts:
+            return f"to hear {self.unmet_facts[0]}"
+        checks = (self.record.get("reward_info") or {}).get("env_assertions") or ()
+        unmet = [check for check in checks if not check.get("met")]
+        return assertion_text(unmet[0]) if unmet else None
 
     def writes(self, name: str) -> bool:
         """Whether a tool changes a database."""

@@ -19,6 +19,7 @@ from tau2_fleet.review.words import (
     ASKS,
     CONFIRMS,
     DISCLAIMS,
+    PROMISES,
     REFUSES,
     SPEAKS_AS_AGENT,
     awaits,
@@ -27,12 +28,15 @@ from tau2_fleet.review.words import (
     leaves,
     plain,
     says,
+    without_closing,
     without_marks,
 )
 
 _STOPS = ("###STOP###", "###TRANSFER###", "###OUT-OF-SCOPE###")
 _GENERIC = frozenset({"id", "ids", "new", "number", "first", "last", "method", "details", "the", "of", "to"})
 _QUOTED = 200
+_SHORT = 12
+"""Words of a question that names nothing, such as `Shall I go ahead?`"""
 
 
 def customer_marks(case: Case) -> list[Mark]:
@@ -150,9 +154,8 @@ def _refusals(case: Case) -> Iterator[Mark]:
         later = [text for place, text in texts if place > turn and place in users]
         if any(AGREES.match(text) for text in later) or next(identifiers(said), None) is not None:
             continue
-        if any(place > turn and case.writes(str(call.get("name"))) for place, call, _ in case.calls()):
-            continue
-        about = [check for check in case.unmet if _is_about(question, check)]
+        later_calls = {str(call.get("name")) for place, call, _ in case.calls() if place > turn}
+        about = [check for check in case.unmet if _is_about(question, check) and check.gold.name not in later_calls]
         if about:
             detail = f"it refused {about[0].gold.name}, which its scenario wants"
             quote = said[:_QUOTED]
@@ -161,11 +164,14 @@ def _refusals(case: Case) -> Iterator[Mark]:
 
 
 def _is_about(question: str, check: GoldCheck) -> bool:
-    """Whether a question can be about a gold action: it names one of the action's values, or none and its words."""
+    """Whether a question can be about a gold action: it names one of its values, or none but its words, or nothing."""
     values = [plain(value) for value in identifiers(question)]
     own = {plain(str(value)) for _, value in leaves(check.gold.arguments)}
     words = [word for word in check.gold.name.split("_") if len(word) > 3]
-    return any(value in own for value in values) or (not values and any(word in question.lower() for word in words))
+    short = len(question.split()) <= _SHORT
+    return any(value in own for value in values) or (
+        not values and (short or any(word in question.lower() for word in words))
+    )
 
 
 def _left_out(case: Case) -> Iterator[Mark]:
@@ -192,7 +198,8 @@ def _early_stop(case: Case) -> Iterator[Mark]:
     said = case.text(last)
     if case.messages[last].get("role") != "user" or not any(mark in said for mark in _STOPS):
         return
-    if not case.unmet and not case.unmet_facts:
+    outstanding = case.outstanding
+    if outstanding is None:
         return
     transferred = any(call.get("name") == TRANSFER_TOOL and not failed for _, call, failed in case.calls())
     before = [(turn, text) for turn, text in case.turns_of("assistant") if turn < last]
@@ -207,10 +214,13 @@ def _early_stop(case: Case) -> Iterator[Mark]:
         why = "as if it had been passed on to a human"
     elif before and awaits(before[-1][1]) and before[-1][0] > _last_use(case):
         why = "while the agent waited for its answer"
+    elif last and (case.messages[last - 1].get("role") != "assistant" or case.messages[last - 1].get("tool_calls")):
+        why = "before the agent had answered"
+    elif before and PROMISES.search(without_closing(before[-1][1])):
+        why = "while the agent was at work"
     elif AGREES.match(without_marks(said)) and before and CONFIRMS.search(before[-1][1]):
         why = "in the turn in which it agreed"
     if why is not None:
-        outstanding = case.unmet[0].gold.name if case.unmet else f"to hear {case.unmet_facts[0]}"
         detail = f"it ended {why}; outstanding: {outstanding}"
         yield Mark(ErrorKind.early_stop, Severity.major, Effect.hindered, detail, last, said[-_QUOTED:])
 

@@ -77,7 +77,7 @@ class Reviewer:
         self._settings = settings
         self._judge = judge
         self._clients = clients
-        self._with_schema = clients.with_schema
+        self._takes_schema = True
         self._file = votes
         self._policy = policy
         self._purse = asyncio.Condition()
@@ -182,14 +182,16 @@ class Reviewer:
             session=session,
             seed=self._settings.seed + 1000 * number + attempt,
         )
-        model = self._with_schema or self._clients.plain
+        with_schema = self._takes_schema
+        model = self._clients.with_schema if with_schema else self._clients.plain
         try:
             reply = await self._complete(model, request)
         except ModelError as error:
-            if self._with_schema is None or not _NO_SCHEMA.search(str(error)):
+            if not with_schema or not _NO_SCHEMA.search(str(error)):
                 raise
-            log.warning("%s takes no schema for its answers, and is asked without: %s", model.name, error)
-            self._with_schema = None
+            if self._takes_schema:
+                log.warning("%s takes no schema for its answers, and is asked without: %s", model.name, error)
+            self._takes_schema = False
             reply = await self._complete(self._clients.plain, request)
         self._output.append(reply.stats.usage.output_tokens)
         return Answer(reply.text or "", reply.stats.cost_usd, reply.stats.returned_model or model.name)

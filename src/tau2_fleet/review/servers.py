@@ -51,9 +51,9 @@ class FixedServers:
 class Clients:
     """The model that reviews, asked for its answer in the form of a schema, and without one."""
 
-    with_schema: Model | None
-    """None: this provider takes no schema."""
+    with_schema: Model
     plain: Model
+    """For servers that refuse a schema."""
     usd_per_token: tuple[float, float]
     """Of input and output."""
     priced: bool
@@ -98,19 +98,17 @@ def _clients(
             outage_s=10.0,
         )
 
-    form = _form_of(settings)
-    with_schema = None
-    if form:
-        with_schema = client(dataclasses.replace(settings, extra_body={**form, **settings.extra_body}))
+    with_schema = client(dataclasses.replace(settings, extra_body={**form_of(settings), **settings.extra_body}))
     known = settings.price is not None or settings.provider.is_pool or prices.find(settings.model or "") is not None
     price = prices.price_of(settings) if known else FREE
     return Clients(with_schema, client(settings), (price.input / 1e6, price.output / 1e6), known)
 
 
-def _form_of(settings: ModelSettings) -> dict[str, Any]:
-    """What asks a provider for an answer by the schema; nothing where it has no such thing."""
+def form_of(settings: ModelSettings) -> dict[str, Any]:
+    """What asks a provider for an answer by the schema, each in its own words."""
     if settings.provider is Provider.anthropic:
-        return {}
+        effort = {"effort": settings.reasoning_effort} if settings.reasoning_effort else {}
+        return {"output_config": {**effort, "format": {"type": "json_schema", "schema": SCHEMA}}}
     if settings.provider is Provider.openai and settings.api == Api.responses:
         return {"text": {"format": {"type": "json_schema", "name": "review", "strict": True, "schema": SCHEMA}}}
     return {

@@ -20,7 +20,8 @@ _NOT_PLAIN = re.compile(r"[^0-9a-z]+")
 _MARKS = re.compile(r"###[A-Z-]+###")
 
 ASKS = re.compile(
-    r"\?|\bplease (?:provide|confirm|tell|share|give|let me know|do|reply|respond|check|try|turn|toggle|verify|type)\b"
+    r"\?|\bplease (?!feel|note|be (?:aware|advised)|accept|visit|contact|allow|keep in mind|don'?t|do not)[a-z]+\b"
+    r"|\btell me (?:when|once|if|what|whether|which)\b"
     r"|\b(?:could|can|may|would) you\b|\(yes/no\)|\b(?:reply|say|type|respond)\W+(?:with )?\W?yes\b|\blet me know\b",
     re.I,
 )
@@ -39,7 +40,10 @@ REFUSES = re.compile(
     + r"(?:no\b(?!\s+(?:problem|worries|rush|need to worry|that is (?:all|correct)))|nope\b|never ?mind\b|stop\b"
     r"|don'?t\b|do not\b|i (?:do not|don'?t|won'?t|will not|would not|refuse)\b"
     r"(?! (?:have|know|remember|recall|see|think|mind|understand))"
-    r"|i(?: ha|')?ve changed my mind|i changed my mind|please (?:do not|don'?t)\b|not (?:now|anymore)\b)",
+    r"|i(?: ha|')?ve changed my mind|i changed my mind|please (?:do not|don'?t)\b|not (?:now|anymore|interested)\b"
+    r"|i(?:'d| would) rather not\b|i no longer want\b|let'?s not\b|forget (?:it|about it)\b"
+    r"|(?:please )?cancel (?:that|this)\b"
+    r"|(?:please )?(?:leave|keep) (?:it|everything|things) as\b)",
     re.I,
 )
 AGREES = re.compile(
@@ -49,7 +53,8 @@ AGREES = re.compile(
 )
 DISCLAIMS = re.compile(
     r"\b(?:(?:do not|don'?t|can(?:no|')?t|not) (?:\w+ )?"
-    r"(?:remember|recall|know|have (?:that|it|my|the|them)|find)|no idea|forgot)",
+    r"(?:remember|recall|know|have (?:that|it|my|the|them|an?|any|those|this)|find|sure)"
+    r"|no idea|unsure|forgot|lost it)",
     re.I,
 )
 _ACTED = (
@@ -67,6 +72,8 @@ SPEAKS_AS_AGENT = re.compile(
     r"|\b(?:could|can|may) you (?:please )?(?:provide|confirm) your\b"
     rf"|\bi(?:'ll| will| am going to) (?:now )?(?:{_ACTS}) (?:your|you\b)"
     r"|\bi(?:'ve| have) (?:gone ahead|taken care)\b"
+    rf"|\byour (?:\S+ ){{0,4}}(?:has|have) (?:now |just |already )?been (?:successfully )?(?:{_ACTED})\b"
+    rf"|\bi (?:just |already )?(?:{_ACTED}) (?:it|the \w+|my \w+|your \w+) (?:myself|for you|in (?:the|your) system)\b"
     r"|\bas (?:your|a) (?:customer )?(?:service|support) (?:agent|representative)\b",
     re.I,
 )
@@ -92,11 +99,20 @@ _DONE = f"({'|'.join((*CLAIMED, 'process', 'complet', 'submitt'))})"
 _ADVERBS = r"(?:just |now |already |also |successfully |been |all )*"
 CLAIMS = re.compile(
     rf"\bi(?:'ve| have) {_ADVERBS}{_DONE}\w*ed\b"
-    rf"|\b(?:your|the) (?:\w+ ){{0,4}}(?:has|have) {_ADVERBS}been {_ADVERBS}{_DONE}\w*ed\b",
+    rf"|\b(?:your|the) (?:\S+ ){{0,6}}(?:(?:has|have) {_ADVERBS}been|(?:is|are) now) {_ADVERBS}{_DONE}\w*ed\b",
     re.I,
 )
 """What an agent says of something that it has done; the root of the verb is in the first or the second group."""
 NOT_DONE = re.compile(r"\b(?:once|after|if|when|until|as soon as|not|unless|before|would|cannot|can't)\b", re.I)
+
+
+PROMISES = re.compile(
+    r"\b(?:one|just a|a) moment\b|\bplease (?:wait|hold)\b|\blet me (?!know)"
+    r"|\bi(?:'ll| will| am going to| am about to) (?:now )?"
+    r"(?:check|look|see|find|process|proceed|go|start|begin|get|pull|review|verify|make|cancel|update|exchange|return|book)",
+    re.I,
+)
+"""An agent that says what it does next has not finished."""
 
 
 def plain(text: str) -> str:
@@ -119,7 +135,12 @@ def identifiers(text: str) -> Iterator[str]:
 
 def awaits(text: str) -> bool:
     """Whether an agent's text waits for an answer, the question whether there is anything else apart."""
-    return bool(ASKS.search(_CLOSING.sub(" ", text)))
+    return bool(ASKS.search(without_closing(text)))
+
+
+def without_closing(text: str) -> str:
+    """An agent's text without what it says to whoever has no further wish."""
+    return _CLOSING.sub(" ", text)
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
