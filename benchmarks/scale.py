@@ -24,6 +24,8 @@ class _Plan:
     latency_scale: float
     share: float
     """Of the ideal throughput, to be reached."""
+    longest_lag_ms: float = 100.0
+    """That the event loop may have."""
 
 
 # Latencies are halved where the rate of requests, which is what counts, can still be had on two cores.
@@ -77,6 +79,8 @@ def _rows_of(plan: _Plan, run: WholeRun) -> list[Row]:
         Row(f"{place}/time to finish", run.wall_s, run.ideal_s, "s", "the drawn latencies alone", goal=plan.share),
         Row(f"{place}/memory of one", kb, None, "KB", limit=300.0),
         Row(f"{place}/event-loop lag p99", run.lags_ms["p99"], None, "ms", limit=50.0),
+        Row(f"{place}/longest event-loop lag", run.lags_ms["most"], None, "ms", limit=plan.longest_lag_ms),
+        Row(f"{place}/calls on a new connection", 100 * run.connected, None, "%"),
         Row(f"{place}/requests per second, all in flight", rate, None, "1/s", more=True),
         Row(f"{place}/the same rate with unscaled latencies", rate * plan.latency_scale, None, "1/s", more=True),
         Row(f"{place}/runner's CPU", 1000 * run.cpu_s / run.requests, None, "ms/request"),

@@ -57,6 +57,8 @@ class WholeRun:
     """(seconds, requests that wait for a server's answer)."""
     prompt_tokens: float
     cached_tokens: float
+    connected: float
+    """Share of the calls that had to open a connection."""
 
     @property
     def rate(self) -> float:
@@ -127,7 +129,13 @@ def _read(run_dir: Path, watched: dict[str, Any]) -> WholeRun:
         busy=_busy(run_dir / "profile.jsonl", first),
         prompt_tokens=prompt,
         cached_tokens=cached,
+        connected=_connected(records),
     )
+
+
+def _connected(records: Sequence[dict[str, Any]]) -> float:
+    calls = [call for record in records for call in record["calls"]]
+    return sum(call.get("connect_ms") is not None for call in calls) / max(1, len(calls))
 
 
 def _simulation(record: dict[str, Any]) -> str:

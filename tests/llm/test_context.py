@@ -336,3 +336,22 @@ def test_an_adapter_s_conversations_are_cut_to_its_parent_s_limit() -> None:
             return (await model.complete(ChatRequest(history, "s", TOOLS))).stats.trimmed_messages
 
     assert asyncio.run(run()) > 0
+
+
+def test_what_is_known_of_a_conversation_outlives_the_begin_of_thousands_of_others() -> None:
+    steps = turns(1, 60)
+    history = tuple(message for step in steps for message in step)
+    context, backend = model_context(), Counting(exact=True)
+
+    async def run() -> None:
+        sent = await context.fit(ChatRequest(history, "first"), backend)
+        assert len(sent) < len(history)
+        known = backend.counted
+        for number in range(11_000):
+            await context.fit(ChatRequest(history[:2], f"other {number}"), backend)
+        before = backend.counted
+        assert await context.fit(ChatRequest(history, "first"), backend) == sent
+        assert backend.counted == before
+        assert known
+
+    asyncio.run(run())

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tau2_fleet.llm import timebox as timebox_module
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.timebox import Timebox
 from tau2_fleet.llm.types import ChatMessage, ChatRequest, DeadlineError
@@ -94,3 +95,22 @@ def test_no_limit_never_ends() -> None:
         return box.expired()
 
     assert not asyncio.run(run())
+
+
+def test_no_time_passes_while_it_is_held_and_whoever_counts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timebox_module, "_TICK_S", 0.05)
+    moved: list[float] = []
+    held = True
+
+    async def run() -> None:
+        nonlocal held
+        async with Timebox(0.2, moved.append, lambda: held) as box:
+            await asyncio.sleep(0.6)
+            held = False
+        assert box.lag_s == pytest.approx(sum(moved))
+        assert 0.4 < box.lag_s < 30
+        with pytest.raises(TimeoutError):
+            async with Timebox(0.2, None, lambda: held):
+                await asyncio.sleep(30)
+
+    asyncio.run(run())

@@ -39,7 +39,7 @@ def test_what_only_a_collector_finds_is_collected_in_turn(monkeypatch: pytest.Mo
 def test_growing_memory_brings_a_collection_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     peak = 100.0
     monkeypatch.setattr(gc_policy, "_LOOK_S", 0.01)
-    monkeypatch.setattr(gc_policy, "_peak_memory", lambda: peak)
+    monkeypatch.setattr(gc_policy, "_memory", lambda: peak)
 
     async def run() -> None:
         nonlocal peak
@@ -51,6 +51,65 @@ def test_growing_memory_brings_a_collection_before_its_time(monkeypatch: pytest.
             async with asyncio.timeout(10):
                 while garbage() is not None:
                     await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+
+
+def test_memory_that_grows_with_the_simulations_in_flight_brings_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    peak, flying, looks = 100.0, 1, 0
+
+    def memory() -> float:
+        nonlocal looks
+        looks += 1
+        return peak
+
+    monkeypatch.setattr(gc_policy, "_LOOK_S", 0.005)
+    monkeypatch.setattr(gc_policy, "_memory", memory)
+
+    async def run() -> None:
+        nonlocal peak, flying
+        async with gc_policy.collected_in_turn(lambda: flying):
+            garbage = weakref.ref(_Cycle())
+            for _ in range(8):
+                peak, flying, seen = 2.5 * peak, 2 * flying, looks
+                async with asyncio.timeout(10):
+                    while looks < seen + 4:
+                        await asyncio.sleep(0.005)
+            assert garbage() is not None
+            peak *= 3
+            async with asyncio.timeout(10):
+                while garbage() is not None:
+                    await asyncio.sleep(0.005)
+
+    asyncio.run(run())
+
+
+def test_of_very_many_objects_only_the_new_ones_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc_policy, "_LOOK_S", 0.01)
+    monkeypatch.setattr(gc_policy, "_LEAST_S", 0.0)
+    monkeypatch.setattr(gc_policy, "_SHARE", 1e9)
+    monkeypatch.setattr(gc_policy, "_YOUNG", 10_000)
+    monkeypatch.setattr(gc_policy, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(gc_policy, "_COUNT_S", 0.0)
+    generations: list[int] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "stop":
+            generations.append(info["generation"])
+
+    async def run() -> None:
+        async with gc_policy.collected_in_turn():
+            held = [[number] for number in range(50_000)]
+            garbage = weakref.ref(_Cycle())
+            gc.callbacks.append(note)
+            try:
+                async with asyncio.timeout(10):
+                    while garbage() is not None:
+                        await asyncio.sleep(0.01)
+            finally:
+                gc.callbacks.remove(note)
+            assert set(generations) == {0}
+            assert held
 
     asyncio.run(run())
 

@@ -121,7 +121,13 @@ class Replica:
 
     def new_endpoint(self) -> Endpoint:
         """A fresh endpoint object: the router tells one time of being ready from the next by it."""
-        self.endpoint = Endpoint(self.name, self.base_url, self.model or "", self.key)
+        self.endpoint = Endpoint(
+            self.name,
+            self.base_url,
+            self.model or "",
+            self.key,
+            keeps_alive=getattr(self.placement.pool.kind, "keeps_alive", False),
+        )
         return self.endpoint
 
 

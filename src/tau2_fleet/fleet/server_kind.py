@@ -119,6 +119,8 @@ class LaunchedKind:
 
     name = ""
     launched = True
+    keeps_alive = False
+    """Whether its servers leave idle connections open for `llm.endpoints.OWN_IDLE_S`."""
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars(other) == vars(self)

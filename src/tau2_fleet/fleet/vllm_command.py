@@ -16,6 +16,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.extra_args import ExtraArgs
 from tau2_fleet.fleet.launch import command_words, find_executable
 from tau2_fleet.fleet.plan import Placement, PoolSpec
+from tau2_fleet.llm.endpoints import OWN_IDLE_S
 from tau2_fleet.record.atomic import write_json
 
 HELP_WORDS = ("--help=all", "--help")
@@ -129,7 +130,10 @@ def vllm_command(
 
 def vllm_environment(devices: Sequence[str], cpu: bool, flags: frozenset[str]) -> dict[str, str]:
     """What one vLLM server needs in its environment beside the user's own."""
-    environment = {"VLLM_NO_USAGE_STATS": os.environ.get("VLLM_NO_USAGE_STATS", "1")}
+    environment = {
+        "VLLM_NO_USAGE_STATS": os.environ.get("VLLM_NO_USAGE_STATS", "1"),
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(OWN_IDLE_S),
+    }
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         if "CUDA_DEVICE_ORDER" not in os.environ:

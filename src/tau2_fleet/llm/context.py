@@ -19,8 +19,8 @@ from tau2_fleet.llm.types import ChatMessage, ChatRequest, ContextOverflowError,
 
 _ROOM_AFTER_CUT = 0.6
 """Share of the room for history that a cut leaves filled."""
-_SESSIONS = 10_000
-"""Sessions remembered; one that is forgotten is only counted less exactly."""
+_SESSIONS = 1_000_000
+"""Sessions remembered where nobody ends them: a simulation ends its own, however many there are at once."""
 _SHARE_OVER = 0.25
 """By which share a prompt is taken to be too long where the server does not say by how much."""
 _LEAST_ANSWER = 1024

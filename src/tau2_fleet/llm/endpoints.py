@@ -6,6 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
+OWN_IDLE_S = 75
+"""Seconds after which a server of our own fleet closes an idle connection, where its kind can be told so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -18,6 +21,8 @@ class Endpoint:
     model: str
     """The name under which it serves the model."""
     api_key: str | None = field(default=None, repr=False)
+    keeps_alive: bool = False
+    """Whether it leaves a connection open for `OWN_IDLE_S` that nobody uses; else for a few seconds."""
     in_flight: set[asyncio.Timeout] = field(default_factory=set, repr=False, compare=False)
     """Requests that wait for this server's answer."""
 

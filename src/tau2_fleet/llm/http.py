@@ -9,10 +9,12 @@ from typing import Any
 
 import aiohttp
 
+from tau2_fleet.llm.endpoints import OWN_IDLE_S
 from tau2_fleet.llm.types import CallStats
 
 _KEEP_ALIVE_S = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection: a request never meets a closing one."""
+_OWN_KEEP_ALIVE_S = OWN_IDLE_S - 15.0
 _CONNECT_S = 30.0
 
 current_call: ContextVar[CallStats | None] = ContextVar("current_call", default=None)
@@ -36,29 +38,21 @@ class HttpPool:
     """Unlimited pooled connections; make it inside the event loop that uses it, and close it there."""
 
     def __init__(self) -> None:
-        connector = _TimedConnector(limit=0, limit_per_host=0, keepalive_timeout=_KEEP_ALIVE_S)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
-        self.local = aiohttp.ClientSession(
-            connector=connector,
-            timeout=timeout,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            connector_owner=False,
-        )
-        """For the fleet: goes straight to the server."""
-        self.remote = aiohttp.ClientSession(
-            connector=connector,
-            timeout=timeout,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            connector_owner=False,
-            trust_env=True,
-        )
+        others = _TimedConnector(limit=0, limit_per_host=0, keepalive_timeout=_KEEP_ALIVE_S)
+        own = _TimedConnector(limit=0, limit_per_host=0, keepalive_timeout=_OWN_KEEP_ALIVE_S)
+        self.own = _session(own)
+        """For servers of the fleet that keep idle connections: goes straight to the server."""
+        self.local = _session(others)
+        """For other servers of the fleet: likewise."""
+        self.remote = _session(others, trust_env=True)
         """For providers elsewhere: honours HTTPS_PROXY and NO_PROXY."""
-        self._connector = connector
+        self._connectors = own, others
 
     async def close(self) -> None:
-        await self.local.close()
-        await self.remote.close()
-        await self._connector.close()
+        for session in (self.own, self.local, self.remote):
+            await session.close()
+        for connector in self._connectors:
+            await connector.close()
         # TLS connections end a turn of the loop after they are told to
         await asyncio.sleep(0)
 
@@ -67,3 +61,13 @@ class HttpPool:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _session(connector: aiohttp.BaseConnector, *, trust_env: bool = False) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector_owner=False,
+        trust_env=trust_env,
+    )

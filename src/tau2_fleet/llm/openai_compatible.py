@@ -69,6 +69,7 @@ class OpenAICompatible:
         self.call_type = "vllm" if router is not None else "openai"
         self._router = router
         self._session = http.local if router is not None else http.remote
+        self._own_session = http.own
         self._clock = clock or Clock()
         self._longest_answer = longest_answer
         self._targets: dict[Endpoint, _Target] = {}
@@ -129,11 +130,12 @@ class OpenAICompatible:
     ) -> tuple[int, Mapping[str, str], bytes]:
         """POST a body, or GET without one: status, headers and body of the answer."""
         method = "GET" if body is None else "POST"
+        session = self._own_session if endpoint.keeps_alive else self._session
         try:
             async with asyncio.timeout(None) as scope:
                 endpoint.in_flight.add(scope)
                 try:
-                    async with self._session.request(
+                    async with session.request(
                         method, url, data=body, headers=headers, allow_redirects=False
                     ) as response:
                         return response.status, response.headers, await self._read(response)

@@ -15,7 +15,7 @@ from tau2_fleet.llm.settings import ThinkingHistory
 from tau2_fleet.llm.thought import Thought
 from tau2_fleet.llm.types import ChatMessage, ChatRequest, ToolCallText
 
-_SESSIONS = 10_000
+_SESSIONS = 1_000_000
 _NOT_SAID = re.compile(r"</?message>|\s+", re.IGNORECASE)
 """What scaffolds take off a text before it goes into the history."""
 _WANTED = re.compile(

@@ -399,7 +399,7 @@ class Experiment:
             steering = await stack.enter_async_context(await self._steering(runner, fleet))
             routers = [fleet.router(spec.name) for spec in fleet.pools]
             self.control.play(Playing(runner, players, steering, routers))
-            async with collected_in_turn():
+            async with collected_in_turn(lambda: runner.in_flight):
                 await runner.run()
             self.control.close()
         await clients.close()

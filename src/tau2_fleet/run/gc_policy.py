@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import resource
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 _THRESHOLDS = (10_000, 20, 50)
@@ -14,12 +15,20 @@ Python's own 700, 10, 10 suit programs that hold little."""
 
 _SHARE = 1 / 400
 """Of the time, for collections while simulations run."""
-_OBJECT_S = 1e-6
+_OBJECT_S = 2.5e-7
 """What a collection takes for each object that it has to look at."""
+_COUNT_S = 60.0
+"""Between two counts of all objects,"""
+_LARGE = 512 * 2**20
+"""and the bytes of a process that holds too many to count them."""
 _LEAST_S = 10.0
+_PAUSE_S = 0.1
+"""A collection of everything that would take longer waits until memory grows;"""
+_YOUNG = 100_000
+"""meanwhile only new objects are looked at, as soon as there are so many."""
 _GROWTH = 3.0
-"""Growth of the memory after which a collection comes before its time."""
-_LOOK_S = 1.0
+"""Growth of the memory after which a collection comes before its time, and whatever it takes."""
+_LOOK_S = 0.5
 
 
 def collect_seldom() -> None:
@@ -28,8 +37,10 @@ def collect_seldom() -> None:
 
 
 @asynccontextmanager
-async def collected_in_turn() -> AsyncIterator[None]:
+async def collected_in_turn(in_flight: Callable[[], int] = lambda: 0) -> AsyncIterator[None]:
     """While it lasts, collections come only seldom, and pass over all that was there before.
+
+    `in_flight` says how many simulations there are: what memory grows by with them is no garbage.
 
     Nearly all that simulations let go of is freed at once; only closed connections and the package's answers of tools
     wait for a collector. Python's own looks at what thousands of requests in flight hold again and again instead: it
@@ -39,7 +50,7 @@ async def collected_in_turn() -> AsyncIterator[None]:
 
     gc.freeze()
     gc.disable()
-    collecting = asyncio.create_task(_collect_in_turn(), name="collector")
+    collecting = asyncio.create_task(_collect_in_turn(in_flight), name="collector")
     try:
         yield
     finally:
@@ -49,22 +60,43 @@ async def collected_in_turn() -> AsyncIterator[None]:
         gc.unfreeze()
 
 
-async def _collect_in_turn() -> None:
-    """Collect when that has become a small share of the time since the last collection, or when memory grows."""
+async def _collect_in_turn(in_flight: Callable[[], int]) -> None:
+    """Collect when that has become a small share of the time since the last collection, or when memory grows.
+
+    Thousands of simulations hold millions of objects, and to look at all of them takes seconds: then only new ones
+    are looked at, which is where the package's answers of tools are.
+    """
     import asyncio
 
-    last, spent_s, most = time.monotonic(), 0.0, _GROWTH * _peak_memory()
+    last = counted = time.monotonic()
+    objects, most, flown = 0.0, _GROWTH * _memory(), in_flight()
     while True:
         await asyncio.sleep(_LOOK_S)
         begun = time.monotonic()
-        expected_s = spent_s + _OBJECT_S * gc.get_count()[0]  # which counts on while collections are disabled
-        if begun - last < max(_LEAST_S, expected_s / _SHARE) and _peak_memory() < most:
-            continue
-        gc.collect()
-        last = time.monotonic()
-        spent_s, most = last - begun, _GROWTH * _peak_memory()
+        if in_flight() > flown:  # the run ramps up
+            most, flown = _GROWTH * _memory(), in_flight()
+        if begun - counted >= _COUNT_S:
+            objects, counted = _objects(), begun
+        young = gc.get_count()[0]  # which counts on while collections are disabled
+        expected_s = _OBJECT_S * max(objects, young)
+        due = expected_s <= _PAUSE_S and begun - last >= max(_LEAST_S, expected_s / _SHARE)
+        if due or _memory() >= most:
+            gc.collect()
+            last = time.monotonic()
+            most = _GROWTH * _memory()
+        elif young >= _YOUNG:
+            gc.collect(0)
 
 
-def _peak_memory() -> int:
-    """The most memory that the process has held, in the system's units: what is below it was needed before."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def _objects() -> float:
+    """How many objects a collection would have to look at."""
+    return len(gc.get_objects()) if _memory() < _LARGE else math.inf
+
+
+def _memory() -> int:
+    """What the process holds now, in bytes; where that cannot be known, the most that it has held."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -14,6 +14,9 @@ import orjson
 
 from tau2_fleet.llm.endpoints import Endpoint
 
+_ENDPOINT = ("name", "base_url", "model", "api_key", "keeps_alive")
+"""What is told of an endpoint, in the order in which one is made."""
+
 
 class Order(StrEnum):
     """What the run tells a process."""
@@ -83,7 +86,7 @@ class Servers:
     def as_dict(self) -> dict[str, Any]:
         return {
             "ready": [
-                [number, pool, endpoint.name, endpoint.base_url, endpoint.model, endpoint.api_key]
+                [number, pool, *(getattr(endpoint, name) for name in _ENDPOINT)]
                 for number, (pool, endpoint) in self.ready.items()
             ],
             "closed": dict(self.closed),

@@ -186,7 +186,7 @@ class _Player:
                 self._contexts = {name: DomainContext(plan.benchmark[name], settings) for name in plan.selection.tasks}
                 threading.Thread(target=self._listen, args=(asyncio.get_running_loop(),), daemon=True).start()
                 self._speaker.say(Word.ready)
-                async with collected_in_turn():
+                async with collected_in_turn(lambda: len(self._playing)):
                     await self._over.wait()
                 for task in (*self._playing.values(), telling):
                     task.cancel()

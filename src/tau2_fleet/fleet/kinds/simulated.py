@@ -20,6 +20,7 @@ class Simulated(LaunchedKind):
     """Needs no GPU, no model, no key."""
 
     name = "simulated"
+    keeps_alive = True
 
     def agent_pool(self, name: str, server: ServerSettings, model: str | None) -> PoolSpec:
         return PoolSpec(name, self, model or name, num=server.num, tool_call_parser=None, min_ready=server.min_ready)

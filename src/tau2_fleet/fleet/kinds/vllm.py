@@ -35,6 +35,7 @@ class Vllm(LaunchedKind):
     """The usual choice for a checkpoint of one's own."""
 
     name = "vllm"
+    keeps_alive = True
 
     def problems(self, server: ServerSettings, model: str | None) -> Iterator[str]:
         if model is None:
