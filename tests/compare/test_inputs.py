@@ -124,3 +124,65 @@ def test_a_run_that_goes_on_or_was_broken_off_is_named(tmp_path: Path):
     assert status == 2
     assert "19 only in the baseline" in err
     assert "wait for a run that goes on" in err
+
+
+def results(path: Path, rewards: list[float | None], model: str) -> Path:
+    """A results file of another program, a task each; None: nobody has scored it."""
+    value = {
+        "info": {
+            "user_info": {"llm": "gpt"}, "agent_info": {"llm": model}, "environment_info": {"domain_name": "retail"},
+        },
+        "tasks": [],
+        "simulations": [
+            {"id": f"{number}", "task_id": str(number % 5), "trial": 0, "termination_reason": "user_stop",
+             "reward_info": None if reward is None else {"reward": reward}, "messages": []}
+            for number, reward in enumerate(rewards)
+        ],
+    }  # fmt: skip
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_odd_simulations_of_other_programs_are_named(tmp_path: Path):
+    first = results(tmp_path / "a.json", [1.0, 0.0, 1.0, 0.0, 1.0, 0.0], "m1")
+    second = results(tmp_path / "b.json", [1.0, 1.0, None, 1.0, 1.0], "m2")
+    status, out, err = call("compare", "--baseline", first, "--candidate", second)
+    assert status == 0, err
+    assert "a.json: 1 simulations have the task and trial of another one" in out
+    assert "b.json: 1 simulations have no reward, and count as failures" in out
+    third = results(tmp_path / "c.json", [None, None], "m3")
+    status, _, err = call("compare", "--baseline", first, "--candidate", third)
+    assert status == 1
+    assert "no simulation has a reward; `tau2-fleet rescore`" in err
+
+
+def test_checkpoints_that_are_all_alike_have_no_interval_and_stand_in_the_json(tmp_path: Path):
+    runs = [
+        write_run(tmp_path / f"c{n}", {f"retail/{task}": [1.0] for task in range(4)}, f"agent.model=m{n}", seed=n)
+        for n in range(4)
+    ]
+    words = ["compare", "--baseline", *map(str, runs[:2]), "--candidate", *map(str, runs[2:]), "--by", "agent.model"]
+    status, out, err = call(*words)
+    assert (status, err) == (0, "")
+    assert "+0.0 pp, no interval, as those of a side are all alike." in out
+    found = json.loads(call(*words, "--json")[1])
+    assert (found["interval_pp"], found["p"], found["candidate"]) == (None, None, {"m2": 1.0, "m3": 1.0})
+
+
+def test_what_is_shown_is_short_inert_and_says_what_to_do_next(tmp_path: Path):
+    long = f"telecom/[mms]{'x' * 100}[PERSONA:None]"
+    first = write_run(tmp_path / "a", {long: [1.0], "telecom/2": [1.0]})
+    second = write_run(tmp_path / "b", {long: [0.0], "telecom/2": [1.0]}, "agent.model=<b>new</b>", seed=2)
+    status, out, _ = call("compare", "--baseline", first, "--candidate", second, "-o", tmp_path / "page.md")
+    assert status == 0
+    assert long not in out
+    assert "xxx…xxxxxx[PERSONA:None]" in out
+    assert f"what would show more:  tau2-fleet plan {first}" in out.replace("python -m tau2_fleet", "tau2-fleet")
+    assert long in (tmp_path / "page.md").read_text()
+    assert "<b>" not in (tmp_path / "page.md").read_text()
+
+
+def test_a_margin_may_stand_apart_from_its_flag(tmp_path: Path):
+    first = write_run(tmp_path / "a", drawn(0.5, 1))
+    second = write_run(tmp_path / "b", drawn(0.5, 2), seed=2)
+    assert call("compare", "--baseline", first, "--candidate", second, "--fail-below", "-60pp")[0] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,10 @@ from tau2_fleet.compare.sides import (
     unknown_keys,
 )
 from tau2_fleet.compare.sources import Outcome
-from tau2_fleet.display.console import complain, out, wide
+from tau2_fleet.display.console import complain, out, tell, wide
 from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.evaluation.power import LEVEL
+from tau2_fleet.invocation import typed
 from tau2_fleet.record.atomic import replaced
 
 Compared = dict[str, tuple[Comparison, list[Decision]]]
@@ -37,7 +40,7 @@ Compared = dict[str, tuple[Comparison, list[Decision]]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status, a gate's verdict among them."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         return _compare(options)
     except Refused as error:
@@ -46,6 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         complain(str(error))
         return ExitStatus.FAILED
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--fail-below -3pp` as one word: argparse takes a value that begins with - for a flag."""
+    words: list[str] = []
+    for word in arguments:
+        if words and words[-1] == "--fail-below":
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _compare(options: argparse.Namespace) -> ExitStatus:
@@ -70,8 +84,6 @@ def _compare(options: argparse.Namespace) -> ExitStatus:
     for path in options.output:
         _write(path, documents, compared)
     if options.json:
-        import sys
-
         sys.stdout.write(file_bytes(Path("-.json"), documents, compared).decode())
     else:
         for index, shown in enumerate(documents):
@@ -80,10 +92,13 @@ def _compare(options: argparse.Namespace) -> ExitStatus:
             show(shown, wide)
         for path in options.output:
             out.print(f"written: {path}", markup=False)
+        if any((comparison.overall.p or 0.0) > LEVEL for comparison, _ in compared.values()):
+            out.print(f"what would show more:  {typed('plan', *baselines)}", markup=False)
     if options.wandb:
         from tau2_fleet.compare.tracked import log_to_wandb
 
-        out.print(log_to_wandb(compared, options.output), markup=False)
+        told = log_to_wandb(compared, options.output)
+        tell(told) if options.json else out.print(told, markup=False)
     every = [decision for _, decisions in compared.values() for decision in decisions]
     if not every:
         return ExitStatus.FINISHED
@@ -138,7 +153,8 @@ def _asked(baselines: Sequence[str], options: argparse.Namespace) -> _Asked:
         if value in after
     ]
     if not sides_by_value:
-        return _Asked([], notes, between_checkpoints(first.sources, second.sources, options.by, notes))
+        checkpoints = between_checkpoints(first.sources, second.sources, options.by, notes, allowed)
+        return _Asked([], notes, checkpoints)
     notes += [
         f"passed over: {options.by}={value}, which only the {name} has ({', '.join(one.name for one in found)})"
         for name, own, other in (("baseline", before, after), ("candidate", after, before))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tau2_fleet.compare.changes import Change
 from tau2_fleet.compare.comparison import METHODS, Comparison, Flip, Row
@@ -45,6 +46,8 @@ class Document:
     methods: str
     chart: tuple[Row, ...]
     """Differences that are drawn."""
+    figures: dict[str, Any] | None = None
+    """Ready for JSON, where there is no `Comparison` that has them."""
 
 
 def document(comparison: Comparison, decisions: Sequence[Decision] = ()) -> Document:

@@ -23,6 +23,8 @@ from tau2_fleet.evaluation.paired import Interval
 
 _SHOWN = 10
 """Rows of a table in the terminal."""
+_LONGEST = 72
+"""Characters of a cell there."""
 
 
 def show(shown: Document, console: Console) -> None:
@@ -44,7 +46,7 @@ def _table(section: Section) -> Table:
     for index, column in enumerate(section.columns):
         table.add_column(column, justify="left" if index < section.words else "right", no_wrap=True, header_style="dim")
     for row in section.rows[:_SHOWN]:
-        table.add_row(*(Text(neutralise(cell.text), f"link {cell.href}" if cell.href else "") for cell in row))
+        table.add_row(*(Text(_short(cell.text), f"link {cell.href}" if cell.href else "") for cell in row))
     left = len(section.rows) - _SHOWN
     note = " ".join(filter(None, (section.note, f"and {left} more: -o FILE has them" if left > 0 else "")))
     if note:
@@ -52,24 +54,31 @@ def _table(section: Section) -> Table:
     return table
 
 
+def _short(text: str) -> str:
+    """In the terminal: ids of tasks reach 200 characters, and are told apart by beginning and end."""
+    plain = neutralise(text)
+    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 21]}…{plain[-20:]}"
+
+
 def markdown(documents: Sequence[Document]) -> str:
     """Headings, sentences and tables."""
     lines: list[str] = []
     for shown in documents:
-        lines += [f"# {neutralise(shown.title)}", ""]
+        lines += [f"# {_markdown(shown.title)}", ""]
         for sentence in shown.lead:
-            lines += [neutralise(sentence), ""]
+            lines += [_markdown(sentence), ""]
         for section in shown.sections:
             cells = [[_markdown(cell.text, cell.href) for cell in row] for row in section.rows]
             lines += [f"## {section.title}", "", table_text(section.columns, cells, TableFormat.MARKDOWN), ""]
             lines += [section.note, ""] if section.note else []
-        lines += [f"- {neutralise(note)}" for note in shown.notes]
+        lines += [f"- {_markdown(note)}" for note in shown.notes]
         lines += ["", shown.methods, ""]
     return "\n".join(lines)
 
 
-def _markdown(text: str, href: str | None) -> str:
-    plain = neutralise(text)
+def _markdown(text: str, href: str | None = None) -> str:
+    """Text in which no tag is one."""
+    plain = neutralise(text).replace("<", "&lt;")
     return plain if href is None else f"[{plain}]({href})"
 
 
@@ -264,6 +273,7 @@ def file_bytes(
         case ".json":
             found = [as_dict(*one) for one in compared.values()]
             value: Any = found[0] if len(found) == 1 else {"comparisons": dict(zip(compared, found, strict=True))}
+            value = next((one.figures for one in documents if one.figures is not None), value)
             return json.dumps(value, indent=2, ensure_ascii=True, default=str).encode() + b"\n"
         case _:
             return junit(compared)

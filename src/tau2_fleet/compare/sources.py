@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tau2_fleet.analysis.reviews import read_reviews
@@ -22,7 +22,11 @@ from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.record.latest import LatestRecords
 from tau2_fleet.record.lock import LOCK_FILE, is_locked
 from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object
+from tau2_fleet.record.results_file import UNREADABLE
 from tau2_fleet.record.task_texts import TaskTexts
+
+if TYPE_CHECKING:
+    from tau2_fleet.record.results_file import Results
 
 Json = dict[str, Any]
 UNNAMED_BENCHMARK = "tau2-0.2"
@@ -217,7 +221,7 @@ def _read_results(path: Path) -> Source:
     notes = [f"{path}: a results file, which says nothing of judge, experts and servers"]
     source = Source(
         path,
-        [_outcome(_as_record(one, results.domain)) for one in results.simulations()],
+        _outcomes(path, results, notes),
         {key: value for key, value in keys.items() if value is not None},
         _benchmark({"benchmark": block} if block else {}, path, notes, {}),
         str(agent.get("llm") or "unknown"),
@@ -228,9 +232,37 @@ def _read_results(path: Path) -> Source:
             if isinstance(task, dict)
         },
     )
-    if not source.outcomes:
-        raise EmptySource(f"{path}: it holds no simulation")
     return source
+
+
+def _outcomes(path: Path, results: Results, notes: list[str]) -> list[Outcome]:
+    """The simulations of a results file; those that are odd are named.
+
+    Raises:
+        EmptySource: none has a reward.
+    """
+    outcomes: list[Outcome] = []
+    unreadable = unscored = 0
+    for one in results.simulations():
+        if UNREADABLE in one:
+            unreadable += 1
+            continue
+        info = one.get("reward_info")
+        unscored += not isinstance(info, dict) or not isinstance(info.get("reward"), int | float)
+        outcomes.append(_outcome(_as_record(one, results.domain)))
+    if not outcomes:
+        raise EmptySource(f"{path}: it holds no simulation")
+    if unscored == len(outcomes):
+        raise EmptySource(f"{path}: no simulation has a reward; `tau2-fleet rescore` computes them")
+    again = len(outcomes) - len({(one.task, one.trial) for one in outcomes})
+    for count, what in (
+        (unreadable, "cannot be read, and are passed over"),
+        (unscored, "have no reward, and count as failures"),
+        (again, "have the task and trial of another one, and count as further trials"),
+    ):
+        if count:
+            notes.append(f"{path}: {count} simulations {what}")
+    return outcomes
 
 
 def task_criteria(source: Source) -> dict[str, str]:
