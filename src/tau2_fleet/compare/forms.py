@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
@@ -108,20 +109,20 @@ def _chart(rows: Sequence[Row]) -> str:
     if not shown:
         return ""
     most = max(abs(end) for row in shown if row.interval for end in (row.interval.low, row.interval.high))
-    most = max(most, 0.01)
+    step = _round_step(100 * max(most, 0.01) / 2) / 100
+    most = 2 * step
     height = _ROW * len(shown) + 34
 
     def x(value: float) -> str:
         return f"{_LEFT + (_WIDTH - _LEFT - 90) * (value / most + 1) / 2:.1f}"
 
     parts = []
-    for tick in (-most, -most / 2, 0.0, most / 2, most):
+    for tick in (-most, -step, 0.0, step, most):
         parts.append(
             f'<line class="{"axis" if tick == 0 else "grid"}" x1="{x(tick)}" x2="{x(tick)}" y1="4" y2="{height - 22}"/>'
         )
-        parts.append(
-            f'<text class="label" x="{x(tick)}" y="{height - 8}" text-anchor="middle">{100 * tick:+.1f}</text>'
-        )
+        label = f"{100 * tick:+g}" if tick else "0"
+        parts.append(f'<text class="label" x="{x(tick)}" y="{height - 8}" text-anchor="middle">{label}</text>')
     for index, row in enumerate(shown):
         y = 8 + _ROW * index + _ROW // 2
         assert row.interval is not None
@@ -137,6 +138,12 @@ def _chart(rows: Sequence[Row]) -> str:
         + "".join(parts)
         + "</svg>"
     )
+
+
+def _round_step(least: float) -> float:
+    """The next of 1, 2 and 5 times a power of ten."""
+    scale = 10.0 ** math.floor(math.log10(least))
+    return next(one * scale for one in (1, 2, 5, 10) if one * scale >= least * (1 - 1e-9))
 
 
 def as_dict(comparison: Comparison, decisions: Sequence[Decision] = ()) -> dict[str, Any]:
