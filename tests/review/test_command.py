@@ -302,3 +302,32 @@ def test_what_conversations_say_reaches_wandb_only_with_transcripts(run: Path) -
     assert logged["review/scores/overall/corrected/value"] == pytest.approx(2 / 3)
     assert logged["review/scores/overall/left_out/hindered"] == 2
     assert not [value for value in logged.values() if isinstance(value, str)]
+
+
+def test_a_review_of_a_simulation_that_was_played_anew_counts_no_more(run: Path, records: list[Json]) -> None:
+    from tau2_fleet.report.page import make_report
+
+    assert call("review", run)[0] == 0
+    again = [{**records[2], "id": "another"}, *records[3:]]
+    write(run, [*records[:2], *again])
+    page = make_report([run], run / "report.html").read_text()
+    assert "1 of 6 have no review, or one from before they were scored." in page
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"", b"[]", b"{", b'{"scores": 7}',
+        b'{"scores": {"overall": {"left_out": {}, "corrected": 1, "upper_bound": 2}}}',
+        b'{"scores": {"overall": {"left_out": {"hindered": "x", "helped": 0, "without_effect": 0}, '
+        b'"corrected": {"value": "<script>"}, "upper_bound": null}}, "judge": "x"}',
+    ],
+)  # fmt: skip
+def test_a_damaged_review_spoils_no_report(damaged: bytes, run: Path) -> None:
+    from tau2_fleet.report.page import make_report
+
+    call("review", run)
+    (run / "review.json").write_bytes(damaged)
+    page = make_report([run], run / "report.html").read_text()
+    assert "Reviewed by" not in page
+    assert "pass^1 is 0.625" in page

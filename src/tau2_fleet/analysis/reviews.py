@@ -220,6 +220,8 @@ class Review:
     """Whether a model was asked and gave its verdict."""
     weight: float = 1.0
     """Simulations that it stands for, where only a sample was reviewed; 0: it is not in the sample."""
+    id: str = ""
+    """Of the record that was reviewed; empty where it is not known."""
     lost_at: int | None = None
     """The message from which on the gold state could not be reached any more; None: to the end it could, or nothing is
     known of that."""
@@ -228,6 +230,10 @@ class Review:
     def left_out(self) -> bool:
         """Whether the corrected score is without it."""
         return self.verdict is Verdict.customer
+
+    def is_of(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record is the one that was reviewed, and not one that was played or scored anew since."""
+        return self.reward == record.get("reward") and self.id in ("", record.get("id"))
 
 
 def read_reviews(directory: Path) -> dict[SimulationKey, Review]:
@@ -260,6 +266,7 @@ def read_review(line: bytes) -> Review | None:
             marks=tuple(_mark(one) for one in value["marks"]),
             reviewed=value.get("reviewed") is True,
             weight=float(value.get("weight", 1.0)),
+            id=str(value.get("id") or ""),
             lost_at=_turn(value.get("lost_at")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -123,8 +123,9 @@ def _read_run(directory: Path) -> Source:
     met: set[str] = set()
     for record in stored:
         review = reviews.get(record.key)
-        is_own = review is not None and review.weight == 1.0 and review.reward == record.reward
-        outcomes.append(_outcome(record.as_dict(), review.left_out if review is not None and is_own else None))
+        fields = record.as_dict()
+        is_own = review is not None and review.weight == 1.0 and review.is_of(fields)
+        outcomes.append(_outcome(fields, review.left_out if review is not None and is_own else None))
         met.update(key for ending, key in _LIMITS.items() if record.termination_reason == ending)
     if not outcomes:
         raise EmptySource(f"{directory}: no simulation is over yet{_damaged(stored)}")

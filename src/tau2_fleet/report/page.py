@@ -163,7 +163,7 @@ def _read(runs: Sequence[RunPart], listed: Sequence[list[Overview]], keep: Any) 
             key = f"{run.run.name}:{row.id}/{row.trial}" if several else f"{row.id}/{row.trial}"
             run.figures.add(row, key)
             review = reviews.get(SimulationKey(row.domain, row.task_id, row.trial))
-            if review is not None and review.reward == row.reward:
+            if review is not None and review.is_of(record):
                 run.reviews[review.key] = review
             else:
                 review = None  # none, or one of a simulation that was scored anew since

@@ -88,29 +88,31 @@ def reviewed(found: dict[str, Any], current: int, total: int) -> list[Part]:
     """The score without the customer's errors, where the run was reviewed.
 
     Args:
-        found: as `review.json` has it; empty where it was not.
-        current: simulations whose review is of the reward that they have.
+        found: as `review.json` has it; empty where it was not. One of another form says nothing.
+        current: simulations whose review is of what they are now.
         total: simulations.
     """
-    try:
-        overall = found["scores"]["overall"]
-        out = overall["left_out"]
-        number = out["hindered"] + out["helped"] + out["without_effect"]
-        judge = found.get("judge")
-        by = "rules" if judge is None else f"rules and {judge['model']}"
-        corrected, bound = overall["corrected"], overall["upper_bound"]
-        estimate = Estimate(**(corrected or bound)) if corrected or bound else None
-    except (KeyError, TypeError):
-        return []
     if not current:
         return []
-    said = "nothing is left" if estimate is None else f"pass^1 is {_estimate(estimate)}"
-    if corrected is None and estimate is not None:
+    try:
+        return _reviewed(found, current, total)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return []
+
+
+def _reviewed(found: dict[str, Any], current: int, total: int) -> list[Part]:
+    overall, judge = found["scores"]["overall"], found.get("judge")
+    corrected, bound = overall["corrected"], overall["upper_bound"]
+    said = "nothing is left" if not (corrected or bound) else f"pass^1 is {_estimate(Estimate(**(corrected or bound)))}"
+    if bound and not corrected:
         said += " at most (failures alone were reviewed)"
+    hindered, helped, others = (int(overall["left_out"][name]) for name in ("hindered", "helped", "without_effect"))
+    by = "rules" if judge is None else f"rules and {judge['model']}"
+    erred = f"{counted(hindered + helped + others, 'simulation')} in which the customer erred"
     parts = [
         Part(f"Reviewed by {by}: {said} without "),
-        Part(f"{counted(number, 'simulation')} in which the customer erred", "#?fault=customer"),
-        Part(f" ({out['hindered']} hindered, {out['helped']} helped, {out['without_effect']} without effect)."),
+        Part(erred, "#?fault=customer"),
+        Part(f" ({hindered} hindered, {helped} helped, {others} without effect)."),
     ]
     if current < total:
         parts.append(Part(f" {total - current} of {total} have no review, or one from before they were scored."))

@@ -33,6 +33,7 @@ def write_reviews(directory: Path, reviews: Sequence[Review], more: Mapping[Any,
 def _line(review: Review) -> dict[str, Any]:
     return {
         "v": VERSION,
+        "id": review.id,
         "domain": review.key.domain,
         "task_id": review.key.task_id,
         "trial": review.key.trial,

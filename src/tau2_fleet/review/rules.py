@@ -64,7 +64,8 @@ def review_by_rules(case: Case, lost_at: int | None = None) -> Review:
         lost_at: as `Review` has it.
     """
     marks = too_late(marks_by_rules(case), lost_at, case)
-    return Review(case.key, float(case.record.get("reward") or 0.0), verdict_of(marks), tuple(marks), lost_at=lost_at)
+    reward, name = float(case.record.get("reward") or 0.0), str(case.record.get("id") or "")
+    return Review(case.key, reward, verdict_of(marks), tuple(marks), id=name, lost_at=lost_at)
 
 
 def too_late(marks: Iterable[Mark], lost_at: int | None, case: Case) -> list[Mark]:
