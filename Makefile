@@ -5,6 +5,7 @@ DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 VLLM ?= vllm
 TORCH_CPU ?= torch==2.13.0
 ARGS ?=
+UV ?= yes
 
 VENV := .venv
 VENV_VLLM := .venv-vllm
@@ -122,7 +123,8 @@ clean: ## Remove caches and build leftovers (environments and run directories st
 	@rm -rf .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build *.egg-info $(SHIM)/build $(SHIM)/*.egg-info
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
-# uv comes out of the lock like everything else and then installs the rest in parallel; pip does it where uv cannot.
+# uv comes out of the lock like everything else and then installs the rest in parallel. Where it cannot be had or cannot
+# do it, and with UV=no, pip does, and leaves uv out.
 # The environment needs no pip of its own: the interpreter it is made with lends its own, if that is new enough.
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -134,13 +136,14 @@ $(INSTALLED): requirements.lock pyproject.toml
 	pip="$$pip --disable-pip-version-check -qq install --no-deps"; \
 	uv="$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps"; \
 	count=$$(grep -c '^[A-Za-z0-9]' requirements.lock); \
-	echo "install: uv, which installs the others"; \
-	awk '/^uv==/ {on = 1; print; next} on && /^ / {print; next} {on = 0}' requirements.lock | \
-		$$pip --require-hashes --requirement /dev/stdin; \
+	uv_of_lock() { awk -v uv=$$1 '/^[^ ]/ {on = /^uv==/} on == uv' requirements.lock; }; \
+	if [ $(UV) = no ]; then uv=false; else \
+		echo "install: uv, which installs the others"; \
+		uv_of_lock 1 | $$pip --require-hashes --requirement /dev/stdin || uv=false; fi; \
 	echo "install: the packages of requirements.lock ($$count), checked against their hashes"; \
 	$$uv --require-hashes --requirement requirements.lock || \
-		{ echo "install: uv cannot do it here; pip does, in a minute or two"; \
-		  $$pip --require-hashes --requirement requirements.lock; } || exit 1; \
+		{ echo "install: without uv; pip does it, in a minute or two"; \
+		  uv_of_lock 0 | $$pip --require-hashes --requirement /dev/stdin; } || exit 1; \
 	echo "install: the command $(VENV)/bin/tau2-fleet, which runs this checkout"; \
 	$$uv --no-build-isolation --editable . || $$pip --no-build-isolation --editable .
 	@touch $@
