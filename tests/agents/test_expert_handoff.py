@@ -77,9 +77,11 @@ def test_an_unknown_expert_is_answered_in_private_and_is_no_step():
 
 
 def test_a_failed_expert_is_answered_in_private_and_its_calls_are_in_the_log():
-    agent = Lines(reply(None, call("expert-1")), reply(None, CREATE), reply("Done."))
+    agent = Lines(reply(None, call("expert-1"), cost=0.01), reply(None, CREATE, cost=0.02), reply("Done."))
     record = simulate(agent, stop(), experts={"expert-1": Lines(ModelError("503"))})
     assert record.reward == 1.0
+    [turn] = [message for message in record.messages if message["role"] == "assistant" and message["tool_calls"]]
+    assert turn["cost"] == pytest.approx(0.03)
     assert "expert-1 did not answer" in agent.texts[1][-1]["content"]
     assert [entry["role"] for entry in record.calls if entry["error"]] == ["expert-1"]
 

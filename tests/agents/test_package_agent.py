@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import threading
 from typing import Any
 
 import pytest
 
-from tau2_fleet.agents.package_agent import PackageAgent
+from tau2_fleet.agents.package_agent import PackageAgent, _in_thread
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.types import ContextOverflowError, ModelError
 from tau2_fleet.record.line import Record
@@ -138,6 +140,25 @@ def test_an_asynchronous_agent_asks_in_the_event_loop_and_cannot_block_it() -> N
     blocked = play(f"{__name__}.Blocking", Lines(reply("Hello.")), user())
     assert blocked.termination_reason == "agent_error"
     assert "await litellm.acompletion" in str(blocked.error)
+
+
+def test_a_turn_that_ends_after_its_run_is_said_in_the_log_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    go_on, threads = threading.Event(), set(threading.enumerate())
+
+    async def run() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(_in_thread(go_on.wait), 0.01)
+
+    with caplog.at_level(logging.DEBUG):
+        asyncio.run(run())
+        [late] = set(threading.enumerate()) - threads
+        go_on.set()
+        late.join(10)
+    assert [record.getMessage() for record in caplog.records if "turn" in record.getMessage()] == [
+        "an agent's turn ended after its run"
+    ]
 
 
 @pytest.mark.parametrize(
