@@ -5,8 +5,6 @@ The batch calls `started` and `finished`; everything else it hears from events, 
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Collection, Mapping
 from enum import StrEnum
 from types import TracebackType
@@ -14,20 +12,17 @@ from typing import Self
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.text import Text
 
 from tau2_fleet.display.console import err
-from tau2_fleet.display.screen import Screen, line, name_of
-from tau2_fleet.evaluation.success import is_success
+from tau2_fleet.display.plain_lines import PlainLines
+from tau2_fleet.display.screen import Screen
 from tau2_fleet.telemetry.events import Event
 from tau2_fleet.telemetry.lengths_left import SimulationKey
 from tau2_fleet.telemetry.levels import INFO
-from tau2_fleet.telemetry.run_counters import Finished, RunCounters, StoredSimulation
+from tau2_fleet.telemetry.run_counters import RunCounters, StoredSimulation
 
 REFRESH_PER_S = 2
 HEARTBEAT_S = 30.0
-LINES_PER_S = 10
-"""Plain lines at most; what is above is told as a count."""
 
 
 class Mode(StrEnum):
@@ -76,7 +71,7 @@ class Progress:
         self.mode = mode if mode is not None else mode_for(level, console.is_terminal)
         self._console = console
         self._live: Live | None = None
-        self._plain: _PlainLines | None = None
+        self._plain: PlainLines | None = None
         self._heartbeat_s = heartbeat_s
 
     def __enter__(self) -> Self:
@@ -91,7 +86,7 @@ class Progress:
             )
             self._live.start(refresh=True)
         elif self.mode is Mode.plain:
-            self._plain = _PlainLines(self.counters, self._console, self._heartbeat_s)
+            self._plain = PlainLines(self.counters, self._console, self._heartbeat_s)
         return self
 
     def __exit__(
@@ -129,64 +124,3 @@ class _LiveScreen:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Screen(self._counters.snapshot())
-
-
-class _PlainLines:
-    """One line per finished simulation, written by a thread of its own so that a slow reader holds up nothing."""
-
-    def __init__(self, counters: RunCounters, console: Console, heartbeat_s: float) -> None:
-        self._counters = counters
-        self._console = console
-        self._heartbeat_s = heartbeat_s
-        self._done_before = counters.overall().done
-        self._finished: deque[tuple[int, int, Finished]] = deque()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
-        self._thread.start()
-
-    def finished(self, finished: Finished) -> None:
-        overall = self._counters.overall()
-        self._finished.append((overall.done, overall.total, finished))
-
-    def close(self) -> None:
-        self._closing.set()
-        self._thread.join()
-        self._lines()
-        overall = self._counters.overall()
-        if overall.done > self._done_before or overall.in_flight:
-            self._beat()
-
-    def _work(self) -> None:
-        next_beat = self._counters.clock() + self._heartbeat_s
-        while not self._closing.wait(min(1.0, self._heartbeat_s)):
-            self._lines()
-            if self._counters.clock() >= next_beat:
-                next_beat += self._heartbeat_s
-                self._beat()
-
-    def _lines(self) -> None:
-        batch = _take(self._finished)
-        shown, rest = batch[:LINES_PER_S], batch[LINES_PER_S:]
-        for done, total, finished in shown:
-            reward = "-" if finished.reward is None else f"{finished.reward:g}"
-            self._print(
-                f"[{done}/{total}] {name_of(*finished.key)} reward {reward} {finished.reason}"
-                f" {finished.duration_s:.1f} s ${finished.cost_usd:.4f}"
-            )
-        if rest:
-            done, total, _ = rest[-1]
-            passed = sum(finished.reward is not None and is_success(finished.reward) for _, _, finished in rest)
-            self._print(f"[{done}/{total}] and {len(rest)} more finished, {passed} with reward 1")
-
-    def _beat(self) -> None:
-        self._print(line(self._counters.snapshot()))
-
-    def _print(self, line: str) -> None:
-        self._console.print(Text(line))
-
-
-def _take(queue: deque[tuple[int, int, Finished]]) -> list[tuple[int, int, Finished]]:
-    taken = []
-    while queue:
-        taken.append(queue.popleft())
-    return taken
