@@ -36,6 +36,7 @@ class RayNodes:
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         self.environment = {
+            "RAY_TMPDIR": str(folder),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -174,13 +174,20 @@ def test_nothing_is_left_of_a_cluster_of_ones_own_when_the_runner_is_killed(tmp_
 @pytest.mark.parametrize(
     ("hosts", "told"),
     [
-        ({"address": "127.0.0.1:9"}, r"hosts=ray: the cluster at hosts\.address=127\.0\.0\.1:9: "),
+        ({"address": "127.0.0.1:9"}, r"hosts=ray: the cluster at hosts\.address=127\.0\.0\.1:9: .*nothing answers"),
+        ({"address": "auto"}, r"hosts=ray: the cluster at hosts\.address=auto: .*nothing answers at 127\.0\.0\.1:9"),
         ({"python": "/usr/bin/python3"}, r"hosts=ray: /usr/bin/python3 has no Ray; hosts\.python=PYTHON names"),
         ({"python": "/no/python"}, r"hosts\.python=/no/python cannot be run"),
     ],
 )
 @in_a_loop
-async def test_what_is_not_there_is_named(hosts: dict[str, Any], told: str, tmp_path: Path) -> None:
+async def test_what_is_not_there_is_named(
+    hosts: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")  # which has ended
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UserError, match=told):
         async with fleet_on(HostsSettings(kind="ray", **hosts), tmp_path, fake_pool(tmp_path, 1), device=Device.cpu):
             pass

@@ -111,11 +111,29 @@ def _begin(wishes: dict[str, Any]) -> None:
     """Join the cluster, or make one."""
     import ray
 
-    host, _, port = wishes["address"].rpartition(":")
-    if port.isdigit() and "://" not in host:  # Ray itself tries for minutes
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    _try(wishes["address"] if wishes["address"] != "auto" else os.environ.get("RAY_ADDRESS") or _noted())
     own = {"include_dashboard": False, "_temp_dir": wishes["folder"]} if wishes["address"] == "local" else {}
     ray.init(address=wishes["address"], log_to_driver=False, configure_logging=False, **own)
+
+
+def _try(address: str) -> None:
+    """Connect once to what is HOST:PORT: Ray itself tries for minutes where nobody is."""
+    host, _, port = address.strip().rpartition(":")
+    if port.isdigit() and "://" not in host:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+        except OSError as error:
+            raise ConnectionError(f"nothing answers at {host}:{port} ({error.strerror or error})") from None
+
+
+def _noted() -> str:
+    """Where Ray has noted this machine's cluster; it may be one that has ended."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        with open(os.path.join(folder, "ray", "ray_current_cluster"), encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def _nodes() -> list[dict[str, Any]]:
