@@ -32,6 +32,7 @@ class RayNodes:
         self.address = ""
         self.raylets: list[int] = []
         """The process of each node; the first one is this machine's own for who joins."""
+        (folder / "ray").mkdir()  # where it is noted as this machine's own, in place of another that is
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))

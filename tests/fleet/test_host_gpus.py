@@ -19,6 +19,7 @@ from tau2_fleet.telemetry.events import GpuSample
 from tests.fleet.support import QUICK, fake_pool, fake_settings, heard, until
 
 LINES = """\
+a warning of the driver
 0, GPU-aaaa, 5, 1000, 81920
 1, GPU-bbbb, 97, 70000, 81920
 2, GPU-cccc, [N/A], [N/A], [N/A]
@@ -41,15 +42,15 @@ def test_servers_get_the_gpus_of_their_host_and_its_readings_come_back_with_its_
     gpus: None, tmp_path: Path
 ) -> None:
     hosts = HostsSettings({"_target_": "benchmarks.hosts.Here"}, names=["h0"], python=sys.executable)
-    settings = fake_settings(tmp_path, device=Device.auto, preflight=False, min_ready=2)
+    settings = fake_settings(tmp_path, device=Device.auto, preflight=False)
 
     async def scenario() -> None:
-        fleet = Fleet((replace(fake_pool(tmp_path, 2), min_ready=2),), settings, tmp_path, watch=QUICK, hosts=hosts)
+        fleet = Fleet((replace(fake_pool(tmp_path, 3), min_ready=3),), settings, tmp_path, watch=QUICK, hosts=hosts)
         with heard() as events:
             try:
                 await fleet.start()
                 pids = [int(one.pid or 0) for one in fleet.status()]
-                assert [psutil.Process(pid).environ()["CUDA_VISIBLE_DEVICES"] for pid in pids] == ["0", "1"]
+                assert [psutil.Process(pid).environ()["CUDA_VISIBLE_DEVICES"] for pid in pids] == list("012")
                 told = await until(lambda: [one for one in events if isinstance(one, GpuSample)])
             finally:
                 await fleet.stop()

@@ -118,16 +118,17 @@ class Program:
         self._keep = re.compile(message["keep"])
         machine = this_machine()
         same = message["machine"] == machine
-        gpus = _parse_gpus(_ask_gpus())
+        text = _ask_gpus()
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = [str(gpu["index"]) for gpu in gpus] if visible is None else [one for one in visible.split(",") if one]
+        there = [words[0] for words in _visible_gpus(text)]
+        devices = there if visible is None else [one for one in visible.split(",") if one]
         self._say(
             "hello",
             number,
             host=os.environ.get(NODE, "").split(" ")[0] or os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
             address=address_towards(message["interface"], same),
             devices=devices,
-            gpus=gpus,
+            gpus=_parse_gpus(text),
             python=sys.version.split()[0],
             pid=os.getpid(),
             cpus=os.cpu_count(),
@@ -361,20 +362,29 @@ def _ask_gpus() -> bytes:
 
 def _parse_gpus(text: bytes) -> list[dict[str, Any]]:
     """The readings of the GPUs that this program may use; memory in bytes, use 0 to 1."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    chosen = None if visible is None else visible.split(",")
     numbers = os.environ.get("SLURM_STEP_GPUS", "").split(",")
     found: list[dict[str, Any]] = []
-    for line in text.decode("utf-8", "replace").splitlines():
+    for position, (index, uuid, use, used, total) in enumerate(_visible_gpus(text)):
+        number = numbers[position] if position < len(numbers) and numbers[position].isdigit() else index
         try:
-            index, uuid, use, used, total = (word.strip() for word in line.split(","))
-            if chosen is not None and not any(one == index or (one and uuid.startswith(one)) for one in chosen):
-                continue
             reading = {"utilisation": float(use) / 100, "used": int(used) * 2**20, "total": int(total) * 2**20}
-            number = numbers[len(found)] if len(found) < len(numbers) and numbers[len(found)].isdigit() else index
-            found.append({"index": int(number), "uuid": uuid, **reading})
         except ValueError:  # "[N/A]": it does not tell
             continue
+        found.append({"index": int(number), "uuid": uuid, **reading})
+    return found
+
+
+def _visible_gpus(text: bytes) -> list[list[str]]:
+    """What is said of each GPU that this program may use, whether it tells of its use or not."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = None if visible is None else visible.split(",")
+    found = []
+    for line in text.decode("utf-8", "replace").splitlines():
+        words = [word.strip() for word in line.split(",")]
+        if len(words) != _GPU_QUERY.count(",") + 1 or not words[0].isdigit():
+            continue
+        if chosen is None or any(one == words[0] or (one and words[1].startswith(one)) for one in chosen):
+            found.append(words)
     return found
 
 
