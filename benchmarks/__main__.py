@@ -42,6 +42,7 @@ NAMES = (
     "exports",
     "merging",
     "reviewing",
+    "seats",
     "vllm",
 )
 """Modules of this package with a function `rows(*, quick: bool) -> list[Row]`."""

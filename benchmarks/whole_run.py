@@ -74,7 +74,7 @@ def play(*overrides: str) -> WholeRun:
     """
     with TemporaryDirectory() as directory:
         run_dir = Path(directory) / "run"
-        run_dir.mkdir()
+        (run_dir / ".hydra").mkdir(parents=True)
         command = [sys.executable, "-m", "benchmarks.whole_run", str(run_dir), *overrides]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:

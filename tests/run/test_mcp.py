@@ -17,12 +17,12 @@ import pytest
 
 from tau2_fleet.analysis import show
 from tests.examples import write_examples
-from tests.run.runs import kill, processes_with, records, run, start, summary
+from tests.run.runs import ROOT, kill, processes_with, records, run, start, summary
 
 WHOLE = os.environ.get("DIFFERENTIAL") == "full"
 SHARE = ("shards=2",) if WHOLE else ("domain=[mock,telecom]", "num_tasks=6")
 HANGS = "update_task_1"
-CLIENT = Path(__file__).with_name("mcp_client.py")
+CLIENT = ROOT / "benchmarks" / "seat_client.py"
 MCP = ("agent/scaffold=mcp", f"agent.scaffold.command='{sys.executable} -S {CLIENT}'", "report=false")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import json
 import logging
 import secrets
 import socket
@@ -318,6 +317,6 @@ async def _body(request: web.BaseRequest, most: int) -> bytes:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return orjson.loads(body)
+    except ValueError:
         raise ProxyError(400, "the body is not JSON", "invalid_request_error") from None

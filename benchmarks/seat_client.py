@@ -1,4 +1,4 @@
-"""A client without any package: asks the model by the proxy, and does by MCP what it says. `test_mcp.py` starts it."""
+"""A client without any package: asks the model by proxy, does by MCP what it says. `seats.py` and tests start it."""
 
 import json
 import os
