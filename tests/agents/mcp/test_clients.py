@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tau2_fleet.agents.mcp import clients
 from tau2_fleet.fleet.reaper.processes import MARK
 from tau2_fleet.record.line import Record
 from tests.agents.mcp.support import customer, scaffolds
@@ -146,6 +147,15 @@ with socket.create_connection((host, int(port))) as hasty:
         user=Lines(reply("Please create it."), reply("Thanks ###STOP###")),
     )
     assert (record.termination_reason, record.reward) == ("user_stop", 1.0)
+
+
+def test_a_client_that_floods_the_disk_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "_MOST_PRINTED", 1 << 20)
+    monkeypatch.setattr(clients, "_GUARD_LOOK_S", 0.05)
+    record = play(tmp_path, "while True: print('x' * 1000)")
+    assert record.termination_reason == "agent_error"
+    assert "it printed more than 1 MiB" in (record.error or "")
+    assert (tmp_path / "clients" / "mock-create_task_1-0.log").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_program_that_is_no_program_is_named_by_its_own_words(tmp_path: Path) -> None:

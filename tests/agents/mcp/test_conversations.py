@@ -230,6 +230,7 @@ def test_a_message_that_is_no_request_of_the_protocol_is_answered_as_one_or_not_
         ({"wait": True, "command": "true"}, "both are given"),
         ({"command": "no-such-program-here x"}, "no program no-such-program-here"),
         ({"command": "echo 'x"}, "No closing quotation"),
+        ({"command": True}, "a line of words is wanted"),
         ({"wait": True, "turn_limit_s": 0}, "turn_limit_s=0"),
         ({"wait": True, "time_limit_s": "soon"}, "time_limit_s=soon"),
         ({"wait": True, "keys": ["NO_SUCH_KEY_HERE"]}, "the environment has no NO_SUCH_KEY_HERE"),

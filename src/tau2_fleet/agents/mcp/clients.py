@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -40,13 +41,15 @@ _GRACE_S = 1.0
 _TOGETHER_S = 0.25
 """Clients that end within this time are looked after together: each look is at all processes of the machine."""
 _GUARD_LOOK_S = 2.0
+_MOST_PRINTED = 64 << 20
+"""Bytes of output; a client that prints more is ended."""
 _LAST_WORDS, _LAST_LINES = 800, 10
 """Characters and lines of a client's output that are told of."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Client:
     """One client process."""
 
@@ -56,20 +59,32 @@ class Client:
     log_start: int
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Its own process has ended; others under it may go on."""
+    overflowed: bool = False
+    """It was ended because it printed too much."""
 
     @property
     def status(self) -> str:
         """How it ended, for people."""
+        if self.overflowed:
+            return f"it printed more than {_MOST_PRINTED >> 20} MiB"
         code = self.popen.poll()
         if code is None:
             return "it goes on"
         return f"it was ended by signal {-code}" if code < 0 else f"it ended with status {code}"
 
     @property
+    def printed(self) -> int:
+        """Bytes of its output."""
+        try:
+            return self.log.stat().st_size - self.log_start
+        except OSError:
+            return 0
+
+    @property
     def last_words(self) -> str:
         """The end of what it printed."""
         said = read_log(self.log, self.log_start, 2 * _LAST_WORDS)[-_LAST_WORDS:].strip()
-        return "\n".join(said.splitlines()[-_LAST_LINES:])
+        return "\n".join(said.splitlines()[-_LAST_LINES:]).replace(f"{self.group.scratch}/work", ".")
 
 
 class Clients:
@@ -82,6 +97,7 @@ class Clients:
         self._starting = asyncio.Lock()
         self._ending: list[tuple[Client, asyncio.Future[None]]] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._running: set[Client] = set()
         self._wanted = asyncio.Event()
 
     async def start(
@@ -105,6 +121,7 @@ class Clients:
         """
         await self._ensure_reaper()
         client = self._launch(name, command, environment, files)
+        self._running.add(client)
         self._watch(client, ended)
         return client
 
@@ -119,7 +136,7 @@ class Clients:
             (work / file).write_text(text, encoding="utf-8", errors="replace")
         mark = secrets.token_hex(16)
         path = self._folder / f"{name}.log"
-        with path.open("ab") as output:
+        with open(path, "ab", opener=_for_its_owner) as output:
             log_start = output.tell()
             popen = subprocess.Popen(
                 ["/bin/sh", "-c", _GATE, "client", *command],
@@ -145,6 +162,7 @@ class Clients:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FAREWELL_S):
                     await client.ended.wait()
+        self._running.discard(client)
         done = asyncio.get_running_loop().create_future()
         self._ending.append((client, done))
         self._wanted.set()
@@ -163,12 +181,18 @@ class Clients:
             if self._reaper is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._reaper = await asyncio.to_thread(Reaper, self._folder / "reaper.log")
-                self._tasks = [asyncio.create_task(self._keep_reaper()), asyncio.create_task(self._look_after())]
+                self._tasks = [asyncio.create_task(self._keep_watch()), asyncio.create_task(self._look_after())]
 
-    async def _keep_reaper(self) -> None:
+    async def _keep_watch(self) -> None:
+        """See to it that there is always a reaper, and that no client fills the disk."""
         assert self._reaper is not None
         while True:
             await asyncio.sleep(_GUARD_LOOK_S)
+            for client in self._running:
+                if client.printed > _MOST_PRINTED and not client.overflowed:
+                    client.overflowed = True
+                    with contextlib.suppress(OSError):
+                        os.killpg(client.popen.pid, signal.SIGKILL)
             if not await asyncio.to_thread(self._reaper.ensure):
                 log.warning("the reaper of clients had ended; there is a new one (pid %d)", self._reaper.pid)
 
@@ -211,6 +235,11 @@ class Clients:
                         self._reaper.drop(client.group)
                     if not done.done():
                         done.set_result(None)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    """Open a file that nobody else reads: what a client prints may hold its keys."""
+    return os.open(path, flags, 0o600)
 
 
 def _end(clients: Sequence[Client]) -> None:

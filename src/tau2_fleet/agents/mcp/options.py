@@ -61,9 +61,11 @@ class Options:
 
 def _words(command: Any) -> tuple[str, ...]:
     """The words of a command; a file that is named from here is named from anywhere."""
+    if not isinstance(command, str | Sequence):
+        raise UserError(f"{_KEY}.command={command}: a line of words is wanted, or a list of them")
     try:
         words = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise UserError(f"{_KEY}.command={command}: {error}") from error
     if not words:
         raise UserError(f"{_KEY}.command is empty")

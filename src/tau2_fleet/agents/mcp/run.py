@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tau2_fleet.agents.mcp.addresses import ADDRESSES_FILE, Addresses, client_name
 from tau2_fleet.agents.mcp.clients import Client, Clients
 from tau2_fleet.agents.mcp.door import Door, Place
+from tau2_fleet.display.console import tell
 from tau2_fleet.fleet.reaper.processes import MARK
 from tau2_fleet.llm.types import ModelError
 from tau2_fleet.telemetry.secrets import without_secrets
@@ -19,8 +19,6 @@ from tau2_fleet.telemetry.secrets import without_secrets
 if TYPE_CHECKING:
     from tau2_fleet.agents.agent import AgentContext, RunContext
     from tau2_fleet.agents.mcp.agent import McpAgent
-
-log = logging.getLogger(__name__)
 
 FOLDER = "clients"
 """In the run directory: what clients printed, and the addresses where they come by themselves."""
@@ -69,7 +67,8 @@ class McpRun:
                     **({"model_url": place.model_url, "model": agent.model.model} if self.model_served else {}),
                 }
             )
-            log.info("waiting for a client at %s (its token stands in %s)", place.mcp_url, self._addresses.path)
+            label = f"{context.domain}/{context.task_id} trial {context.trial}"
+            tell(f"{label} waits for a client at {place.mcp_url}; its token stands in {self._addresses.path}")
         return place
 
     async def start(self, agent: McpAgent, place: Place) -> Client:
@@ -84,6 +83,7 @@ class McpRun:
             "TAU2_MCP_URL": place.mcp_url,
             "TAU2_MCP_TOKEN": place.token,
             "TAU2_USAGE_URL": place.usage_url,
+            "TAU2_START_DIR": os.getcwd(),
             "TAU2_SIMULATION": f"{context.domain}/{context.task_id}/{context.trial}",
         }
         if self.model_served:
