@@ -104,8 +104,9 @@ NONSENSE: list[Callable[[Json], str]] = [
     lambda asked: answer(asked, error("early_stop", 99, "")),
     lambda asked: answer(asked, error("no_such_kind", 1, "")),
     lambda asked: answer(asked, error("early_stop", 1, "words that nobody said")),
-    lambda asked: answer(asked, {**error("early_stop", 1, ""), "turn": True}),
-    lambda asked: answer(asked, *[error("other_agent", 0, "")] * 51),
+    lambda asked: answer(asked, error("early_stop", 1, "")),
+    lambda asked: answer(asked, {**error("early_stop", 1, "Hello"), "turn": True}),
+    lambda asked: answer(asked, *[error("other_agent", 0, "Hi!")] * 51),
     lambda asked: "[" * 100_000,
     lambda asked: f"Here you are: {answer(asked)}",
 ]
@@ -200,10 +201,11 @@ def test_keys_that_a_reviewer_quotes_reach_no_file(run: Path, monkeypatch: pytes
     key = "sk-test-0123456789abcdefghij"
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with scripted(
-        lambda _, asked: answer(asked, {**error("other_agent", 0, ""), "reason": f"It is {key}."})
+        lambda _, asked: answer(asked, {**error("other_agent", 0, "Hi!"), "reason": f"It is {key}."})
     ) as reviewer:
         _, out, _ = call("review", run, *reviewer.arguments, "--votes", "1", "--json")
     assert key not in out
+    assert "It is [redacted]." in (run / "reviews.jsonl").read_text()
     assert not [path for path in run.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
 
 

@@ -78,10 +78,10 @@ def _mark(value: Any, case: Case) -> Mark:
 
 
 def _where(quote: str, turn: int, case: Case) -> int | None:
-    """The message that says so, at this turn or beside it; a quotation of nothing is about the turn itself."""
+    """The message that says so, at this turn or beside it; only of a message without words may nothing be quoted."""
     wanted = _loose(quote)
     if not wanted:
-        return turn
+        return None if _loose(case.text(turn)) else turn
     for place in sorted(range(len(case.messages)), key=lambda one: abs(one - turn))[: 2 * _NEAR + 1]:
         message = case.messages[place]
         calls = json.dumps(message.get("tool_calls") or [], ensure_ascii=False, default=str)
