@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tau2_fleet.analysis.profile_reader import run_directories
 from tau2_fleet.compare.pinned import fetched
-from tau2_fleet.compare.sources import EmptySource, Source, read_source
+from tau2_fleet.compare.results_files import read_results_source
+from tau2_fleet.compare.sources import EmptySource, Source, read_run
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.reading import RECORD_FILE
 from tau2_fleet.record.sweep_jobs import jobs_without
@@ -55,6 +56,19 @@ def read_inputs(texts: Sequence[str]) -> Inputs:
             raise UserError(f"{path}: no simulation of its {len(runs)} jobs is over yet")
         sources += found
     return Inputs(sources, tuple(notes))
+
+
+def read_source(path: Path) -> Source:
+    """A run directory or a results file.
+
+    Raises:
+        UserError: it is neither, or cannot be read; `EmptySource` where it holds no simulation.
+    """
+    if path.is_dir():
+        return read_run(path)
+    if path.is_file():
+        return read_results_source(path)
+    raise UserError(f"{path}: there is no such file or directory")
 
 
 def _runs(path: Path) -> Iterator[Path]:

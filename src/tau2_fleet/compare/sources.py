@@ -1,6 +1,6 @@
-"""What is compared: run directories and results files of any program, each read once, without its conversations.
+"""What is compared, a run or a results file, without its conversations; and run directories read as such.
 
-`sides.py` puts them together into a baseline and a candidate.
+`results_files.py` reads the others, `sides.py` puts them together into a baseline and a candidate.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from tau2_fleet.analysis.reviews import read_reviews
@@ -22,11 +22,7 @@ from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.record.latest import LatestRecords
 from tau2_fleet.record.lock import LOCK_FILE, is_locked
 from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object
-from tau2_fleet.record.results_file import UNREADABLE
 from tau2_fleet.record.task_texts import TaskTexts
-
-if TYPE_CHECKING:
-    from tau2_fleet.record.results_file import Results
 
 Json = dict[str, Any]
 UNNAMED_BENCHMARK = "tau2-0.2"
@@ -102,20 +98,12 @@ class Source:
         return None
 
 
-def read_source(path: Path) -> Source:
-    """A run directory or a results file.
+def read_run(directory: Path) -> Source:
+    """A run directory.
 
     Raises:
-        UserError: it is neither, or cannot be read; `EmptySource` where it holds no simulation.
+        UserError: it is none, cannot be read, or (`EmptySource`) no simulation of it is over.
     """
-    if path.is_dir():
-        return _read_run(path)
-    if path.is_file():
-        return _read_results(path)
-    raise UserError(f"{path}: there is no such file or directory")
-
-
-def _read_run(directory: Path) -> Source:
     if not (directory / RECORD_FILE).is_file():
         raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
     stored, reviews = LatestRecords(directory), read_reviews(directory)
@@ -125,7 +113,7 @@ def _read_run(directory: Path) -> Source:
         review = reviews.get(record.key)
         fields = record.as_dict()
         is_own = review is not None and review.weight == 1.0 and review.is_of(fields)
-        outcomes.append(_outcome(fields, review.left_out if review is not None and is_own else None))
+        outcomes.append(outcome_of(fields, review.left_out if review is not None and is_own else None))
         met.update(key for ending, key in _LIMITS.items() if record.termination_reason == ending)
     if not outcomes:
         raise EmptySource(f"{directory}: no simulation is over yet{_damaged(stored)}")
@@ -145,7 +133,7 @@ def _read_run(directory: Path) -> Source:
         directory,
         outcomes,
         keys,
-        _benchmark(summary, directory, notes, keys),
+        benchmark_of(summary, directory, notes, keys),
         str(model or "unknown"),
         limits,
         met,
@@ -176,7 +164,7 @@ def _configuration(directory: Path) -> tuple[Json, Json, list[str]]:
     return result_keys(config), limits, []
 
 
-def _benchmark(summary: Json, path: Path, notes: list[str], keys: Mapping[str, Any]) -> Json:
+def benchmark_of(summary: Json, path: Path, notes: list[str], keys: Mapping[str, Any]) -> Json:
     """Name, scoring and digests of a run's benchmark; parts that are not known are left out, and named.
 
     Args:
@@ -206,66 +194,6 @@ def _benchmark(summary: Json, path: Path, notes: list[str], keys: Mapping[str, A
     return found
 
 
-def _read_results(path: Path) -> Source:
-    from tau2_fleet.record.results_file import read_results
-
-    results = read_results(path)
-    head = results.head.get("info") or {}
-    user, agent = head.get("user_info") or {}, head.get("agent_info") or {}
-    keys: Json = {
-        "max_steps": head.get("max_steps"),
-        "max_errors": head.get("max_errors"),
-        "user_llm.model": user.get("llm"),
-        "user_llm.temperature": (user.get("llm_args") or {}).get("temperature"),
-    }
-    block = head.get("benchmark")
-    notes = [f"{path}: a results file, which says nothing of judge, experts and servers"]
-    source = Source(
-        path,
-        _outcomes(path, results, notes),
-        {key: value for key, value in keys.items() if value is not None},
-        _benchmark({"benchmark": block} if block else {}, path, notes, {}),
-        str(agent.get("llm") or "unknown"),
-        notes=notes,
-        criteria={
-            f"{results.domain}/{task.get('id')}": _criteria(task)
-            for task in results.head.get("tasks") or ()
-            if isinstance(task, dict)
-        },
-    )
-    return source
-
-
-def _outcomes(path: Path, results: Results, notes: list[str]) -> list[Outcome]:
-    """The simulations of a results file; those that are odd are named.
-
-    Raises:
-        EmptySource: none has a reward.
-    """
-    outcomes: list[Outcome] = []
-    unreadable = unscored = 0
-    for one in results.simulations():
-        if UNREADABLE in one:
-            unreadable += 1
-            continue
-        info = one.get("reward_info")
-        unscored += not isinstance(info, dict) or not isinstance(info.get("reward"), int | float)
-        outcomes.append(_outcome(_as_record(one, results.domain)))
-    if not outcomes:
-        raise EmptySource(f"{path}: it holds no simulation")
-    if unscored == len(outcomes):
-        raise EmptySource(f"{path}: no simulation has a reward; `tau2-fleet rescore` computes them")
-    again = len(outcomes) - len({(one.task, one.trial) for one in outcomes})
-    for count, what in (
-        (unreadable, "cannot be read, and are passed over"),
-        (unscored, "have no reward, and count as failures"),
-        (again, "have the task and trial of another one, and count as further trials"),
-    ):
-        if count:
-            notes.append(f"{path}: {count} simulations {what}")
-    return outcomes
-
-
 def task_criteria(source: Source) -> dict[str, str]:
     """Digests of the tasks' contents; those of a run are read from its own results files."""
     if not source.criteria and source.path.is_dir():
@@ -273,50 +201,12 @@ def task_criteria(source: Source) -> dict[str, str]:
         for name in {outcome.task for outcome in source.outcomes}:
             task = texts.get(name)
             if task is not None:
-                source.criteria[name] = _criteria(task)
+                source.criteria[name] = criteria_of(task)
     return source.criteria
 
 
-def _as_record(simulation: Json, domain: str) -> Json:
-    """A simulation of the benchmark's schema in the form of a record."""
-    info = simulation.get("reward_info")
-    info = info if isinstance(info, dict) else {}
-    note = (info.get("info") or {}).get("note") if isinstance(info.get("info"), dict) else None
-    ending = str(simulation.get("termination_reason") or "")
-    if isinstance(note, str) and note.partition(":")[0] in OURS:
-        ending = note.partition(":")[0]
-    breakdown = info.get("reward_breakdown")
-    messages = simulation.get("messages")
-    return {
-        "domain": domain,
-        "task_id": str(simulation.get("task_id")),
-        "trial": _number(simulation.get("trial")),
-        "seed": int(_number(simulation.get("seed"))),
-        "reward": _number(info.get("reward")),
-        "sub_rewards": {str(kind): _number(value) for kind, value in breakdown.items()}
-        if isinstance(breakdown, dict)
-        else {},
-        "termination_reason": ending,
-        "reward_info": info,
-        "messages": [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else [],
-        "replies": {},
-        "duration_s": _number(simulation.get("duration")),
-        "cost_by_role": {role: _number(simulation.get(f"{role}_cost")) for role in ("agent", "user")},
-        "usage_by_role": {"all": _tokens(messages if isinstance(messages, list) else [])},
-        "error": note,
-    }
-
-
-def _tokens(messages: list[Any]) -> dict[str, int]:
-    """Of all replies, as the benchmark's messages count them."""
-    used = [one["usage"] for one in messages if isinstance(one, dict) and isinstance(one.get("usage"), dict)]
-    return {
-        "input_tokens": sum(int(_number(one.get("prompt_tokens"))) for one in used),
-        "output_tokens": sum(int(_number(one.get("completion_tokens"))) for one in used),
-    }
-
-
-def _outcome(record: Json, left_out: bool | None = None) -> Outcome:
+def outcome_of(record: Json, left_out: bool | None = None) -> Outcome:
+    """What comparisons need of a record; `left_out` is that of the outcome."""
     row = row_of(record)
     return Outcome(
         task=sys.intern(row.id),
@@ -335,7 +225,8 @@ def _outcome(record: Json, left_out: bool | None = None) -> Outcome:
     )
 
 
-def _criteria(task: Json) -> str:
+def criteria_of(task: Json) -> str:
+    """Digest of what a task asks for."""
     return _digest({name: task.get(name) for name in ("user_scenario", "initial_state", "evaluation_criteria")})
 
 
@@ -350,10 +241,6 @@ def _without_nothing(value: Any) -> Any:
         parts = {str(name): _without_nothing(part) for name, part in value.items()}
         return {name: part for name, part in parts.items() if part is not None}
     return [_without_nothing(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _number(value: Any) -> float:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and value == value else 0
 
 
 def _relative(page: Path, beside: Path) -> str:
