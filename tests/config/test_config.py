@@ -182,6 +182,7 @@ def words_for_people(message: str, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
+        ("llm=vllm", ["llm@user_llm=NAME"]),
         ("serve.num=3", ["serve.num", "Did you mean server.num?"]),
         ("temperature=0", ["temperature", "agent.temperature"]),
         ("+server.foo=1", ["server.foo: there is no such key"]),

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from tau2_fleet.llm.conditions import Condition
+from tau2_fleet.llm.model import Model
 from tau2_fleet.llm.retry import RetryPolicy
 from tau2_fleet.llm.types import ChatMessage, Reply, ToolCallText, ToolSet
 from tests.llm.dialects import ALL, CLAUDE, LITELLM, OPENAI, VLLM, Dialect
-from tests.llm.serving import Answer, json_answer
+from tests.llm.serving import Answer, Hand, Server, json_answer
 from tests.llm.test_contract import HISTORY, failing, request, talk
 
 NAMES = ("find_user", "get_order", "reset_apn")
@@ -474,3 +475,36 @@ def test_ids_of_calls_fit_whoever_gets_them(dialect: Dialect, changed: dict[str,
     assert len(set(made)) == 3
     assert all(map(fits, made))
     assert dialect is not VLLM or made == list(odd)
+
+
+@pytest.mark.parametrize("dialect", [OPENAI, LITELLM, CLAUDE], ids=lambda dialect: dialect.name)
+def test_a_server_that_drops_turns_without_a_word_is_told_by_its_token_counts(dialect: Dialect) -> None:
+    """As Ollama and llama.cpp do with what does not fit the context they were started with."""
+    counts = (500, 900, 1000, 990, 1300)
+    answers = [dialect.reply("Hello", tokens=(count, 20, 0)) for count in counts]
+
+    async def converse(model: Model, server: Server, hand: Hand) -> list[list[str]]:
+        history, found = list(HISTORY), []
+        for turn in range(len(counts)):
+            reply = await model.complete(request(messages=tuple(history), tools=None))
+            found.append([f"{name}: {reply.stats.details[name]}" for name in reply.stats.conditions])
+            history += [ChatMessage("assistant", reply.text), ChatMessage("user", f"{turn} " + "and further " * 60)]
+        return found
+
+    found, _, _ = talk(dialect, *answers, then=converse)
+    assert [len(conditions) for conditions in found] == [0, 0, 0, 1, 0]
+    assert found[3][0].startswith("history_cut: its server counts 990 tokens, and counted 1000 before")
+
+
+def test_prompts_that_shrink_for_our_own_reasons_are_calm() -> None:
+    """Another conversation, a history that was cut, one that hardly grew."""
+    answer = OPENAI.reply("Hello", tokens=(1000, 20, 0))
+    long = ChatMessage("user", "and further " * 60)
+
+    async def converse(model: Model, server: Server, hand: Hand) -> list[str]:
+        histories = [HISTORY, (*HISTORY, ChatMessage("user", "Hm?")), (HISTORY[0], long, long), (*HISTORY, long, long)]
+        replies = [await model.complete(request(messages=messages, tools=None)) for messages in histories[:3]]
+        replies.append(await model.complete(request(messages=histories[3], tools=None, session="another")))
+        return [name for reply in replies for name in reply.stats.conditions]
+
+    assert talk(OPENAI, answer, then=converse)[0] == []

@@ -28,6 +28,13 @@ def test_every_condition_has_its_advice_for_our_servers_and_for_others(condition
     assert "server." not in advice(condition, THEIRS)
 
 
+def test_where_a_server_cuts_by_itself_its_own_context_is_what_to_change() -> None:
+    told = advice(Condition.history_cut, THEIRS, "its server counts 990 tokens, and counted 1000 before")
+    assert "http://gpu1:8000 drops" in told
+    assert "OLLAMA_CONTEXT_LENGTH" in told
+    assert "user_llm.max_context_tokens" in told
+
+
 def test_the_first_of_a_kind_is_a_warning_with_the_key_and_the_form(caplog: pytest.LogCaptureFixture) -> None:
     watch = ReplyWatch({"agent": OURS, "user": THEIRS})
     with caplog.at_level(logging.WARNING):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tau2_fleet.config import table
 from tau2_fleet.config.flags import apart
 from tau2_fleet.config.lifetimes import gone_choice
-from tau2_fleet.config.names import did_you_mean, nearest, nearest_keys
+from tau2_fleet.config.names import did_you_mean, nearest, nearest_keys, unknown_key
 from tau2_fleet.config.quoting import shell_word, typed_setting
 from tau2_fleet.config.schema import register
 from tau2_fleet.config.sources import Sources, as_overrides, sources
@@ -162,7 +162,7 @@ def _unknown_key(key: str, sources: Sources) -> str:
             f"{key}: the chosen file of {group}/scaffold/ has no such option; one that its code takes all the same is "
             f"added with a plus: +{key}=..."
         )
-    return f"{key}: there is no such key.{did_you_mean(nearest_keys(key, sources))} All keys: --help"
+    return unknown_key(key, sources)
 
 
 def _null_where_none_can_be(text: str, overrides: Sequence[str], sources: Sources) -> str:

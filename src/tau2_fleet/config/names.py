@@ -36,6 +36,13 @@ def nearest_keys(key: str, sources: Sources = SHIPPED) -> list[str]:
     return nearest(key, [*table.key_names(sources.choices("domain")), *sources.groups(), *_HYDRA_KEYS])
 
 
+def unknown_key(key: str, sources: Sources = SHIPPED) -> str:
+    """What to say of a key that is none."""
+    if key == "llm":
+        return "llm: say whose model it is: llm@user_llm=NAME, llm@judge=NAME or llm@experts.expert_1.llm=NAME"
+    return f"{key}: there is no such key.{did_you_mean(nearest_keys(key, sources))} All keys: --help"
+
+
 def did_you_mean(names: list[str]) -> str:
     """` Did you mean a or b?`, or nothing."""
     return f" Did you mean {' or '.join(names)}?" if names else ""

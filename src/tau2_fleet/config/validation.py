@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tau2_fleet.config import table
 from tau2_fleet.config.compose import NO_TASKS, explain
 from tau2_fleet.config.models import AGENT_POOL, model_settings
-from tau2_fleet.config.names import did_you_mean, nearest, nearest_keys
+from tau2_fleet.config.names import did_you_mean, nearest, unknown_key
 from tau2_fleet.config.schema import Config, flat
 from tau2_fleet.config.secret_values import carried_by, credential_problems
 from tau2_fleet.config.sources import SHIPPED, Sources
@@ -88,7 +88,7 @@ def _refuse_unknown_keys(tree: Any, prefix: str, sources: Sources) -> None:
         if prefix == "domain.":
             _refuse_unknown_keys(value, f"{key}.", sources)
         elif entry is None:
-            raise UserError(f"{key}: there is no such key.{did_you_mean(nearest_keys(key, sources))} All keys: --help")
+            raise UserError(unknown_key(key, sources))
         elif entry.members is not None or key == "domain":
             _refuse_unknown_keys(value, f"{key}.", sources)
 

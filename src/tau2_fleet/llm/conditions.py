@@ -48,7 +48,7 @@ class Condition(StrEnum):
     repeated = "repeated"
     """The third text in a row that says the same but for blanks and case: kept."""
     history_cut = "history_cut"
-    """Turns were left out of the request, so that it fits the context."""
+    """Turns were left out of the request, so that it fits the context; or its server did so without a word."""
     expert_failed = "expert_failed"
     """An expert was called that is unknown, or that did not take the turn."""
 

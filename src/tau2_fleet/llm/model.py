@@ -19,6 +19,7 @@ from tau2_fleet.llm.limiter import Limiter, bearable
 from tau2_fleet.llm.outage import Outage
 from tau2_fleet.llm.pause import Pause
 from tau2_fleet.llm.prices import FREE, Price
+from tau2_fleet.llm.prompt_growth import PromptGrowth
 from tau2_fleet.llm.provider import Backend, ProviderAnswer
 from tau2_fleet.llm.retry import RetryPolicy
 from tau2_fleet.llm.settings import ThinkingHistory
@@ -88,6 +89,7 @@ class Model:
         self._context = context
         self._keeps_thinking = thinking_history != ThinkingHistory.none
         self._thinking = ThinkingMemory(thinking_history)
+        self._growth = PromptGrowth()
         self._clock = clock
         self._retry = retry
         self._price = price
@@ -183,9 +185,18 @@ class Model:
                 else:
                     self._context.learn(sent, answer.usage)
                 self._spend(stats, answer)
-                if stats.trimmed_messages:
-                    stats.note(Condition.history_cut, f"{stats.trimmed_messages} messages")
+                self._note_cuts(sent, stats, answer)
                 return answer
+
+    def _note_cuts(self, sent: ChatRequest, stats: CallStats, answer: ProviderAnswer) -> None:
+        """Whether turns were left out of the prompt: by us, or by its server without a word."""
+        told = None
+        if not answer.usage_missing and not self._keeps_thinking:  # prompts shrink where thinking is left out
+            told = self._growth.cut_by_server(sent, answer.usage.input_tokens)
+        if stats.trimmed_messages:
+            told = f"{stats.trimmed_messages} messages"
+        if told is not None:
+            stats.note(Condition.history_cut, told)
 
     async def _fitted(self, request: ChatRequest, stats: CallStats) -> ChatRequest:
         """The request with as many of its messages as the model's context takes."""
@@ -300,6 +311,7 @@ class Model:
     def end_session(self, session: str) -> None:
         """See `ChatModel.end_session`."""
         self._context.forget(session)
+        self._growth.forget(session)
         self._thinking.forget(session)
         self._backend.end_session(session)
 

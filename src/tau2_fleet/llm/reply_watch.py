@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.markup import form_of
+from tau2_fleet.llm.prompt_growth import BY_SERVER
 from tau2_fleet.telemetry.events import Event, LLMCall, ReplyCondition
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,16 @@ class RoleServers:
         return self.elsewhere or "its servers (servers/*.log in the run directory)"
 
 
+def _history_cut(role: RoleServers, detail: str) -> str:
+    context, limit = f"{role.key}.max_context_tokens", f"{role.key}.max_output_tokens"
+    if detail.startswith(BY_SERVER):
+        return (
+            f"{role.server} drops what does not fit its context without a word: start it with a longer one (Ollama: "
+            f"OLLAMA_CONTEXT_LENGTH, llama.cpp: -c), or set {context} to what it has, so that whole turns are left out"
+        )
+    return f"conversations outgrow the context: raise {context} as far as the server allows, or lower {limit}"
+
+
 def advice(condition: str, role: RoleServers, detail: str | None = None) -> str:
     """The likely cause of a condition and what to change."""
     limit = f"{role.key}.max_output_tokens"
@@ -80,8 +91,7 @@ def advice(condition: str, role: RoleServers, detail: str | None = None) -> str:
         f"template, or {role.key}.temperature",
         Condition.repeated: "the same text turn after turn: the model may be too weak for its role "
         f"({role.key}.model), or its answers are cut ({limit})",
-        Condition.history_cut: f"conversations outgrow the context: raise {role.key}.max_context_tokens as far as the "
-        f"server allows, or lower {limit}",
+        Condition.history_cut: _history_cut(role, detail or ""),
         Condition.expert_failed: f"an expert did not take its turn; its model is at {role.key}",
     }
     return told[Condition(condition)]
