@@ -333,3 +333,13 @@ def test_a_damaged_review_spoils_no_report(damaged: bytes, run: Path) -> None:
     page = make_report([run], run / "report.html").read_text()
     assert "Reviewed by" not in page
     assert "pass^1 is 0.625" in page
+
+
+def test_a_domain_that_is_not_at_hand_is_named_and_its_records_are_reviewed_all_the_same(
+    records: list[Json], tmp_path: Path
+) -> None:
+    run = write(tmp_path / "run", [{**one, "domain": "lamps"} for one in records[1:3]])
+    status, out, errors = call("review", run)
+    assert (status, errors) == (0, "")
+    assert "lamps is not at hand" in out
+    assert [one["verdict"] for one in lines(run)] == ["agent", "customer"]

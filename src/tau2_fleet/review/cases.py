@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from tau2_fleet.analysis.domain_of_run import domain_of_run
+from tau2_fleet.benchmark.custom.process import ChildError
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.latest import LatestRecords
 from tau2_fleet.record.line import Record, SimulationKey, decode_line
@@ -71,6 +72,11 @@ class Cases:
         """The domain of some of the cases; None where it cannot be had."""
         return self._domain(name).found
 
+    @property
+    def missing(self) -> dict[str, str]:
+        """Domains that cannot be had, with the reason: their tools and changes are judged by the record alone."""
+        return {name: found.missing for name, found in self._domains.items() if found.missing is not None}
+
     def _case(self, record: Record) -> Case:
         domain = self._domain(record.domain)
         task = self._texts.get(f"{record.domain}/{record.task_id}") or domain.task(record.task_id)
@@ -98,14 +104,16 @@ class _Domain:
         self.tool_types: dict[str, str] = {}
         self.policy: str | None = None
         self.found: Domain | None = None
+        self.missing: str | None = None
+        """Why it cannot be had."""
         try:
             domain = domain_of_run(name, directory)
             self.tool_types = dict(domain.tool_types)
             self.agent_tools, self.user_tools = _names(domain.agent_tools), _names(domain.user_tools)
             self.policy = domain.policy
             self.found = domain
-        except UserError:
-            return
+        except (UserError, ChildError) as error:
+            self.missing = str(error)
 
     def task(self, task_id: str) -> Json | None:
         """A task that no results file has, of a live run say."""
@@ -113,7 +121,7 @@ class _Domain:
             return None
         try:
             found = self.found.find([task_id]).get(task_id)
-        except UserError:
+        except (UserError, ChildError):
             return None
         return None if found is None else self.found.as_written(found)
 

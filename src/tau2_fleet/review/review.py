@@ -85,6 +85,10 @@ def review_run(directory: Path, options: Options) -> Reviewed:
     remarks = [f"{cases.damage}, left out"] if cases.damage.count else []
     if found.unreadable:
         remarks.append(f"{len(found.unreadable)} not of the benchmark's form, left out: {found.unreadable[0]}")
+    remarks += [
+        f"{name} is not at hand, so that only its record speaks of tools and changes: {why}"
+        for name, why in cases.missing.items()
+    ]
     asked, spent_usd, weights = Asked(), 0.0, dict[SimulationKey, float]()
     if options.judge is not None:
         chosen = _chosen(found, options)
