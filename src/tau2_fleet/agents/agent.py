@@ -25,7 +25,8 @@ class Agent(Protocol):
     """The agent's side of one conversation; it keeps its own history.
 
     One that holds more than memory can have `async def close(self)`, which is called when the simulation is over, and
-    `def conversation_over(self, ending: str)`, which is called before the simulation is scored.
+    `def conversation_over(self, ending: str)`, which is called before the simulation is scored. A class whose agents
+    may ask models of which nothing is known here says `may_ask_elsewhere = True`.
     """
 
     @property

@@ -32,6 +32,8 @@ _KEY = "agent.scaffold.factory"
 class PackageAgent:
     """One agent of the package's kind, behind this program's protocol."""
 
+    may_ask_elsewhere = True
+
     def __init__(
         self,
         context: AgentContext,

@@ -36,6 +36,8 @@ class CallLog:
     cost_by_role: dict[str, float] = field(default_factory=dict)
     replies: dict[str, dict[str, int]] = field(default_factory=dict)
     """Role to condition to how often it was found."""
+    unseen: int = 0
+    """Turns that came to nothing, for which models may have been asked of which nothing is known here."""
     _turn: list[str] = field(default_factory=list)
     _chains: dict[str, TokenChain] = field(default_factory=dict)
     """By role, of those whose servers give token ids."""

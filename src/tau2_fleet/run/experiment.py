@@ -253,6 +253,12 @@ class Experiment:
                 self.config.shards,
                 -(-self.max_concurrency // _IN_FLIGHT),
             )
+        if self.config.limits.max_cost_usd is not None and self.plan.scaffolds.agent.may_ask_elsewhere:
+            log.warning(
+                "limits.max_cost_usd=%g holds for the models that this run asks; of what the agent asks elsewhere "
+                "it knows no more than is reported",
+                self.config.limits.max_cost_usd,
+            )
         if self.store.damage.count:
             log.warning("the record has %s; what they held runs again", self.store.damage)
 

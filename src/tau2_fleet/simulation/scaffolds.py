@@ -35,6 +35,11 @@ class Scaffold(Generic[P]):
     """Called with `context` and the options."""
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def may_ask_elsewhere(self) -> bool:
+        """Whether it can ask models of which nothing is known here."""
+        return bool(getattr(self.target, "may_ask_elsewhere", False))
+
     def make(self, context: Any) -> P:
         """The party of one simulation; whatever its own code raises comes out."""
         return self.target(context=context, **(copy.deepcopy(dict(self.options)) if self.options else {}))

@@ -205,10 +205,12 @@ class Simulation:
             domain.rules,
             domain.tool_types if domain.rules.tool_types else None,
         )
-        notes = outcome.notes
+        notes, calls = outcome.notes, self.sessions.calls
+        if unseen := calls.unseen + notes.get(UNSEEN_CALLS, 0):
+            notes[UNSEEN_CALLS] = unseen
         if evaluation.notes:
             notes["scoring"] = list(evaluation.notes)
-        key, calls = self.job.key, self.sessions.calls
+        key = self.job.key
         return Record(
             id=str(uuid.uuid4()),
             domain=key.domain,

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from tau2_fleet.analysis.rows import row_of
+from tau2_fleet.evaluation.metrics import measure
 from tau2_fleet.llm.types import ContextOverflowError, FatalModelError, ModelError
+from tau2_fleet.record.results import as_simulation_run
 from tests.agents.mcp.support import Raw, hold
 from tests.simulation.scenes import CREATE, Lines, reply
 
@@ -50,6 +53,12 @@ def test_what_goes_through_the_proxy_is_the_agents_own_and_the_rest_is_unknown(t
     assert (said["cost"], said["usage"], said["raw_data"]["unseen_calls"]) == (None, None, True)
     assert record.notes["unseen_calls"] == 1
     assert record.cost_unknown
+    assert as_simulation_run(record.as_dict())["agent_cost"] is None
+    row = row_of(record.as_dict())
+    assert (row.cost_usd, row.input_tokens, row.result.cost_unknown) == (None, None, True)
+    metrics = measure([row.result])
+    assert metrics is not None
+    assert (metrics.cost_unknown, metrics.cost) == (1, "$0.00 + ?")
 
 
 def test_a_stream_brings_the_same_as_a_whole_answer(tmp_path: Path) -> None:

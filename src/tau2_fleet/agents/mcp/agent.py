@@ -38,6 +38,8 @@ _LINGER_S = 10.0
 class McpAgent:
     """The agent of one simulation, played by a client."""
 
+    may_ask_elsewhere = True
+
     def __init__(
         self,
         context: AgentContext,
@@ -174,6 +176,9 @@ class McpAgent:
     def _failure(self, why: str) -> Exception:
         """What a client that does no more comes to; where its model has failed it, that is not its fault."""
         self._failed = True
+        somebody = self._client is not None or (self._place is not None and self._place.connections)
+        if somebody and self.line.take_cost() is None:
+            self.context.model.calls.unseen += 1
         if isinstance(self.line.failure, ModelError):
             return self.line.failure
         words = None if self._client is None else self._client.last_words
