@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
+import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +18,7 @@ from tau2_fleet.evaluation.forecasting import Forecast
 from tau2_fleet.llm.allowance import Allowance, BudgetError
 from tau2_fleet.record.lock import DirectoryLock
 from tau2_fleet.run.expectation import Expectation
+from tau2_fleet.run.ledger import Ledger
 from tau2_fleet.run.money import Purse
 from tests.compare.runs import record, write_run
 from tests.run.runs import run, summary
@@ -73,6 +77,44 @@ def test_what_other_jobs_of_the_sweep_spent_or_hold_counts(tmp_path: Path):
         assert kept.ledger.draw(5.0) == 0.0, "what another has drawn is not there"
     assert kept.ledger.others()[0] == pytest.approx(0.9), "it was killed: its record counts, which is empty"
     assert kept.ledger.draw(5.0) == 5.0
+
+
+def spend_all(directory: Path, number: int, spent: multiprocessing.Queue[float]) -> None:
+    """A job of a sweep of ten dollars that asks until it gets nothing; five requests at once."""
+    own = directory / str(number)
+    luck = random.Random(number)
+    with DirectoryLock(own):
+        (own / "simulations.jsonl").touch()
+        ledger = Ledger(own, 10.0, 0.0, in_sweep=True)
+        allowance = Allowance(ledger)
+        costs: list[float] = []
+
+        async def ask() -> None:
+            with suppress(BudgetError):
+                while True:
+                    await allowance.set_aside(0.05)
+                    await asyncio.sleep(0)
+                    costs.append(luck.uniform(0.01, 0.05))
+                    allowance.settle(0.05, costs[-1])
+
+        async def ask_all() -> None:
+            await asyncio.gather(*(ask() for _ in range(5)))
+
+        asyncio.run(ask_all())
+        ledger.close(sum(costs))
+    spent.put(sum(costs))
+
+
+def test_jobs_side_by_side_spend_the_limit_together_and_no_more(tmp_path: Path):
+    fork = multiprocessing.get_context("fork")
+    spent: multiprocessing.Queue[float] = fork.Queue()
+    jobs = [fork.Process(target=spend_all, args=(tmp_path, number, spent)) for number in range(3)]
+    for job in jobs:
+        job.start()
+    total = sum(spent.get(timeout=60) for _ in jobs)
+    for job in jobs:
+        job.join()
+    assert 9.5 < total <= 10.0
 
 
 class Drawn:
