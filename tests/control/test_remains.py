@@ -55,6 +55,14 @@ def test_a_run_whose_process_is_gone_has_died_and_what_it_waited_for_is_told(
     assert f"resume={tmp_path}" in told
 
 
+def test_a_process_that_its_parent_has_not_noticed_the_end_of_is_gone(tmp_path: Path, sleeper: psutil.Process) -> None:
+    left(tmp_path, sleeper)
+    sleeper.kill()
+    while sleeper.status() != psutil.STATUS_ZOMBIE:
+        pass
+    assert client.status(tmp_path).state is State.died
+
+
 def test_another_process_with_the_same_number_is_not_the_run(tmp_path: Path, sleeper: psutil.Process) -> None:
     left(tmp_path, sleeper, began_s=sleeper.create_time() - 1000)
     assert client.status(tmp_path).state is State.died
@@ -89,6 +97,7 @@ def summary(run_dir: Path, **changed: Any) -> None:
         "inventory": {"retail": inventory, "overall": inventory},
         "metrics": {"overall": {"average_reward": {"value": 0.5}}}, **changed,
     }  # fmt: skip
+    (run_dir / "simulations.jsonl").touch()
     (run_dir / "summary.json").write_text(json.dumps(value))
 
 
@@ -109,6 +118,7 @@ def test_a_later_attempt_that_died_counts_more_than_an_older_summary(tmp_path: P
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"inventory": 5}', '{"v": 9}'])
 def test_files_that_nobody_understands_are_no_traceback(tmp_path: Path, text: str) -> None:
+    (tmp_path / "simulations.jsonl").touch()
     for name in ("summary.json", beacon.CONTROL_FILE):
         (tmp_path / name).write_text(text)
     assert client.status(tmp_path).state in (State.ended, State.unbegun)
@@ -117,6 +127,7 @@ def test_files_that_nobody_understands_are_no_traceback(tmp_path: Path, text: st
 def test_a_sweep_tells_of_each_of_its_jobs_and_only_those_that_go_on_are_asked(
     tmp_path: Path, sleeper: psutil.Process, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "summary.json").write_text('{"jobs": []}')
     for name in ("0_seed=300", "1_seed=301"):
         (tmp_path / name).mkdir()
         summary(tmp_path / name)

@@ -35,6 +35,7 @@ _VERBS = {
 }
 
 
+_SAID = 10
 _WITH_VALUE = ("--trial", "-n", "--lines")
 
 
@@ -214,8 +215,10 @@ def _tell_answer(run_dir: Path, asked: Path, answer: Answer, *, as_json: bool) -
     else:
         place = "" if run_dir == asked else f"{shown(run_dir)}: "
         say: Callable[[str], None] = complain if not answer.done else _print
-        for text in answer.said:
+        for text in answer.said[:_SAID]:
             say(f"{place}{text}")
+        if len(answer.said) > _SAID:
+            say(f"{place}and {len(answer.said) - _SAID} more; --json lists all")
     if answer.done:
         return ExitStatus.FINISHED
     return ExitStatus.REFUSED if answer.refused else ExitStatus.FAILED

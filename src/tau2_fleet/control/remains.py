@@ -13,21 +13,16 @@ from typing import Any
 
 import psutil
 
-from tau2_fleet.control.beacon import SILENT_S, Beacon
+from tau2_fleet.control.beacon import CONTROL_FILE, SILENT_S, Beacon
 from tau2_fleet.control.messages import State, Status
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object
 from tau2_fleet.telemetry.snapshot import DomainCounters, Snapshot
 
-_SHOWN_STATES = {
-    "stopped": "is stopped (SIGSTOP, or a debugger)",
-    "zombie": "has ended",
-}
-
 
 def is_run(directory: Path) -> bool:
-    """Whether a run was begun there."""
-    return any((directory / name).exists() for name in (".hydra/overrides.yaml", RECORD_FILE, SUMMARY_FILE))
+    """Whether a run was begun there; the directory of a sweep has a summary, too."""
+    return any((directory / name).exists() for name in (".hydra/overrides.yaml", RECORD_FILE, CONTROL_FILE))
 
 
 def jobs_of(directory: Path) -> list[Path]:
@@ -51,9 +46,10 @@ def status_of_remains(run_dir: Path, beacon: Beacon | None) -> Status:
         told = f"it was on {beacon.host}, which this machine cannot look into; {was}"
         return replace(beacon.status, state=State.hangs, doing=told)
     process = beacon.process()
-    if process is None:
+    how = "" if process is None else _state_of(process)
+    if how in ("", psutil.STATUS_ZOMBIE):
         return replace(beacon.status, state=State.died, doing=f"its process {beacon.pid} is gone; {was}")
-    told = _SHOWN_STATES.get(_state_of(process), "does not answer")
+    told = "is stopped (SIGSTOP, or a debugger)" if how == psutil.STATUS_STOPPED else "does not answer"
     return replace(beacon.status, state=State.hangs, doing=f"its process {beacon.pid} {told}; {was}")
 
 
