@@ -269,7 +269,8 @@ def test_two_reviews_of_one_run_do_not_pay_twice(run: Path) -> None:
 
 
 def test_a_record_that_is_no_conversation_is_left_out_and_named(records: list[Json], tmp_path: Path) -> None:
-    broken = {**records[1], "reward_info": {"action_checks": [7], "reward_basis": ["DB"]}}
+    checks = [{"action": {}, "action_match": False}]
+    broken = {**records[1], "reward_info": {"action_checks": checks, "reward_basis": ["DB"]}}
     run = write(tmp_path / "run", [records[0], broken])
     status, out, errors = call("review", run)
     assert (status, errors, len(lines(run))) == (0, "", 1)

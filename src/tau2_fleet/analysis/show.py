@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _show(options: argparse.Namespace) -> None:
     directory: Path = options.directory
     damage = Damage()
-    everything = overviews(directory, damage)
+    in_full = options.task is not None or options.prompts
+    everything = overviews(directory, damage, deep=in_full or options.failed)
     if damage.count:
         tell(f"{directory}: {damage}, passed over", "note: ", "yellow")
     chosen = choose(everything, options.task, options.trial, options.failed)
@@ -60,7 +61,6 @@ def _show(options: argparse.Namespace) -> None:
             raise UserError(f"no simulation of trial {options.trial}; the last is trial {last}")
         out.print(f"{_counted(asked)} reward 1" if options.failed else "no simulation yet")
         return
-    in_full = options.task is not None or options.prompts
     if options.failed and not in_full and len(chosen) > _TOLD_ONE_BY_ONE:
         _show_causes(directory, chosen, len(everything), TableFormat(options.format))
         return

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from tau2_fleet.evaluation.termination import TerminationReason
+from tau2_fleet.record.inner_forms import are_calls, are_messages, are_objects, is_reward_info
 
 RECORD_VERSION = 1
 UNSEEN_CALLS = "unseen_calls"
@@ -143,8 +144,11 @@ class DamagedRecord(ValueError):
     """A line that holds no record; the message says why, in a few words."""
 
 
-def read_line(line: bytes) -> Record:
+def read_line(line: bytes, *, deep: bool = True) -> Record:
     """The record of a stored line.
+
+    Args:
+        deep: also the parts of messages, calls and checks are looked at, which takes a third longer.
 
     Raises:
         DamagedRecord: it holds none, left by a damaged disk, say, or one that cannot be true.
@@ -159,8 +163,9 @@ def read_line(line: bytes) -> Record:
     if lacking:
         raise DamagedRecord(f"no {lacking[0]}")
     known = {name: value.pop(name) for name in _FIELDS if name in value}
+    forms = _FORMS if deep else _OUTER_FORMS
     for name, found in known.items():
-        if not _FORMS[name](found) and not (name == "termination_reason" and _is_newer(known) and _is_text(found)):
+        if not forms[name](found) and not (name == "termination_reason" and _is_newer(known) and _is_text(found)):
             newer = f" (written by a newer version, v {known['v']})" if _is_newer(known) else ""
             raise DamagedRecord(f"{name} is {_short(found)}{newer}")
     return Record(**(_DEFAULTS | known), others=value)
@@ -178,9 +183,6 @@ def _short(value: Any) -> str:
     if isinstance(value, dict | list):
         return "an object of another form" if isinstance(value, dict) else "a list of another form"
     return str(value)[:40] if not isinstance(value, int) or abs(value) < _LARGEST else "a number too large"
-
-
-_OBJECT = {dict}
 
 
 def _is_text(value: Any) -> bool:
@@ -208,10 +210,6 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _is_list_of_objects(value: Any) -> bool:
-    return isinstance(value, list) and {*map(type, value)} <= _OBJECT  # long lists: without a call for each
-
-
 def _is_object_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
 
@@ -223,18 +221,21 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "seed": _is_whole,
     "duration_s": _is_amount,
     "reward": _is_share,
-    **dict.fromkeys(("reward_info", "notes"), _is_object),
-    **dict.fromkeys(("messages", "calls"), _is_list_of_objects),
+    "notes": _is_object,
+    "reward_info": is_reward_info,
+    "messages": are_messages,
+    "calls": are_calls,
     "sub_rewards": _is_object_of(_is_share),
     "cost_by_role": _is_object_of(_is_amount),
     "termination_reason": lambda value: value in _ENDINGS,
-    "db_diff": lambda value: value is None or _is_list_of_objects(value),
+    "db_diff": lambda value: value is None or are_objects(value),
     **dict.fromkeys(("usage_by_role", "replies"), _is_object_of(_is_object_of(_is_count))),
     "prompts": _is_object_of(_is_text),
     "tools": lambda value: value is None or _is_object_of(_is_text)(value),
     **dict.fromkeys(("error", "judge_answer"), lambda value: value is None or _is_text(value)),
 }
 """What every field of a stored record must be."""
+_OUTER_FORMS = _FORMS | {"reward_info": _is_object, "messages": are_objects, "calls": are_objects}
 _NEEDED = ("domain", "task_id", "trial", "termination_reason", "reward")
 """Without these there is no record, whatever version wrote it."""
 _DEFAULTS: dict[str, Any] = {"id": "", "seed": 0, "attempt": 0, "started": "", "ended": "", "duration_s": 0.0}

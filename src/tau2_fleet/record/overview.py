@@ -49,11 +49,12 @@ class Overview:
         return not is_success(self.reward)
 
 
-def overviews(directory: Path, damage: Damage | None = None) -> list[Overview]:
+def overviews(directory: Path, damage: Damage | None = None, *, deep: bool = True) -> list[Overview]:
     """The simulations of a run in the order of their lines; the last line of each counts.
 
     Args:
         damage: gets the lines that hold no record; None: they are passed over in silence.
+        deep: False where conversations will not be read.
 
     Raises:
         UserError: the directory holds no record; one that holds runs (a sweep's) is told so.
@@ -63,7 +64,7 @@ def overviews(directory: Path, damage: Damage | None = None) -> list[Overview]:
         refuse_sweep(directory)
         raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
     latest: dict[SimulationKey, Overview] = {}
-    for line in stored_lines(path):
+    for line in stored_lines(path, deep=deep):
         if line.record is not None:
             latest.pop(line.record.key, None)
             latest[line.record.key] = _overview(line.record, line.offset, line.length)

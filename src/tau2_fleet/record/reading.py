@@ -56,10 +56,13 @@ class Damage:
         return f"{self.count} damaged line{'s' if self.count > 1 else ''} ({'; '.join(self.named)}{more})"
 
 
-def stored_lines(path: Path) -> Iterator[StoredLine]:
+def stored_lines(path: Path, *, deep: bool = True) -> Iterator[StoredLine]:
     """The lines of a record file, one at a time in memory.
 
     Empty ones are passed over, and so is a torn last line; a last one that is whole counts, with or without its break.
+
+    Args:
+        deep: as in `read_line`.
 
     Raises:
         UserError: the file cannot be read.
@@ -68,7 +71,7 @@ def stored_lines(path: Path) -> Iterator[StoredLine]:
     try:
         with path.open("rb", buffering=_AT_ONCE) as file:
             for number, line in enumerate(file, 1):
-                stored = stored_line(number, offset, line)
+                stored = stored_line(number, offset, line, deep=deep)
                 offset += len(line)
                 if stored is not None:
                     yield stored
@@ -76,13 +79,13 @@ def stored_lines(path: Path) -> Iterator[StoredLine]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def stored_line(number: int, offset: int, line: bytes) -> StoredLine | None:
+def stored_line(number: int, offset: int, line: bytes, *, deep: bool = True) -> StoredLine | None:
     """What a line of a record file holds; None for an empty one, and for a torn last one."""
     ended = line.endswith(b"\n")
     if not line.strip():
         return None
     try:
-        return StoredLine(number, offset, len(line), read_line(line), ended=ended)
+        return StoredLine(number, offset, len(line), read_line(line, deep=deep), ended=ended)
     except DamagedRecord as error:
         return StoredLine(number, offset, len(line), None, str(error)) if ended else None
 

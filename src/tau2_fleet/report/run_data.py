@@ -11,6 +11,9 @@ from tau2_fleet.record.reading import SUMMARY_FILE, read_object
 
 Json = dict[str, Any]
 
+_OBJECTS = frozenset({"reference", "inventory", "versions", "models"})
+"""The parts of a summary in which others are looked up."""
+
 
 @dataclass(slots=True)
 class RunData:
@@ -29,15 +32,14 @@ class RunData:
     @property
     def departures(self) -> dict[str, list[Any]]:
         """Key to its value there and here."""
-        found: dict[str, list[Any]] = (self.summary.get("reference") or {}).get("departures") or {}
-        return found
+        found = _object((self.summary.get("reference") or {}).get("departures"))
+        return {key: values for key, values in found.items() if isinstance(values, list) and len(values) == 2}
 
     @property
     def scheduled(self) -> int | None:
         """Simulations that the run was asked for; None while it has no summary."""
-        overall = (self.summary.get("inventory") or {}).get("overall") or {}
-        found: int | None = overall.get("scheduled")
-        return found
+        found = _object((self.summary.get("inventory") or {}).get("overall")).get("scheduled")
+        return found if isinstance(found, int) else None
 
     @property
     def benchmark(self) -> str:
@@ -51,4 +53,16 @@ class RunData:
 
 def read_run(directory: Path, name: str) -> RunData:
     """The run in a directory; without a readable summary it counts as one that goes on."""
-    return RunData(directory, name, read_object(directory / SUMMARY_FILE))
+    summary = read_object(directory / SUMMARY_FILE)
+    for part in _OBJECTS.intersection(summary):
+        summary[part] = _object(summary[part])
+    if "models" in summary:
+        summary["models"] = {role: _object(model) for role, model in summary["models"].items()}
+    if not isinstance(summary.get("duration_s"), int | float):
+        summary.pop("duration_s", None)
+    return RunData(directory, name, summary)
+
+
+def _object(value: Any) -> Json:
+    """A part of a file that others may have written: what is no object says nothing."""
+    return value if isinstance(value, dict) else {}
