@@ -204,6 +204,26 @@ def test_other_arguments_stay_as_they_are_and_are_counted(dialect: Dialect, argu
     assert reply.stats.conditions == [Condition.arguments_malformed]
 
 
+@pytest.mark.parametrize(
+    ("content", "text", "calls", "conditions"),
+    [
+        ("Hello", "Hello", [], []),
+        ([{"type": "text", "text": None}, {"type": "text", "text": "Hello"}], "Hello", [], []),
+        ([{"type": "tool_use", "id": "t1", "name": "reset_apn"}], None, [("reset_apn", "{}")], ["arguments_empty"]),
+        ([{"type": "tool_use", "id": "t1", "name": "get_order", "input": '{"order_id":"#W1"}'}], None,
+         [("get_order", '{"order_id":"#W1"}')], []),
+    ],
+)  # fmt: skip
+def test_other_servers_of_claude_s_protocol_are_read_all_the_same(
+    content: Any, text: str | None, calls: list[tuple[str, str]], conditions: list[str]
+) -> None:
+    body = {"type": "message", "content": content, "stop_reason": "end_turn",
+            "usage": {"input_tokens": 5, "output_tokens": 2}}  # fmt: skip
+    reply, asked = ask(CLAUDE, json_answer(body))
+    assert (reply.text, [(call.name, call.arguments) for call in reply.tool_calls], asked) == (text, calls, 1)
+    assert reply.stats.conditions == conditions
+
+
 @every_provider
 @pytest.mark.parametrize(
     ("name", "read", "conditions"),

@@ -91,13 +91,16 @@ class AnthropicClaude:
         if isinstance(message, dict):
             check_whole((message.get("stop_reason"),), message.get("error"), usage)
         try:
-            if len(message["content"]) > MOST_CALLS:
-                raise Failure(FailureCause.unusable, f"the answer holds {len(message['content'])} blocks", usage=usage)
+            content = message["content"]
+            if isinstance(content, str):  # some servers that speak this protocol shorten a lone text so
+                content = [{"type": "text", "text": content}]
+            if len(content) > MOST_CALLS:
+                raise Failure(FailureCause.unusable, f"the answer holds {len(content)} blocks", usage=usage)
             texts, thoughts, blocks, calls = [], [], [], []
-            for block in message["content"]:
+            for block in content:
                 match block["type"]:
                     case "text":
-                        texts.append(block["text"])
+                        texts.append(block["text"] or "")
                     case "thinking":
                         thoughts.append(block["thinking"])
                         blocks.append(block)
@@ -154,7 +157,7 @@ def _told(error: anthropic.APIStatusError) -> bytes:
 
 
 def _call(block: Any) -> ToolCallText:
-    name, given, call_id = block["name"], block["input"], block.get("id")
+    name, given, call_id = block["name"], block.get("input"), block.get("id")
     arguments = given if isinstance(given, str) else orjson.dumps(given).decode()
     if not isinstance(name, str):
         raise TypeError("name")
