@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import psutil
@@ -154,13 +155,22 @@ async def test_servers_of_a_lost_node_end_there_and_start_on_another(cluster: Ra
     await until(lambda: not cluster.far_programs(), 10)
 
 
-def test_nothing_is_left_of_a_cluster_of_ones_own_when_the_runner_is_killed(tmp_path: Path) -> None:
+def raylet_of(process: Popen[str]) -> int:
+    """The node of the cluster that a run has made; 0: there is none."""
+    found = psutil.Process(process.pid).children(recursive=True)
+    return next((one.pid for one in found if one.name() == "raylet"), 0)
+
+
+def test_a_cluster_of_ones_own_is_made_anew_when_lost_and_gone_when_the_runner_is_killed(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    process = start(run_dir, *RUN, "hosts.address=local")
+    process = start(run_dir, *RUN, "hosts.address=local", "server.simulated.latency_scale=0.2")
     try:
         wait_for(lambda: stored(run_dir) > 3 or process.poll() is not None, 150)
+        lost = raylet_of(process)
+        os.kill(lost, signal.SIGKILL)
+        log = run_dir / "servers" / "agent-1.log"
+        wait_for(lambda: raylet_of(process) not in (0, lost) and log.read_text().count("listening on") == 2, 90)
         found = psutil.Process(process.pid).children(recursive=True)
-        assert any(one.name() == "raylet" for one in found)
         process.kill()
         _, alive = psutil.wait_procs(found, timeout=10)
     finally:

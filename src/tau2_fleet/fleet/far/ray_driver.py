@@ -19,7 +19,8 @@ from contextlib import suppress
 from typing import Any
 
 _ANSWER_S = 20.0
-_LOOK_S = 0.5
+_LOOK_S = 1.0
+_NAMES = re.compile(r"(class_name|actor_id|namespace|name|pid|ip): ")
 _LAST_S = 8.0
 """For the hosts to end what runs there."""
 
@@ -95,6 +96,7 @@ def main() -> int:
     answers.write(json.dumps({"nodes": nodes}) + "\n")
     answers.flush()
     threads: list[threading.Thread] = []
+    threading.Thread(target=_end_with_node, daemon=True).start()
     threading.Thread(target=_accept, args=(listening, wishes["left_out"], threads), daemon=True).start()
     sys.stdin.read()
     over = time.monotonic() + _LAST_S
@@ -134,6 +136,18 @@ def _noted() -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def _end_with_node() -> None:
+    """End once this machine's node is lost to the cluster: what is asked of Ray from then on has no answer."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    while True:
+        time.sleep(_LOOK_S)
+        with suppress(Exception):
+            if any(node["NodeID"] == own and not node["Alive"] for node in ray.nodes()):
+                os._exit(1)
 
 
 def _nodes() -> list[dict[str, Any]]:
@@ -227,9 +241,10 @@ def _tell(there: socket.socket, text: str) -> None:
 
 
 def _said(error: BaseException) -> str:
-    """An error of Ray on one line: the last of its lines tell most, before them stands where it came from."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines)[-400:]}"
+    """An error of Ray on one line, without what it says of the actor's names."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = " ".join(line for line in lines if line and not _NAMES.match(line))
+    return f"{type(error).__name__}: {told[:400]}"
 
 
 def _line(there: socket.socket) -> bytes:
