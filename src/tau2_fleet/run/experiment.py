@@ -14,14 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, closing, contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tau2_fleet.batch.auto_concurrency import AutoConcurrency
 from tau2_fleet.batch.lengths import LearnedLengths
 from tau2_fleet.batch.runner import Limits, RunEnd, Runner
-from tau2_fleet.batch.server_load import ServerLoad
-from tau2_fleet.batch.settings import MOST_IN_FLIGHT, PAID_IN_FLIGHT, Order
-from tau2_fleet.batch.steering import Steering
+from tau2_fleet.batch.settings import Order
 from tau2_fleet.config import Config, flat
 from tau2_fleet.control.run_control import Playing, RunControl
 from tau2_fleet.control.server import ControlServer
@@ -31,10 +28,9 @@ from tau2_fleet.errors import CannotWrite, ExitStatus
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.fleet_report import FleetReport
-from tau2_fleet.fleet.limits import most_for_files, raise_open_files, refuse_too_few_files
+from tau2_fleet.fleet.limits import refuse_too_few_files
 from tau2_fleet.invocation import typed
 from tau2_fleet.llm.allowance import OUT_OF_MONEY
-from tau2_fleet.llm.factory import Limiters
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.prices import PriceTable
 from tau2_fleet.llm.reply_watch import ReplyWatch
@@ -45,6 +41,7 @@ from tau2_fleet.record.lock import DirectoryLock
 from tau2_fleet.record.store import Store
 from tau2_fleet.run.files import RunFiles
 from tau2_fleet.run.gc_policy import collected_in_turn
+from tau2_fleet.run.in_flight import InFlight
 from tau2_fleet.run.interrupts import Interrupts
 from tau2_fleet.run.job_context import JobContext, JobResult
 from tau2_fleet.run.model_lifetimes import check_models
@@ -73,14 +70,9 @@ from tau2_fleet.telemetry.trace import TraceWriter
 from tau2_fleet.tracking.start import TrackedRun
 from tau2_fleet.tracking.tracker import Tracker
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger(__name__)
 
 PRICES = DATA_DIR / "prices"
-_IN_FLIGHT = 5_500
-"""Simulations that one process plays with some of a core to spare."""
 
 
 def prepare(config: Config, run_dir: Path) -> RunPlan:
@@ -146,19 +138,9 @@ class Experiment:
         self.run_id = secrets.token_hex(4)
         self.attempt = sum(1 for path in self.run_dir.glob(".hydra/attempt-*") if path.is_dir())
         self.started = datetime.now()
-        limits, shard = self.config.limits, plan.schedule.shard
+        limits = self.config.limits
         self.limits = Limits(limits.run_timeout_s, limits.grace_s)
-        most = shard.share(self.config.most_in_flight)
-        self.max_concurrency = most_for_files(most) if self.config.auto_concurrency else most
-        paid = self.config.paid_in_flight
-        self.limiters = Limiters(most={provider: max(1, shard.share(most)) for provider, most in paid.items()})
-        self.auto = AutoConcurrency(
-            {job.key: self.lengths.by_task[job.key[:2]] for job in self.schedule.jobs},
-            self.limiters.of_providers,
-            counted=self.lengths.counted,
-            most=most_for_files(shard.share(MOST_IN_FLIGHT)),
-        )
-        self.load = ServerLoad()
+        self.in_flight = InFlight(self.config, self.schedule, self.lengths)
         self.runner: Runner | None = None
         self.control: RunControl
         self._not_begun: tuple[RunEnd, str] | None = None
@@ -183,7 +165,13 @@ class Experiment:
         self._warn()
         progress = self._progress()
         self.control = RunControl(
-            self.run_id, self.attempt, self.plan.schedule, self.store, progress.counters, self.limiters, self.logs
+            self.run_id,
+            self.attempt,
+            self.plan.schedule,
+            self.store,
+            progress.counters,
+            self.in_flight.limiters,
+            self.logs,
         )
         with ControlServer(self.run_dir, self.control), self._tracker(progress) as tracker:
             fleet = FleetReport()
@@ -195,7 +183,7 @@ class Experiment:
                         self.run_dir,
                         logs=self.logs,
                         progress=progress,
-                        listeners=[tracker.listen, watch.listen, self.auto.listen, self.load.listen],
+                        listeners=[tracker.listen, watch.listen, *self.in_flight.listeners],
                         writers=[trace.write],
                     )
                     with recorder, progress:
@@ -219,7 +207,7 @@ class Experiment:
                 again = typed("run", f"resume={short_path(self.run_dir)}")
                 raise CannotWrite(f"{error}; the record is whole: make room and go on: {again}") from error
             show(outcome, self.run_dir, wide)
-            self._tell_load()
+            self.in_flight.tell(by_hand=bool(self.control.by_hand))
             if self.config.report and self.context.sweep is None:
                 if not interrupts.asked:
                     await asyncio.to_thread(report_runs, [self.run_dir], self.run_dir)
@@ -246,13 +234,7 @@ class Experiment:
                 self.config.agent.mode,
                 len(left_out),
             )
-        if self.max_concurrency > _IN_FLIGHT * self.config.shards:
-            log.warning(
-                "max_concurrency=%d is more than %d processes keep up with; shards=%d would",
-                self.max_concurrency,
-                self.config.shards,
-                -(-self.max_concurrency // _IN_FLIGHT),
-            )
+        self.in_flight.warn()
         if self.config.limits.max_cost_usd is not None and self.plan.scaffolds.agent.may_ask_elsewhere:
             log.warning(
                 "limits.max_cost_usd=%g holds for the models that this run asks; of what the agent asks elsewhere "
@@ -268,7 +250,7 @@ class Experiment:
             job.key: self.lengths.by_task[job.key[:2]] for job in self.schedule.jobs
         }
         progress = Progress(self.schedule.totals, stored, level=self.config.log_level.number, lengths=lengths)
-        progress.counters.paused = lambda: self.limiters.pause.on
+        progress.counters.paused = lambda: self.in_flight.limiters.pause.on
         return progress
 
     def _stop_spoilt(self, reason: str) -> None:
@@ -316,7 +298,7 @@ class Experiment:
             purse.close()
 
     async def _with_servers(self, progress: Progress, interrupts: Interrupts, purse: Purse | None) -> FleetReport:
-        raise_open_files(min(self.max_concurrency, len(self.schedule.jobs)))
+        self.in_flight.raise_open_files()
         async with HttpPool() as http:
             try:
                 async with asyncio.timeout_at(self.limits.deadline_s) as clock:
@@ -363,10 +345,10 @@ class Experiment:
         models = named_by_servers(self.plan.models, fleet.endpoints, self.store, force=self.config.resume_force)
         limits = self.config.limits
         clients = make_clients(
-            models, fleet.router, http, PriceTable.load(PRICES), limits.call_timeout_s, limits.outage_s, self.limiters,
-            None if purse is None else purse.allowance,
+            models, fleet.router, http, PriceTable.load(PRICES), limits.call_timeout_s, limits.outage_s,
+            self.in_flight.limiters, None if purse is None else purse.allowance,
         )  # fmt: skip
-        pause = self.limiters.pause
+        pause = self.in_flight.limiters.pause
         contexts: dict[str, DomainContext] = {}
 
         async def simulate(job: SimulationJob) -> Record:
@@ -388,7 +370,7 @@ class Experiment:
             simulate if purse is None else purse.counted(simulate),
             self.store,
             progress,
-            max_concurrency=1 if self.config.auto_concurrency else self.max_concurrency,
+            max_concurrency=self.in_flight.at_first,
             limits=self.limits,
             purse=purse,
             pause=pause,
@@ -402,7 +384,7 @@ class Experiment:
                 plan = await stack.enter_async_context(self.plan.opened(self.run_dir))
                 settings = plan.simulation_settings(self.run_id, self.attempt, clients, models, pause)
                 contexts |= {name: DomainContext(plan.benchmark[name], settings) for name in plan.selection.tasks}
-            steering = await stack.enter_async_context(await self._steering(runner, fleet))
+            steering = await stack.enter_async_context(await self.in_flight.steering(runner, fleet))
             routers = [fleet.router(spec.name) for spec in fleet.pools]
             self.control.play(Playing(runner, players, steering, routers))
             async with collected_in_turn(lambda: runner.in_flight):
@@ -410,25 +392,6 @@ class Experiment:
             self.control.close()
         await clients.close()
         await asyncio.to_thread(self.learned.save)
-
-    async def _steering(self, runner: Runner, fleet: Fleet) -> Steering:
-        """Who sets the number of simulations in flight; with `max_concurrency=auto` it follows the servers."""
-        for endpoint in fleet.endpoints():
-            self.auto.ready(endpoint.name)
-        if self.config.auto_concurrency:
-            await fleet.sample()
-
-        def enough(number: int) -> int:
-            raise_open_files(min(number, len(self.schedule.jobs)))
-            return most_for_files(number)
-
-        return Steering(
-            self.auto,
-            runner,
-            on=self.config.auto_concurrency,
-            enough=enough,
-            paid=lambda: self.limiters.bound(PAID_IN_FLIGHT),
-        )
 
     def _shards(
         self,
@@ -446,12 +409,12 @@ class Experiment:
             attempt=self.attempt,
             names={role: model.model for role, model in models.by_name().items() if role in named and model.model},
             pools=tuple(spec.name for spec in fleet.pools),
-            simulations=-(-self.max_concurrency // count),
+            simulations=-(-self.in_flight.most // count),
             limit_usd=None if purse is None else purse.limit_usd,
             in_sweep=self.context.sweep is not None,
         )
         routers = {name: fleet.router(name) for name in beginning.pools}
-        return ShardProcesses(count, beginning, routers, keep_prompt, self.limiters.pause)
+        return ShardProcesses(count, beginning, routers, keep_prompt, self.in_flight.limiters.pause)
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -460,26 +423,9 @@ class Experiment:
             "started": self.started.isoformat(),
             "duration_s": time.monotonic() - self.limits.began_s,
             "overrides": self.context.overrides,
-            "servers": self.load.as_dict(),
+            "servers": self.in_flight.load.as_dict(),
             "by_hand": self.control.by_hand,
         }
-
-    def _tell_load(self) -> None:
-        """How busy the servers were, and what would have been faster where that is sure."""
-        for line in self.load.told():
-            wide.print(line, markup=False, soft_wrap=True)
-        gates = self.limiters.of_providers()
-        default = {name: gate.most for name, gate in gates.items() if self._is_default(name)}
-        refused = {name: gate.refused for name, gate in gates.items()}
-        touched = self.config.auto_concurrency or self.control.by_hand
-        number = None if touched else self.max_concurrency
-        for line in self.load.advice(number, len(self.schedule.jobs), default, refused):
-            wide.print(f"faster: {line}", markup=False, soft_wrap=True)
-
-    def _is_default(self, provider: str) -> bool:
-        """Whether nobody has said how hard a paid provider may be asked."""
-        settings = getattr(self.config.providers, provider.partition(" ")[0])
-        return settings.max_in_flight is None and self.config.auto_concurrency
 
     def _take_stock(self, interrupts: Interrupts) -> Outcome:
         reason, detail = RunEnd.INTERRUPTED if interrupts.asked else None, None
