@@ -5,6 +5,7 @@ Each command lives in its own module with `main(arguments) -> exit status`, impo
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +78,11 @@ def _main(given: list[str]) -> int:
             "error: Python was told to strip docstrings (-OO, PYTHONOPTIMIZE=2), and the benchmark's tools are "
             "described by theirs: agents would be sent others. Run it without.\n"
         )
+        return ExitStatus.FAILED
+    try:
+        os.getcwd()
+    except OSError as error:
+        sys.stderr.write(f"error: the working directory is not there any longer ({error.strerror}); change to one\n")
         return ExitStatus.FAILED
     name, *rest = given
     command = COMMANDS.get(name)

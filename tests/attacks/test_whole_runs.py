@@ -10,6 +10,7 @@ import resource
 import secrets
 import struct
 import subprocess
+import sys
 import termios
 import threading
 from collections.abc import Callable
@@ -203,6 +204,19 @@ def test_a_directory_with_an_odd_name_works_or_is_refused_in_a_line(tmp_path: Pa
     else:
         assert "error: " in done.stderr
         assert done.stderr.count("\n") <= 3
+
+
+@pytest.mark.parametrize("words", [["experiment=smoke"], ["show", "run"], ["doctor"]])
+def test_a_working_directory_that_is_gone_is_said_in_a_line(tmp_path: Path, words: list[str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = "import os, sys; os.rmdir(os.getcwd()); from tau2_fleet.cli import run; sys.exit(run(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], cwd=gone, env=env({}), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the working directory is not there any longer")
+    assert done.stderr.count("\n") == 1
 
 
 def test_names_of_tasks_with_control_signs_and_formulas_are_harmless_in_tables(tmp_path: Path) -> None:
