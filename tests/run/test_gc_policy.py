@@ -19,6 +19,7 @@ class _Cycle:
 def test_what_only_a_collector_finds_is_collected_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc_policy, "_LOOK_S", 0.01)
     monkeypatch.setattr(gc_policy, "_LEAST_S", 0.05)
+    monkeypatch.setattr(gc_policy, "_COUNT_S", 0.0)
     monkeypatch.setattr(gc_policy, "_SHARE", 1)
 
     async def run() -> None:
@@ -55,28 +56,30 @@ def test_growing_memory_brings_a_collection_before_its_time(monkeypatch: pytest.
     asyncio.run(run())
 
 
-def test_memory_that_grows_with_the_simulations_in_flight_brings_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    peak, flying, looks = 100.0, 1, 0
+def test_memory_that_simulations_in_flight_may_hold_brings_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, looks = 100, 0
 
-    def memory() -> float:
+    def memory() -> int:
         nonlocal looks
         looks += 1
-        return peak
+        return held
 
     monkeypatch.setattr(gc_policy, "_LOOK_S", 0.005)
+    monkeypatch.setattr(gc_policy, "_PER_SIMULATION", 10)
     monkeypatch.setattr(gc_policy, "_memory", memory)
 
     async def run() -> None:
-        nonlocal peak, flying
-        async with gc_policy.collected_in_turn(lambda: flying):
+        nonlocal held
+        async with gc_policy.collected_in_turn(lambda: 200):
             garbage = weakref.ref(_Cycle())
-            for _ in range(8):
-                peak, flying, seen = 2.5 * peak, 2 * flying, looks
-                async with asyncio.timeout(10):
-                    while looks < seen + 4:
-                        await asyncio.sleep(0.005)
+            async with asyncio.timeout(10):
+                while looks < 3:
+                    await asyncio.sleep(0.005)
+                held, seen = 2000, looks
+                while looks < seen + 4:
+                    await asyncio.sleep(0.005)
             assert garbage() is not None
-            peak *= 3
+            held = 2100
             async with asyncio.timeout(10):
                 while garbage() is not None:
                     await asyncio.sleep(0.005)

@@ -17,7 +17,7 @@ _SHARE = 1 / 400
 """Of the time, for collections while simulations run."""
 _OBJECT_S = 2.5e-7
 """What a collection takes for each object that it has to look at."""
-_COUNT_S = 60.0
+_COUNT_S = 30.0
 """Between two counts of all objects,"""
 _LARGE = 512 * 2**20
 """and the bytes of a process that holds too many to count them."""
@@ -27,7 +27,9 @@ _PAUSE_S = 0.1
 _YOUNG = 100_000
 """meanwhile only new objects are looked at, as soon as there are so many."""
 _GROWTH = 3.0
-"""Growth of the memory after which a collection comes before its time, and whatever it takes."""
+"""Growth of the memory after which a collection comes before its time, and whatever it takes,"""
+_PER_SIMULATION = 2**20
+"""unless simulations in flight may hold it: so many bytes each, three times what one was seen to hold."""
 _LOOK_S = 0.5
 
 
@@ -69,22 +71,20 @@ async def _collect_in_turn(in_flight: Callable[[], int]) -> None:
     import asyncio
 
     last = counted = time.monotonic()
-    objects, most, flown = 0.0, _GROWTH * _memory(), in_flight()
+    base, most, flown = _memory(), _GROWTH * _memory(), in_flight()
     while True:
         await asyncio.sleep(_LOOK_S)
         begun = time.monotonic()
-        if in_flight() > flown:  # the run ramps up
-            most, flown = _GROWTH * _memory(), in_flight()
-        if begun - counted >= _COUNT_S:
-            objects, counted = _objects(), begun
-        young = gc.get_count()[0]  # which counts on while collections are disabled
-        expected_s = _OBJECT_S * max(objects, young)
-        due = expected_s <= _PAUSE_S and begun - last >= max(_LEAST_S, expected_s / _SHARE)
-        if due or _memory() >= most:
+        flown = max(flown, in_flight())
+        due = False
+        if begun - last >= _LEAST_S and begun - counted >= _COUNT_S:
+            expected_s, counted = _OBJECT_S * _objects(), begun
+            due = expected_s <= _PAUSE_S and begun - last >= expected_s / _SHARE
+        if due or _memory() >= max(most, base + _PER_SIMULATION * flown):
             gc.collect()
             last = time.monotonic()
             most = _GROWTH * _memory()
-        elif young >= _YOUNG:
+        elif gc.get_count()[0] >= _YOUNG:  # it counts on while collections are disabled
             gc.collect(0)
 
 
