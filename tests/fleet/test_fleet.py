@@ -282,7 +282,7 @@ def test_markup_in_the_text_stops_the_run_and_names_the_parser_flag(tmp_path: Pa
     async def scenario() -> None:
         text = "I will look. <tool_call>\n{...}"
         fleet = fleet_of(tmp_path, fake_pool(tmp_path, 1, calls=False, content=text))
-        with pytest.raises(UserError, match=r"came back as text \(<tool_call> \.\.\., as hermes .*tool_call_parser"):
+        with pytest.raises(UserError, match=r"came back as text \(<tool_call \.\.\., as hermes .*tool_call_parser"):
             await fleet.start()
         assert all(status.pid is None for status in fleet.status())
 

@@ -119,7 +119,7 @@ def test_a_rule_that_fails_ends_the_run_with_the_reason(parts: Path, rule: str, 
 
 
 def test_a_kind_or_rule_that_cannot_be_is_named(parts: Path) -> None:
-    with pytest.raises(UserError, match=r"server\.kind=vlm: there is none .* only external, simulated, vllm"):
+    with pytest.raises(UserError, match=r"server\.kind=vlm: there is none .* only absent, external, simulated, vllm"):
         server_kind("vlm")
     with pytest.raises(UserError, match=r"server\.kind: turns\.Turns made a Turns, which has no agent_pool,"):
         server_kind({"_target_": "turns.Turns", "step": 2})
