@@ -23,6 +23,8 @@ from tau2_fleet.tracking.wandb_tables import Table, durations_ms, flat, run_file
 _REACHED_S = 3.0
 _INIT_TIMEOUT_S = 6.0
 """Both together stay below the ten seconds that a W&B which cannot be had may cost a run."""
+_OFFLINE_INIT_TIMEOUT_S = 60.0
+"""Nobody elsewhere is asked: what takes this long is a machine that is busy."""
 _LOST_GRACE_S = 3.0
 _COMPRESSED_BYTES = 1_000_000
 """Files above this are sent compressed; W&B would copy them whole into its staging folder first."""
@@ -120,7 +122,7 @@ class Wandb:
                 disable_code=True,
                 save_code=False,
                 x_disable_stats=True,
-                init_timeout=_INIT_TIMEOUT_S,
+                init_timeout=_INIT_TIMEOUT_S if mode == "online" else _OFFLINE_INIT_TIMEOUT_S,
                 finish_timeout=run.finish_timeout_s,
             ),
         )
