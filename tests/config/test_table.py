@@ -83,7 +83,7 @@ def test_the_help_of_a_group_says_all_of_its_keys_and_choices() -> None:
     assert "server.simulated.faults.rate [0]" in text
     assert "a number, at least 0 and at most 1" in text
     assert "may be another when a run is resumed" in text
-    assert "one of external, simulated, vllm" in help.text(["--help", "server"])
+    assert "one of absent, external, simulated, vllm" in help.text(["--help", "server"])
     assert "domain.NAME.tasks [base]" in help.text(["--help", "domain.retail.tasks"])
     with pytest.raises(UserError, match=r"sever\.num: there is no such key\. Did you mean server\.num\?"):
         help.text(["--help", "sever.num"])

@@ -180,7 +180,7 @@ class HostsSettings:
 class ServerSettings:
     """The fleet of a run. Ports: replica i of the agent's pool listens on `start_port + i`."""
 
-    kind: Any = key("vllm", help="set by the group: vllm, external, simulated, or {_target_: my_module.MyKind, ...}")
+    kind: Any = key("vllm", help="set by the group: vllm, external, simulated, absent; or {_target_: my_module.My}")
     num: int = key(4, help="replicas", range=Range(1, 4096))
     start_port: int = key(1900, help="replica i listens on start_port + i; 0: any free ports", range=Range(0, 65535))
     host: str = key("127.0.0.1", help="the address that servers listen on; 0.0.0.0: every one of this machine")
