@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
+
 import numpy
 import pytest
 
 from tau2_fleet.evaluation.forecasting import around, forecast
+from tau2_fleet.evaluation.makespan import forecast_wall_s
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,32 @@ def test_the_interval_covers_eight_times_in_ten(tasks: int, before: int, after: 
         off.append(abs(found.expected / total - 1))
     assert 0.7 <= held / 300 <= 0.9
     assert numpy.median(off) < 0.33
+
+
+@pytest.mark.parametrize(("tasks", "at_once", "before", "after"), [(60, 8, 2, 1), (40, 20, 3, 1), (30, 10, 2, 4)])
+def test_the_wall_time_is_that_of_the_longest_first_in_so_many_slots(
+    tasks: int, at_once: int, before: int, after: int
+) -> None:
+    random = numpy.random.default_rng(7)
+    held, off = 0, []
+    for _ in range(60):
+        means = -numpy.sort(-random.lognormal(3, 0.4, tasks))
+        samples = [(f"a/{n}", float(means[n] * random.lognormal(0, 0.4))) for n in range(tasks) for _ in range(before)]
+        ends = [0.0] * at_once
+        for _ in range(after):
+            for mean in means:
+                heapq.heapreplace(ends, ends[0] + float(mean * random.lognormal(0, 0.4)))
+        truth = max(ends) * float(random.lognormal(0, 0.1))
+        wanted = {f"a/{n}": after for n in range(tasks)}
+        total = forecast(samples, wanted)
+        assert total is not None
+        found = forecast_wall_s(samples, wanted, at_once, 0.1, total.expected)
+        assert found is not None
+        held += found.low <= truth <= found.high
+        off.append(abs(found.expected / truth - 1))
+    assert 0.65 <= held / 60 <= 0.95
+    assert numpy.median(off) < 0.2
+    assert forecast_wall_s([], {"a/1": 1}, 3, 0.1, 1.0) is None
 
 
 def test_nothing_is_forecast_from_nothing_and_what_is_never_used_stays_so() -> None:

@@ -12,7 +12,7 @@ from math import exp, log, sqrt
 from statistics import fmean, variance
 
 CONFIDENCE = 0.8
-_WITHIN = 0.66
+WITHIN = 0.66
 """The part of the variance between simulations of a domain that is within tasks, where no task was tried twice: with it
 the interval holds 70 to 90% of totals for true parts from about 0.35 to 0.85 (`benchmarks/decisions.py`)."""
 _ELSEWHERE = 0.3
@@ -127,7 +127,7 @@ def _domain(tasks: Mapping[str, Sequence[float]]) -> _Domain:
         within = sum(value * count for value, count in repeated) / freedom
         rest = within * fmean(1 / len(values) for values in tasks.values())
         return _Domain(tasks, mean, within, max(0.0, observed - rest))
-    return _Domain(tasks, mean, _WITHIN * observed, (1 - _WITHIN) * observed)
+    return _Domain(tasks, mean, WITHIN * observed, (1 - WITHIN) * observed)
 
 
 def quantile_of_t(freedom: float) -> float:

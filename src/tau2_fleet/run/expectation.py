@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from math import ceil
 from pathlib import Path
 
 from tau2_fleet.batch.schedule import Schedule, expected_length
 from tau2_fleet.evaluation.forecasting import Forecast, around, forecast
+from tau2_fleet.evaluation.makespan import forecast_wall_s
 from tau2_fleet.evaluation.spending import Spending, spending_of
 from tau2_fleet.llm.prices import Price, PriceTable
 from tau2_fleet.llm.settings import ModelSettings
@@ -60,6 +63,8 @@ class Seen:
     task: str
     roles: Mapping[str, Spending]
     duration_s: float
+    started_s: float | None = None
+    """Seconds since 1970; None where the record does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,10 @@ class Earlier:
     simulations: Sequence[Seen]
     at_once: float | None = None
     """How many were in flight, the mean over the runs; None where no run says how long it took."""
+    slots: int | None = None
+    """How many were in flight while there were more to begin; None where records do not tell."""
+    around_s: float = 0.0
+    """What a run took beside its simulations: servers and files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,8 @@ def read_earlier(directories: Iterable[Path]) -> Earlier:
     """
     found: list[Seen] = []
     wall_s = timed_s = 0.0
+    slots: list[int] = []
+    around_s: list[float] = []
     for directory in directories:
         own = list(_seen(directory))
         found += own
@@ -104,7 +115,28 @@ def read_earlier(directories: Iterable[Path]) -> Earlier:
         if isinstance(took, int | float) and took > 0:
             wall_s += took
             timed_s += sum(one.duration_s for one in own)
-    return Earlier(found, max(timed_s / wall_s, 0.01) if wall_s and timed_s else None)
+        times = [(one.started_s, one.started_s + one.duration_s) for one in own if one.started_s is not None]
+        if times and len(times) == len(own):
+            slots.append(_slots(times))
+            if isinstance(took, int | float):
+                around_s.append(max(0.0, took - (max(end for _, end in times) - min(start for start, _ in times))))
+    return Earlier(
+        found,
+        max(timed_s / wall_s, 0.01) if wall_s and timed_s else None,
+        max(slots, default=None),
+        min(around_s, default=0.0),
+    )
+
+
+def _slots(times: Sequence[tuple[float, float]]) -> int:
+    """How many were in flight at a time, which nine in ten of those that began did not exceed.
+
+    Args:
+        times: start and end of each, in seconds.
+    """
+    starts, ends = sorted(start for start, _ in times), sorted(end for _, end in times)
+    counts = sorted(number - bisect_right(ends, start) for number, start in enumerate(starts, 1))
+    return max(1, counts[int(0.9 * (len(counts) - 1))])
 
 
 def _seen(directory: Path) -> Iterator[Seen]:
@@ -117,7 +149,14 @@ def _seen(directory: Path) -> Iterator[Seen]:
                 kinds = ("input_tokens", "output_tokens", "cached_tokens")
                 read, written, cached = (usage.get(kind, 0) for kind in kinds)
                 roles[role] = Spending(role, "", 0, read, written, cached)
-        yield Seen(f"{record.domain}/{record.task_id}", roles, record.duration_s)
+        yield Seen(f"{record.domain}/{record.task_id}", roles, record.duration_s, _seconds(record.started))
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
 
 
 def expect(plan: RunPlan, schedule: Schedule, prices: PriceTable, earlier: Earlier | None = None) -> Expectation:
@@ -148,6 +187,10 @@ def expect(plan: RunPlan, schedule: Schedule, prices: PriceTable, earlier: Earli
     longest = max((one.duration_s for one in earlier.simulations), default=0.0) if schedule.jobs else 0.0
     wall = seconds.scaled(1 / at_once, _PACE_DOUBT)
     wall = wall if wall.expected >= longest else around(longest, _PACE_DOUBT)
+    if earlier.slots is not None:
+        times = ((one.task, one.duration_s) for one in earlier.simulations)
+        played = forecast_wall_s(times, wanted, earlier.slots, _PACE_DOUBT, seconds.expected)
+        wall = wall if played is None else played.plus(earlier.around_s)
     missing = [role for role in models if not any(role in one.roles for one in earlier.simulations)]
     notes = (f"the earlier runs say nothing of {', '.join(missing)}, which count as unused",) if missing else ()
     count = len(earlier.simulations)
