@@ -83,8 +83,11 @@ def test_a_pause_leaves_no_request_in_flight_and_costs_no_simulation_its_time(
     assert (client.status(run_dir).requests, stored(run_dir)) == (0, before)
 
 
+@pytest.mark.alone
 def test_a_status_costs_the_run_a_fifth_of_a_millisecond_of_cpu(live: tuple[Popen[str], Path]) -> None:
-    process, run_dir = live  # which is paused, and so does nothing else
+    process, run_dir = live
+    client.ask(run_dir, Request(Verb.pause))
+    wait_for(lambda: client.status(run_dir).requests == 0)
     watched = psutil.Process(process.pid)
 
     def cpu_s() -> float:
@@ -100,7 +103,7 @@ def test_a_status_costs_the_run_a_fifth_of_a_millisecond_of_cpu(live: tuple[Pope
         time.sleep(idle_s)
         return 1000 * ((after - before) - (cpu_s() - after)) / 400
 
-    assert min(cost_ms() for _ in range(3)) <= 0.2
+    assert min(costs := [cost_ms() for _ in range(5)]) <= 0.2, costs
 
 
 def test_a_client_that_is_killed_harms_nothing(live: tuple[Popen[str], Path]) -> None:
@@ -157,6 +160,7 @@ def test_a_task_in_flight_is_cancelled_with_what_it_said_and_runs_again_on_a_new
 def test_a_run_that_is_stopped_from_outside_is_said_to_hang(live: tuple[Popen[str], Path]) -> None:
     process, run_dir = live
     os.kill(process.pid, signal.SIGSTOP)
+    wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
     try:
         client._ANSWER_S, answer_s = 0.3, client._ANSWER_S
         found = client.status(run_dir)
