@@ -40,6 +40,7 @@ NAMES = (
     "comparing",
     "decisions",
     "exports",
+    "reading",
     "merging",
     "reviewing",
     "seats",
