@@ -51,7 +51,8 @@ def run(
         assert waiting.stdin is not None
         assert waiting.stdout is not None
         printed = [Path(folder, name) for name in ("stdout", "stderr")]
-        order = [module, list(map(str, arguments)), str(cwd), dict(env), list(map(str, printed))]
+        os.umask(umask := os.umask(0))
+        order = [module, list(map(str, arguments)), str(cwd), dict(env), umask, list(map(str, printed))]
         waiting.stdin.write(json.dumps(order) + "\n")
         waiting.stdin.flush()
         pid = int(waiting.stdout.readline())
@@ -88,9 +89,10 @@ def _serve() -> None:
     for name in _IMPORTED:
         import_module(name)
     for line in orders:
-        module, arguments, cwd, env, printed = json.loads(line)
+        module, arguments, cwd, env, umask, printed = json.loads(line)
         pid = os.fork()
         if not pid:
+            os.umask(umask)
             _become(module, arguments, cwd, env, printed, paths)
         os.write(answers, b"%d\n" % pid)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

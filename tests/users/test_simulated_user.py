@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tau2_fleet.users.simulated_user import speaks_as_agent
+from tests.simulation.scenes import Lines, reply, simulate
 
 
 @pytest.mark.parametrize(
@@ -18,3 +19,12 @@ from tau2_fleet.users.simulated_user import speaks_as_agent
 )
 def test_a_customer_who_sounds_like_the_agent_is_counted(text: str | None, counted: bool) -> None:
     assert speaks_as_agent(text) is counted
+
+
+def test_the_customer_remembers_both_sides_and_its_turns_cost_what_they_cost() -> None:
+    user = Lines(reply("My task, please.", cost=0.25), reply("Thanks. ###STOP###", cost=0.5))
+    record = simulate(Lines(reply("Which one?")), user)
+    said = [(message["role"], message["content"]) for message in user.texts[1] if message["role"] != "system"]
+    assert said[-2:] == [("assistant", "My task, please."), ("user", "Which one?")]
+    assert len(said) == 3, "the greeting, and nothing twice"
+    assert [message["cost"] for message in record.messages if message["role"] == "user"] == [0.25, 0.5]
