@@ -44,6 +44,7 @@ NAMES = (
     "merging",
     "reviewing",
     "seats",
+    "control",
     "vllm",
 )
 """Modules of this package with a function `rows(*, quick: bool) -> list[Row]`."""
