@@ -46,7 +46,7 @@ def test_without_more_it_lists_all_simulations(run_dir: Path, capsys: pytest.Cap
     assert len([line for line in lines if re.match(r"(retail|airline)/\d ", line)]) == 10
     failed = next(line for line in lines if line.startswith("retail/2 "))
     assert re.search(r"0 +user_stop +DB 0  COMMUNICATE 1  \(ACTION 0\) +[\d.]+ s +\$\d", failed)
-    assert lines[-1] == "7 of 10 with reward 1; --task retail/2 shows one, --failed why"
+    assert lines[-1] == ("7 of 10 with reward 1, pass^1 0.700 [0.397, 0.892]; --task retail/2 shows one, --failed why")
 
 
 def test_a_failed_simulation_shows_its_reason_in_one_screen(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +187,8 @@ def test_gold_actions_of_a_run_that_was_cut_off_come_from_the_benchmark() -> Non
 
 def test_mistakes_are_said_in_a_line(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in (
-        ([tmp_path / "none"], "is no run directory: it has no simulations.jsonl"),
+        ([tmp_path / "none"], "is no run directory: it is not there"),
+        ([run_dir / "simulations.jsonl"], "is no run directory: it is a file"),
         ([tmp_path], f"holds 1 runs; choose one: {run_dir}"),
         ([run_dir, "--task", "banking/9"], "no simulation of banking/9; there are airline/0, airline/1"),
         ([run_dir, "--trial", "7"], "no simulation of trial 7; the last is trial 0"),

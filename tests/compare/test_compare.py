@@ -407,3 +407,9 @@ def test_sides_that_were_reviewed_are_compared_without_the_customers_errors_too(
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     assert json.loads(call(*words)[1])["without_customer"] is None
     assert "23 of 24 simulations have a review" in call(*words[:-1])[1]
+
+
+def test_sides_that_are_not_named_are_asked_for_by_their_flags() -> None:
+    status, _, err = call("compare", "a", "b")
+    assert status == 1
+    assert "unrecognized arguments: a b; the sides are named: --baseline DIR --candidate DIR" in err

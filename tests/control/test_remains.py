@@ -142,6 +142,8 @@ def test_a_sweep_tells_of_each_of_its_jobs_and_only_those_that_go_on_are_asked(
     ("words", "told"),
     [
         (["status", "nowhere"], "nowhere is not there"),
+        (["status", __file__], "is a file, not a directory"),
+        (["cancel", ".", "retail/5"], "is neither a run's directory nor a sweep's"),
         (["pause", "."], "is neither a run's directory nor a sweep's"),
         (["rerun", "."], "name a task, or say --all"),
         (["set", "max_concurrency", "."], "wanted KEY=VALUE"),

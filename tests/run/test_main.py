@@ -126,6 +126,7 @@ def test_a_start_imports_nothing_heavy(tmp_path: Path) -> None:
         (["-m", "domain=retail,retial"], ["domain=retial", "Did you mean retail?"]),
         (["--num-servers", "4"], ["--num-servers: settings are key=value", "old-flags.md"]),
         (["seed=1", "-m", "domain=mock,bank"], ["domain=bank: there is no such choice"]),
+        (["agent/scaffold=xylo"], ["no such choice", "DIR/agent/scaffold/xylo.yaml", "--config-dir DIR"]),
         (["-x"], ["-x: settings are key=value"]),
         (["experiment=smoke", "hydra.run.dir=/proc/nowhere"], ["/proc/nowhere: No such file or directory"]),
         (["resume=nowhere"], ["resume=nowhere: there is no such directory"]),

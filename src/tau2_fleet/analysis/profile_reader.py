@@ -14,7 +14,7 @@ import orjson
 
 from tau2_fleet.analysis.series import Series
 from tau2_fleet.analysis.timeline import Timeline
-from tau2_fleet.errors import UserError
+from tau2_fleet.record.reading import no_run
 
 PROFILE_FILE = "profile.jsonl"
 PARTS = ("agent", "user", "expert", "tool", "judge", "queue", "connect", "own")
@@ -91,7 +91,7 @@ def run_directories(directories: Sequence[Path], file: str = PROFILE_FILE) -> li
         found = [directory] if (directory / file).is_file() else []
         found = found or sorted(path.parent for path in directory.glob(f"*/{file}"))
         if not found:
-            raise UserError(f"{directory} is no run directory: it has no {file}")
+            raise no_run(directory, file)
         runs.extend(found)
     # A run that is given twice, or that a link leads to as well, is one.
     first: dict[Path, Path] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -20,6 +21,7 @@ from tau2_fleet.analysis.turns import COLUMNS_OF_OVERVIEW, overview_cells, overv
 from tau2_fleet.display.console import complain, neutralise, out, tell
 from tau2_fleet.display.formats import TableFormat, table_text
 from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.evaluation.proportions import Estimate, mean_of_tasks
 from tau2_fleet.record.overview import Overview, choose, overviews, read_prompts, read_record
 from tau2_fleet.record.reading import PROMPT_FILE, Damage
 from tau2_fleet.record.task_texts import TaskTexts
@@ -71,7 +73,8 @@ def _show(options: argparse.Namespace) -> None:
         out.out(overview_table(chosen, colours=out.color_system is not None), highlight=False)
         passed = sum(not one.failed for one in chosen)
         out.print(
-            f"\n{passed} of {len(chosen)} with reward 1; --task {_example(everything)} shows one, --failed why",
+            f"\n{passed} of {len(chosen)} with reward 1, pass^1 {_pass_rate(chosen)}; "
+            f"--task {_example(everything)} shows one, --failed why",
             markup=False,
         )
         return
@@ -79,6 +82,14 @@ def _show(options: argparse.Namespace) -> None:
         if index:
             out.print()
         out.print(_told(directory, one, options, in_full), soft_wrap=False, width=None if out.is_terminal else _PIPED)
+
+
+def _pass_rate(chosen: Sequence[Overview]) -> Estimate:
+    """pass^1 with its interval: the mean over tasks."""
+    by_task: dict[str, list[float]] = {}
+    for one in chosen:
+        by_task.setdefault(one.name, []).append(not one.failed)
+    return mean_of_tasks([fmean(trials) for trials in by_task.values()], len(chosen))
 
 
 def _counted(asked: Sequence[Overview]) -> str:

@@ -40,7 +40,11 @@ Compared = dict[str, tuple[Comparison, list[Decision]]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status, a gate's verdict among them."""
-    options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    parser = _parser()
+    options, more = parser.parse_known_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    if more:
+        sides = "" if more[0].startswith("-") else "; the sides are named: --baseline DIR --candidate DIR"
+        parser.error(f"unrecognized arguments: {' '.join(more)}{sides}")
     try:
         return _compare(options)
     except Refused as error:

@@ -218,9 +218,7 @@ def _flip(flip: Flip) -> tuple[Cell, ...]:
 
 def share(estimate: Estimate) -> str:
     """`0.512 [0.45, 0.57]`."""
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return str(estimate)
 
 
 def _of(interval: Interval | None, opening: str, closing: str) -> str:

@@ -21,7 +21,7 @@ from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.record.latest import LatestRecords
 from tau2_fleet.record.lock import LOCK_FILE, is_locked
-from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object
+from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, no_run, read_object
 from tau2_fleet.record.task_texts import TaskTexts
 
 Json = dict[str, Any]
@@ -105,7 +105,7 @@ def read_run(directory: Path) -> Source:
         UserError: it is none, cannot be read, or (`EmptySource`) no simulation of it is over.
     """
     if not (directory / RECORD_FILE).is_file():
-        raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
+        raise no_run(directory)
     stored, reviews = LatestRecords(directory), read_reviews(directory)
     outcomes: list[Outcome] = []
     met: set[str] = set()

@@ -104,6 +104,8 @@ def _unknown_choice(config: str, sources: Sources) -> str:
         return f"{config}: there is no such file in conf/.{did_you_mean(nearest_keys(group or config, sources))}"
     line = f"{group}={choice}: there is no such choice.{did_you_mean(nearest(choice, there))}"
     more = {"user_llm": " Any model: user_llm.model=NAME.", "domain": f" {NO_TASKS}"}.get(group, "")
+    if choice.isidentifier() and not nearest(choice, there):
+        more += f" One of your own is a file DIR/{group}/{choice}.yaml, found with --config-dir DIR."
     return f"{line}\nChoices of {group}: {', '.join(there)}.{more}"
 
 

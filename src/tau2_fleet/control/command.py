@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _in_order(given: list[str]) -> list[str]:
-    """Verb, options, then the rest: `DIR VERB …` means the same as `VERB … DIR`, and options may stand anywhere."""
+    """Verb, options, then the rest: `DIR VERB …` and `VERB DIR …` mean `VERB … DIR`, and options may stand anywhere."""
     words: list[str] = []
     options: list[str] = []
     rest = iter(given)
@@ -67,6 +67,8 @@ def _in_order(given: list[str]) -> list[str]:
             words.append(word)
     if len(words) > 1 and words[0] not in _VERBS and words[1] in _VERBS:
         words = [*words[1:], words[0]]
+    if len(words) == 3 and words[0] in _VERBS and Path(words[1]).is_dir() and not Path(words[2]).exists():
+        words = [words[0], words[2], words[1]]
     return [*words[:1], *options, *words[1:]]
 
 
@@ -144,8 +146,9 @@ def _jobs(directory: Path) -> list[Path]:
     """
     found = [directory] if is_run(directory) else jobs_of(directory)
     if not found:
-        what = "is neither a run's directory nor a sweep's" if directory.is_dir() else "is not there"
-        raise UserError(f"{directory} {what}")
+        if directory.is_dir():
+            raise UserError(f"{directory} is neither a run's directory nor a sweep's")
+        raise UserError(f"{directory} is {'a file, not a directory' if directory.exists() else 'not there'}")
     return found
 
 

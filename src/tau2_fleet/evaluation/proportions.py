@@ -21,6 +21,12 @@ class Estimate:
     low: float | None = None
     high: float | None = None
 
+    def __str__(self) -> str:
+        """`0.812 [0.760, 0.855]`."""
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
 
 def wilson(share: float, size: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Both ends of the score interval of a binomial share (Wilson 1927, JASA 22:209-212).

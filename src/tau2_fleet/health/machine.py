@@ -142,10 +142,12 @@ def check_open_files(max_concurrency: int, auto: bool = False) -> Finding:
             f"raise it (ulimit -Hn {need}, or limits.conf), or lower max_concurrency",
         )
     raised = "" if soft >= need or soft == resource.RLIM_INFINITY else " (a run raises it)"
-    return ok(
-        "open files",
-        f"limit {soft:,} of {limit}{raised}, {max_concurrency:,} simulations at once need {need:,} at most",
+    room = (
+        f"enough for {max_concurrency:,} simulations at once"
+        if auto
+        else (f"{max_concurrency:,} simulations at once need {need:,} at most")
     )
+    return ok("open files", f"limit {soft:,} of {limit}{raised}, {room}")
 
 
 def check_disk(places: dict[str, Path], plenty: int = RUN_ROOM) -> list[Finding]:

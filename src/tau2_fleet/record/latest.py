@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.line import DamagedRecord, Record, SimulationKey, decode_line, read_line
-from tau2_fleet.record.reading import RECORD_FILE, Damage, StoredLine, stored_line
+from tau2_fleet.record.reading import RECORD_FILE, Damage, StoredLine, no_run, stored_line
 from tau2_fleet.telemetry.secrets import record_redactor
 
 _TEXT = rb'"(?:[^"\\]|\\.)*"'
@@ -50,7 +50,7 @@ class LatestRecords:
         self._named: set[int] = set()
         """Numbers of the lines in `damage`."""
         if not self.path.is_file():
-            raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
+            raise no_run(directory)
         try:
             self._look()
         except OSError as error:

@@ -10,7 +10,7 @@ from typing import Any
 from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.record.line import Record, SimulationKey, decode_line, read_line
-from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, stored_lines
+from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, no_run, stored_lines
 
 _RUNS_NAMED = 8
 
@@ -62,7 +62,7 @@ def overviews(directory: Path, damage: Damage | None = None, *, deep: bool = Tru
     path = directory / RECORD_FILE
     if not path.is_file():
         refuse_sweep(directory)
-        raise UserError(f"{directory} is no run directory: it has no {RECORD_FILE}")
+        raise no_run(directory)
     latest: dict[SimulationKey, Overview] = {}
     for line in stored_lines(path, deep=deep):
         if line.record is not None:

@@ -22,6 +22,13 @@ _AT_ONCE = 2**20
 """Bytes to read in one go: lines of tens of thousands are the rule."""
 
 
+def no_run(directory: Path, file: str = RECORD_FILE) -> UserError:
+    """What to say of a path that was named as a run's directory, and lacks the file that makes it one."""
+    if directory.is_dir():
+        return UserError(f"{directory} is no run directory: it has no {file}")
+    return UserError(f"{directory} is no run directory: it is {'a file' if directory.exists() else 'not there'}")
+
+
 @dataclass(frozen=True, slots=True)
 class StoredLine:
     """One line of a record file, and where it stands."""

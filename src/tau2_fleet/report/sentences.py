@@ -28,7 +28,7 @@ def headline(run: RunData, figures: Figures) -> list[Part]:
     trials = counted(round(overall.simulations / overall.tasks, 1), "trial", "g")
     domains = _listed(sorted(figures.results))
     text = (
-        f"pass^1 is {_estimate(overall.pass_hat.get(1) or overall.average_reward)} on "
+        f"pass^1 is {overall.pass_hat.get(1) or overall.average_reward!s} on "
         f"{counted(overall.tasks, 'task')} × {trials} of {domains} ({run.benchmark})"
     )
     if run.summary.get("chosen_tasks"):
@@ -103,7 +103,7 @@ def reviewed(found: dict[str, Any], current: int, total: int) -> list[Part]:
 def _reviewed(found: dict[str, Any], current: int, total: int) -> list[Part]:
     overall, judge = found["scores"]["overall"], found.get("judge")
     corrected, bound = overall["corrected"], overall["upper_bound"]
-    said = "nothing is left" if not (corrected or bound) else f"pass^1 is {_estimate(Estimate(**(corrected or bound)))}"
+    said = "nothing is left" if not (corrected or bound) else f"pass^1 is {Estimate(**(corrected or bound))!s}"
     if bound and not corrected:
         said += " at most (failures alone were reviewed)"
     hindered, helped, others = (int(overall["left_out"][name]) for name in ("hindered", "helped", "without_effect"))
@@ -147,12 +147,6 @@ def counted(number: float, thing: str, form: str = ".0f") -> str:
     return f"{told} {thing}{'' if told == '1' else 's'}"
 
 
-def _estimate(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
@@ -163,14 +157,14 @@ def metrics_table(metrics: dict[str, Metrics]) -> list[dict[str, str]]:
     for name, one in metrics.items():
         if name == "overall" and len(metrics) == 2:
             continue
-        passes = {f"pass^{k}": _estimate(estimate) for k, estimate in one.pass_hat.items()}
+        passes = {f"pass^{k}": str(estimate) for k, estimate in one.pass_hat.items()}
         rows.append(
             {
                 "domain": name,
                 "tasks": str(one.tasks),
                 "simulations": str(one.simulations),
                 "infrastructure": str(one.infrastructure_errors),
-                "reward": _estimate(one.average_reward),
+                "reward": str(one.average_reward),
                 **passes,
                 "cost": one.cost,
                 "mean time": f"{one.duration_s:,.1f} s",

@@ -14,11 +14,7 @@ _PARTIES = {Party.customer: "customer", Party.agent: "agent", Party.setup: "setu
 
 def estimate_text(estimate: Estimate | None) -> str:
     """`0.812 [0.760, 0.855]`; a dash where there is none."""
-    if estimate is None:
-        return "-"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return "-" if estimate is None else str(estimate)
 
 
 def kinds_table(reviews: Sequence[Review]) -> list[tuple[str, ...]]:
