@@ -112,8 +112,12 @@ def test_a_traceback_is_in_the_file_and_one_line_on_the_terminal(
             raise OSError("no room")
         except OSError:
             own.warning("cannot save", exc_info=True)
+            own.warning("OSError: no room", exc_info=True)
     assert "Traceback" in (tmp_path / "run.log").read_text()
-    assert capfd.readouterr().err == "warning: cannot save (OSError: no room; traceback in run.log)\n"
+    assert capfd.readouterr().err.splitlines() == [
+        "warning: cannot save (OSError: no room; traceback in run.log)",
+        "warning: OSError: no room (traceback in run.log)",
+    ]
 
 
 def test_no_secret_reaches_a_line_a_terminal_or_a_pipe(

@@ -124,7 +124,10 @@ def _heading(record: Json, one: Overview) -> Text:
         (f"{neutralise(one.name)} trial {one.trial}", "bold"),
         f"  seed {record.get('seed')}  {one.duration_s:.1f} s  {one.messages} messages",
         (f"\n{roles}" if roles else "", "dim"),
-        ("\nthe agent asked models of its own: their tokens and dollars are not known" if unseen else "", "yellow"),
+        (
+            "\nthe agent may have asked models of its own: their tokens and dollars are not known" if unseen else "",
+            "yellow",
+        ),
     )
 
 
@@ -184,7 +187,7 @@ def _verdict(record: Json, one: Overview, gold: list[GoldCheck]) -> Iterator[Ren
         Text("  ").join(Text(*part) for part in _sub_rewards(one)),
     )
     for reason in reasons(record):
-        yield Padding(Text(f"because {neutralise(reason)}", "red"), (0, 0, 0, 2), expand=False)
+        yield Padding(Text(f"because {neutralise(reason, keep_lines=True)}", "red"), (0, 0, 0, 2), expand=False)
     differences = record.get("db_diff") or []
     if differences:
         yield Text("database differences (is, instead of what the gold actions leave):", "bold")

@@ -175,7 +175,7 @@ def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
     if overall.not_run:
         console.print(f"{overall.not_run} not run")
     if "overall" in outcome.metrics and (unknown := outcome.metrics["overall"].cost_unknown):
-        models = "the agent asked models of its own: their tokens and dollars are not known"
+        models = "the agent may have asked models of its own: their tokens and dollars are not known"
         console.print(f"in {unknown} simulation{'s' if unknown > 1 else ''} {models}", soft_wrap=True)
     reply_report.tell(outcome.replies, console, experts_on=outcome.experts_on)
     for model, ids in moved_models(outcome.spending).items():

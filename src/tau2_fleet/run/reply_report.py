@@ -43,7 +43,7 @@ def tell(replies: RunReplies, console: Console, *, experts_on: bool) -> None:
     if replies.reasons:
         console.print("errors:")
         for reason, count in replies.reasons[:_REASONS]:
-            console.print(f"  {count} × {neutralise(reason)}", markup=False, soft_wrap=True)
+            console.print(f"  {count} × {neutralise(' '.join(reason.split()))}", markup=False, soft_wrap=True)
         if len(replies.reasons) > _REASONS:
             console.print(f"  and {len(replies.reasons) - _REASONS} other reasons (summary.json)", markup=False)
     if experts_on:

@@ -118,10 +118,11 @@ class _TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            message = redact(neutralise(record.getMessage()))
+            message = record.getMessage()
             if record.exc_info and record.exc_info[1] is not None:
-                reason = record.exc_info[1]
-                message += redact(neutralise(f" ({type(reason).__name__}: {reason}; traceback in run.log)"))
+                reason = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+                message += f" ({'' if reason in message else f'{reason}; '}traceback in run.log)"
+            message = redact(neutralise(message))
             style = _STYLES.get(record.levelno, "yellow")
             err.print(Text.assemble((record.levelname.lower(), style), f": {message}"))
         except Exception:
