@@ -72,6 +72,14 @@ def test_effects_are_from_earlier_comparisons_else_a_stated_range(pilot: Path, t
     assert len(found["answers"]) == 1
 
 
+def test_runs_that_differ_are_a_pilot_where_the_key_that_the_refusal_names_is_given(pilot: Path, tmp_path: Path):
+    other = write_run(tmp_path / "other", drawn(0.5, 5, tasks=114, trials=4), "max_steps=77", seed=5)
+    status, _, err = call("plan", pilot, other)
+    assert status == 2
+    assert "--allow-diff max_steps" in err
+    assert call("plan", pilot, other, "--allow-diff", "max_steps")[0] == 0
+
+
 def test_a_single_trial_says_the_most_that_chance_can_be(tmp_path: Path):
     directory = write_run(tmp_path / "one", drawn(0.5, 3, tasks=60, trials=1))
     assert planned(directory)["pilot"]["within_is_bound"] is True

@@ -130,7 +130,7 @@ def _plan(options: argparse.Namespace) -> None:
     if not 0.05 < options.power < 1:
         raise UserError(f"--power={options.power:g}: expected a chance between 0.05 and 1, such as 0.8")
     inputs = read_inputs(options.runs)
-    side = pooled("pilot", inputs.sources)
+    side = pooled("pilot", inputs.sources, options.allow_diff)
     pilot = pilot_of(side)
     deviations, whence = _effects(options, side)
     answers = [answer(pilot, difference, one, options.power) for one in deviations]
@@ -207,6 +207,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--power", type=float, default=POWER, metavar="P", help="the chance to see it (default: 0.8)")
     parser.add_argument(
         "--effects-sd", nargs="+", default=[], metavar="PP", help="how much effects differ over tasks: 0pp 5pp"
+    )
+    parser.add_argument(
+        "--allow-diff",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="let the runs differ in this key, and all below it",
     )
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
     return parser
