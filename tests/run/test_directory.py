@@ -80,6 +80,14 @@ def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
         load_saved(tmp_path)
 
 
+def test_a_configuration_that_unfolds_to_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    write_run(tmp_path, "\n".join(lines), "[]")
+    with pytest.raises(UserError, match=r"config.yaml: cannot be read as a configuration: it has aliases"):
+        load_saved(tmp_path)
+
+
 def test_a_resume_with_another_configuration_names_the_keys(tmp_path: Path) -> None:
     def configured(*overrides: str) -> Config:
         return load(compose(["agent.model=org/model", *overrides]))

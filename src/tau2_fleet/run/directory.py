@@ -18,9 +18,9 @@ from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import AliasEvent, CSafeLoader, YAMLError, parse
 
 from tau2_fleet.config.compose import compose, explain
 from tau2_fleet.config.quoting import quoted
@@ -214,7 +214,7 @@ def load_saved(run_dir: Path) -> Config:
     """
     path = run_dir / COMPOSITION_DIR / "config.yaml"
     try:
-        tree = OmegaConf.load(path)
+        tree = load_tree(path)
         return read(DictConfig(OmegaConf.merge(OmegaConf.structured(schema()), tree)))
     except FileNotFoundError:
         raise UserError(f"{run_dir}: not a run directory (there is no {path.relative_to(run_dir)})") from None
@@ -222,10 +222,22 @@ def load_saved(run_dir: Path) -> Config:
         raise UserError(f"{path}: cannot be read as a configuration: {' '.join(str(error).split())}") from error
 
 
+def load_tree(path: Path) -> DictConfig | ListConfig:
+    """A file of `.hydra/`, in which Hydra writes no aliases: a few lines of them could unfold to gigabytes.
+
+    Raises:
+        OSError, ValueError, YAMLError, RecursionError: it cannot be read.
+    """
+    with path.open(encoding="utf-8") as file:
+        if any(isinstance(event, AliasEvent) for event in parse(file, Loader=CSafeLoader)):
+            raise YAMLError("it has aliases (*name), which no run writes")
+    return OmegaConf.load(path)
+
+
 def wants_report(run_dir: Path) -> bool:
     """Whether a run was started with `report=true`; False where its configuration cannot be read."""
     try:
-        return bool(OmegaConf.select(OmegaConf.load(run_dir / COMPOSITION_DIR / "config.yaml"), "report", default=True))
+        return bool(OmegaConf.select(load_tree(run_dir / COMPOSITION_DIR / "config.yaml"), "report", default=True))
     except _UNREADABLE:
         return False
 
@@ -237,7 +249,7 @@ def saved_overrides(path: Path) -> list[str]:
         UserError: it is missing or holds something else.
     """
     try:
-        found = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        found = OmegaConf.to_container(load_tree(path), resolve=False)
     except _UNREADABLE as error:
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tau2_fleet.config.quoting import quoted
 from tau2_fleet.record.atomic import write_json, write_text
-from tau2_fleet.run.directory import COMPOSITION_DIR, TASK_IDS_FILE, saved_overrides
+from tau2_fleet.run.directory import COMPOSITION_DIR, TASK_IDS_FILE, load_tree, saved_overrides
 from tau2_fleet.run.merge_checks import MergedRun
 from tau2_fleet.run.plan import plan_run
 from tau2_fleet.run.resume import DIGESTS_FILE
@@ -26,7 +26,7 @@ def write_merged_config(runs: Sequence[MergedRun], target: Path, final: Path) ->
         UserError: a run's configuration cannot be read, or nothing can be written.
     """
     folder = target / COMPOSITION_DIR
-    trees = [DictConfig(OmegaConf.load(run.directory / COMPOSITION_DIR / "config.yaml")) for run in runs]
+    trees = [DictConfig(load_tree(run.directory / COMPOSITION_DIR / "config.yaml")) for run in runs]
     merged = trees[0]
     OmegaConf.set_struct(merged, False)
     for key, value in (("shard.index", 0), ("shard.count", 1), ("resume", None)):
