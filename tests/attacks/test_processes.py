@@ -39,6 +39,11 @@ _FROZEN_S = 4
 _AT_ONCE = 4
 
 
+def _heed_quit() -> None:
+    """A shell's background commands ignore SIGQUIT, and so would all that they start."""
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
 class Run:
     """A run, and all its processes."""
 
@@ -50,7 +55,7 @@ class Run:
                 "server.simulated.latency=fleet-h100", "server.simulated.latency_scale=0.02", *overrides,
             ),
             cwd=ROOT, env=env({"HOME": self._home}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=_heed_quit,
         )  # fmt: skip
         wait_for(lambda: stored(self.run_dir) or self.process.poll() is not None, 90)
 

@@ -20,7 +20,7 @@ import pytest
 from tau2_fleet.control import client
 from tau2_fleet.control.beacon import CONTROL_FILE, read_beacon
 from tau2_fleet.control.messages import Request, State, Status, Verb
-from tests.run.runs import ROOT, assert_no_server_remains, env, kill, records, start, stored, summary, wait_for
+from tests.run.runs import ROOT, assert_no_server_remains, env, kill, records_so_far, start, stored, summary, wait_for
 
 SLOW = (
     "experiment=smoke", "num_trials=99", "max_concurrency=6", "server.num=1", "wandb=disabled", "report=false",
@@ -116,7 +116,7 @@ def test_a_task_in_flight_is_cancelled_with_what_it_said_and_runs_again_on_a_new
     assert done.returncode == 0, done.stderr
 
     def cancelled() -> list[dict[str, Any]]:
-        return [record for record in records(run_dir) if record["error"] and "by hand" in record["error"]]
+        return [record for record in records_so_far(run_dir) if record["error"] and "by hand" in record["error"]]
 
     wait_for(cancelled)
     [record] = cancelled()
@@ -124,13 +124,13 @@ def test_a_task_in_flight_is_cancelled_with_what_it_said_and_runs_again_on_a_new
     assert record["messages"]
     again = ctl("rerun", task, "--trial", trial, run_dir)
     assert again.returncode == 0, again.stderr
-    scored = next(one for one in records(run_dir) if one["error"] is None)
+    scored = next(one for one in records_so_far(run_dir) if one["error"] is None)
     refused = ctl("rerun", f"mock/{scored['task_id']}", "--trial", str(scored["trial"]), run_dir)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "nothing ever replaces" in refused.stderr
     assert ctl("resume", run_dir).returncode == 0
     key = (record["task_id"], record["trial"])
-    wait_for(lambda: [(one["task_id"], one["trial"]) for one in records(run_dir)].count(key) == 2)
+    wait_for(lambda: [(one["task_id"], one["trial"]) for one in records_so_far(run_dir)].count(key) == 2)
     assert (run_dir / "simulations.jsonl").read_bytes().startswith(before)
 
 
@@ -186,7 +186,7 @@ def test_shards_are_paused_cancelled_and_drained_by_the_one_run_that_they_are(tm
         assert (client.status(run_dir).requests, stored(run_dir)) == (0, before)
         flying = client.status(run_dir).shown.idle[0]
         assert client.ask(run_dir, Request(Verb.cancel, f"mock/{flying.task_id}", flying.trial)).done
-        wait_for(lambda: records(run_dir)[-1]["error"] and "by hand" in records(run_dir)[-1]["error"])
+        wait_for(lambda: records_so_far(run_dir)[-1]["error"] and "by hand" in records_so_far(run_dir)[-1]["error"])
         client.ask(run_dir, Request(Verb.drain))
         assert process.wait(60) == 3
     finally:

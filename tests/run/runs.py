@@ -65,6 +65,12 @@ def records(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "simulations.jsonl").read_bytes().splitlines()]
 
 
+def records_so_far(run_dir: Path) -> list[dict[str, Any]]:
+    """Of a run that goes on: a line that is just being written is left out."""
+    whole = (run_dir / "simulations.jsonl").read_bytes().rpartition(b"\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
 def kill(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         os.kill(process.pid, signal.SIGKILL)
