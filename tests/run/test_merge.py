@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests import warm
-from tests.run.runs import ROOT, env, inventory, kill, records, run, start, summary, wait_for
+from tests.run.runs import ROOT, env, inventory, kill, records, records_so_far, run, start, summary, wait_for
 
 SMOKE = ("experiment=smoke", "num_trials=2", "wandb=disabled")
 LATENCY = ("server.simulated.latency=fleet-h100", "server.simulated.latency_scale=0.05")
@@ -133,7 +133,7 @@ def test_three_shards_merged_are_the_run_in_one_piece(runs: Path, tmp_path: Path
 def test_a_shard_that_was_killed_is_missed_and_comes_back_by_either_resume(runs: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     process = start(killed, *SMOKE, *shard(1), *LATENCY, "max_concurrency=3")
-    wait_for(lambda: (killed / "simulations.jsonl").exists() and len(records(killed)) >= 2)
+    wait_for(lambda: (killed / "simulations.jsonl").exists() and len(records_so_far(killed)) >= 2)
     kill(process)
     stored = len(records(killed))
     assert stored < 9
