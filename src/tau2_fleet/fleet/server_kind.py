@@ -114,7 +114,32 @@ class ServerKind(Protocol):
         ...
 
 
-class LaunchedKind:
+class WithoutDevices:
+    """The common part of kinds that take no GPUs and have nothing to be checked."""
+
+    def gpus_per_replica(self, spec: PoolSpec) -> int:
+        return 0
+
+    def check(self, pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> None:
+        return
+
+    def devices(self, server: ServerSettings) -> list[str] | None:
+        return []
+
+    def on_cpu(self, server: ServerSettings) -> bool:
+        return False
+
+
+class UnlaunchedKind(WithoutDevices):
+    """The common part of kinds of which the fleet starts no server."""
+
+    launched = False
+
+    async def prepare(self, preparation: Preparation) -> Starter:
+        raise RuntimeError("there is nothing to launch")
+
+
+class LaunchedKind(WithoutDevices):
     """The common part of kinds whose servers the fleet starts; a kind of one's own needs `name` and `command`."""
 
     name = ""
@@ -154,18 +179,6 @@ class LaunchedKind:
             min_ready=server.min_ready,
             may_shrink=True,
         )
-
-    def gpus_per_replica(self, spec: PoolSpec) -> int:
-        return 0
-
-    def check(self, pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> None:
-        return
-
-    def devices(self, server: ServerSettings) -> list[str] | None:
-        return []
-
-    def on_cpu(self, server: ServerSettings) -> bool:
-        return False
 
     async def prepare(self, preparation: Preparation) -> Starter:
         def start(placement: Placement, host: str, port: int) -> ServerCommand:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from tau2_fleet.fleet.plan import PoolSpec
-from tau2_fleet.fleet.server_kind import Preparation, Starter
+from tau2_fleet.fleet.server_kind import UnlaunchedKind
 from tau2_fleet.fleet.settings import ServerSettings
 
 
 @dataclass(frozen=True)
-class Absent:
+class Absent(UnlaunchedKind):
     """A pool without servers: whoever asks it is told so."""
 
     name = "absent"
-    launched = False
 
     def problems(self, server: ServerSettings, model: str | None) -> Iterator[str]:
         if server.endpoints or server.model_config is not None:
@@ -24,18 +22,3 @@ class Absent:
 
     def agent_pool(self, name: str, server: ServerSettings, model: str | None) -> PoolSpec:
         return PoolSpec(name, self, model, num=0, tool_call_parser=None, needs_tools=False, min_ready=0)
-
-    def gpus_per_replica(self, spec: PoolSpec) -> int:
-        return 0
-
-    def check(self, pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> None:
-        return
-
-    def devices(self, server: ServerSettings) -> list[str] | None:
-        return []
-
-    def on_cpu(self, server: ServerSettings) -> bool:
-        return False
-
-    async def prepare(self, preparation: Preparation) -> Starter:
-        raise RuntimeError("there is nothing to launch")

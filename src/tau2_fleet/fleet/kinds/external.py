@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.external_servers import named_servers, read_key
 from tau2_fleet.fleet.plan import PoolSpec
-from tau2_fleet.fleet.server_kind import Preparation, Starter
+from tau2_fleet.fleet.server_kind import UnlaunchedKind
 from tau2_fleet.fleet.settings import ServerSettings
 
 
 @dataclass(frozen=True)
-class External:
+class External(UnlaunchedKind):
     """Nothing is started here and nothing ended."""
 
     name = "external"
-    launched = False
 
     def problems(self, server: ServerSettings, model: str | None) -> Iterator[str]:
         if not server.endpoints and server.model_config is None:
@@ -41,18 +39,3 @@ class External:
             api_key=read_key(server.api_key_env, server.api_key_file, "server", server.basic_auth_env),
             min_ready=min(server.min_ready, len(urls)),
         )
-
-    def gpus_per_replica(self, spec: PoolSpec) -> int:
-        return 0
-
-    def check(self, pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None) -> None:
-        return
-
-    def devices(self, server: ServerSettings) -> list[str] | None:
-        return []
-
-    def on_cpu(self, server: ServerSettings) -> bool:
-        return False
-
-    async def prepare(self, preparation: Preparation) -> Starter:
-        raise RuntimeError("servers elsewhere are not launched")
