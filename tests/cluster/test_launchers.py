@@ -52,7 +52,7 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str
     token = tmp_path / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    return env({**of_slurm, "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"})
+    return env({**of_slurm, "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": "local"})
 
 
 def command(sweep: Path, *arguments: str) -> list[str]:

@@ -316,7 +316,7 @@ def test_a_model_that_is_nowhere_is_said_before_anything_starts(bench: Bench, tm
 def test_an_unfit_tool_call_parser_stops_the_run_at_the_preflight(bench: Bench, tmp_path: Path) -> None:
     fleet = Fleet([bench.pool(tool_call_parser="pythonic")], bench.settings(preflight=True), tmp_path)
     with pytest.raises(
-        UserError, match=r"came back as text \(<tool_call> .*Set server\.tool_call_parser \(now pythonic"
+        UserError, match=r"came back as text \(<tool_call .*Set server\.tool_call_parser \(now pythonic"
     ):
         asyncio.run(fleet.start())
     assert fleet.status()[0].pid is None
