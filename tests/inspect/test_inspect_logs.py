@@ -93,7 +93,9 @@ def test_scores_and_figures_are_those_of_the_run(run_dir: Path, logs: dict[str, 
         assert task["input"].count(":") > 1, domain  # what the customer wants
 
 
-def test_endings_of_all_kinds_and_odd_records_are_read(run_dir: Path, tmp_path: Path) -> None:
+def test_endings_of_all_kinds_and_odd_records_are_read(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     [first] = records(run_dir)[:1]
     endings = {
         "infrastructure_error": ("error", "HTTP 500"),
@@ -105,7 +107,7 @@ def test_endings_of_all_kinds_and_odd_records_are_read(run_dir: Path, tmp_path: 
     odd = {
         "started": "once",
         "ended": "",
-        "messages": [{"role": "assistant", "tool_calls": [{"name": 3}]}],
+        "messages": [{"role": "assistant", "tool_calls": [{"name": "", "arguments": None}]}],
         "calls": [],
     }
     lines = [
@@ -114,8 +116,10 @@ def test_endings_of_all_kinds_and_odd_records_are_read(run_dir: Path, tmp_path: 
     ]
     lines[-1] |= odd
     lines[0]["messages"][-1] |= {"role": "assistant", "raw_data": {"author": "agent", "thinking": "Hm."}}
-    write_records(tmp_path / "run", lines)
+    damaged = {**first, "trial": len(lines), "messages": [{"role": "assistant", "tool_calls": [{"name": 3}]}]}
+    write_records(tmp_path / "run", [*lines, damaged])
     assert main([str(tmp_path / "run"), "--format", "inspect"]) == 0
+    assert "1 damaged line (line 6: messages is a list of another form), passed over" in capsys.readouterr().err
     [log] = read(tmp_path / "run" / "export" / "inspect").values()
     assert log["status"] == "cancelled"  # no summary: nobody says how it ended
     for sample, (kind, told) in zip(log["samples"], endings.values(), strict=True):
