@@ -11,6 +11,7 @@ import pytest
 from benchmarks.virtual_fleet import QWEN3_8B, QWEN3_32B, slower
 from benchmarks.virtual_run import Scenario, VirtualOutcome, VirtualRun, play
 from tau2_fleet.batch.auto_concurrency import AutoConcurrency
+from tau2_fleet.fleet.sampler import ReplicaMetrics
 from tau2_fleet.telemetry.events import LLMCall, Scope, SimulationDone
 
 SMALL = Scenario("small", (QWEN3_32B,), tasks=30)
@@ -85,6 +86,16 @@ def test_servers_that_do_not_tell_of_their_memory_are_given_more_until_answers_c
             servers.decide(float(second))
     assert silent.max_concurrency > 100
     assert slow.max_concurrency < 40
+
+
+def test_a_replica_that_is_not_asked_yet_is_taken_to_be_like_the_others():
+    servers = Silent()
+    servers.auto.listen(ReplicaMetrics(kv_tokens=400_000.0).sample_of("agent/0"))
+    servers.decide(1.0)
+    before = servers.max_concurrency
+    servers.auto.listen(ReplicaMetrics(kv_tokens=400_000.0).sample_of("agent/1"))
+    servers.decide(2.0)
+    assert servers.max_concurrency == before != 64
 
 
 class Silent:

@@ -23,8 +23,7 @@ def test_rewards_are_the_same_with_auto_and_with_a_number_and_lengths_are_learne
     events = [json.loads(line) for line in (tmp_path / "auto" / "profile.jsonl").read_text().splitlines()]
     decided = [event for event in events if event["type"] == "concurrency"]
     assert decided[0]["limit"] > 10
-    # The servers tell their KV cache when they are asked, which may be after the first simulations began.
-    assert decided[0]["reason"] in ("KV cache over a typical context", "the servers do not tell their KV cache")
+    assert decided[0]["reason"] == "KV cache over a typical context"
     assert {event["pool"] for event in decided} <= {"agent", "simulated"}
     assert "limit" in (tmp_path / "auto" / "trace.json").read_text()
     assert "concurrency" not in {

@@ -161,9 +161,14 @@ def test_no_key_is_written_or_printed_or_on_a_command_line(calm: Watched) -> Non
     assert_nowhere(calm, {**PLANTED, "the fleet's key": fleet_key})
 
 
+def servers_of(watched: Watched) -> list[Child]:
+    """What a server forks has its words until it is another program, but listens nowhere."""
+    return [child for child in watched.children.values() if child.runs(SERVER) and child.addresses]
+
+
 def test_children_get_only_the_keys_that_they_need(calm: Watched) -> None:
     own = {name: value for name, value in PLANTED.items() if name != "WANDB_API_KEY"}
-    assert sum(child.runs(SERVER) for child in calm.children.values()) >= 2
+    assert len(servers_of(calm)) == 2
     assert any(child.runs(WANDB) for child in calm.children.values())
     for child in calm.children.values():
         held = {name for name, value in own.items() for text in child.variables.values() if value in text}
@@ -175,9 +180,7 @@ def test_children_get_only_the_keys_that_they_need(calm: Watched) -> None:
 
 
 def test_servers_listen_on_loopback_only(calm: Watched) -> None:
-    # What a server forks has its words, until it is another program, and listens nowhere.
-    servers = [child for child in calm.children.values() if child.runs(SERVER) and child.addresses]
-    assert [child.addresses for child in servers] == [{"127.0.0.1"}] * 2
+    assert [child.addresses for child in servers_of(calm)] == [{"127.0.0.1"}] * 2
     assert set().union(*(child.addresses for child in calm.children.values())) <= {"127.0.0.1", "::1"}
 
 

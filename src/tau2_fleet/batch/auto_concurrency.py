@@ -111,9 +111,9 @@ class _Pool:
 
     @property
     def kv_tokens(self) -> float:
-        """Room of all replicas; 0 when one of them does not say."""
-        rooms = [replica.kv_tokens for replica in self.replicas.values()]
-        return sum(rooms) if all(rooms) else 0.0
+        """Room of all replicas; 0 when one of them does not say. One not asked yet is taken to be like the others."""
+        rooms = [replica.kv_tokens for replica in self.replicas.values() if replica.samples]
+        return sum(rooms) / len(rooms) * len(self.replicas) if rooms and all(rooms) else 0.0
 
     def note_share(self, in_flight: int, passed_s: float) -> None:
         """Time has passed with so many conversations in flight."""
