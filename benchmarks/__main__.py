@@ -45,6 +45,7 @@ NAMES = (
     "reviewing",
     "seats",
     "control",
+    "simulated",
     "vllm",
 )
 """Modules of this package with a function `rows(*, quick: bool) -> list[Row]`."""
