@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -134,7 +135,10 @@ def test_arguments_encoded_twice_are_taken_apart(dialect: Dialect) -> None:
 @pytest.mark.parametrize(
     "around",
     ["%s<|call|>", "%s\n</tool_call><|im_end|>", "\ufeff%s", "<|constrain|>json<|message|>%s<|call|>", "json%s", "{}%s",
-     "<tool_call>%s", "%s</function>", "%s[/TOOL_CALLS]", '{"name":"get_order","arguments":%s}'],
+     "<tool_call>%s", "%s</function>", "%s[/TOOL_CALLS]", '{"name":"get_order","arguments":%s}',
+     "```json\n%s\n```", "%s<end_of_turn>",
+     '{"type":"function","function":{"name":"get_order","arguments":%s}}',
+     '{"function":"get_order","arguments":%s}'],
 )  # fmt: skip
 def test_what_a_parser_left_around_arguments_is_taken_off(dialect: Dialect, around: str) -> None:
     reply, _ = ask(dialect, completion(called(arguments=around % '{"order_id":"#W1"}'), "tool_calls"))
@@ -142,11 +146,31 @@ def test_what_a_parser_left_around_arguments_is_taken_off(dialect: Dialect, arou
     assert reply.stats.conditions == [Condition.arguments_double]
 
 
-@pytest.mark.parametrize("arguments", ['{"order_id":"#W1"}{"order_id":"#W1"}', r"{\"order_id\": \"#W1\"}"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"order_id":"#W1"}{"order_id":"#W1"}',
+        r"{\"order_id\": \"#W1\"}",
+        json.dumps(json.dumps(json.dumps({"order_id": "#W1"}))),
+    ],
+)
 def test_arguments_that_came_twice_or_lost_their_quotes_are_put_right(arguments: str) -> None:
     reply, _ = ask(OPENAI, completion(called(arguments=arguments), "tool_calls"))
     assert reply.tool_calls[0].arguments.replace(" ", "") == '{"order_id":"#W1"}'
     assert reply.stats.conditions == [Condition.arguments_double]
+
+
+@pytest.mark.parametrize("arguments", ["", "{}", None])
+def test_arguments_that_a_parser_took_for_the_end_of_the_name_are_put_right(arguments: str | None) -> None:
+    reply, _ = ask(OPENAI, completion(called('get_order{"order_id":"#W1"}', arguments), "tool_calls"))
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == [("get_order", '{"order_id":"#W1"}')]
+    assert reply.stats.conditions == [Condition.tool_name_marked]
+
+
+@pytest.mark.parametrize("text", ["<|im_end|>", "</s>", "\u200b\u200b\n", "\n<|eot_id|>\n", "<end_of_turn>"])
+def test_tokens_that_end_a_turn_and_blanks_without_width_are_no_text(text: str) -> None:
+    reply, _ = ask(OPENAI, completion({"content": text}))
+    assert reply.stats.conditions == [Condition.empty]
 
 
 @pytest.mark.parametrize("mark", ["<|im_end|>", "</parameter>", "</arg_value>", "<｜tool▁call▁end｜>"])
@@ -280,6 +304,8 @@ def test_marks_around_a_name_are_taken_off(dialect: Dialect, name: str, read: st
         f"<think>{THOUGHT}</think><|begin_of_box|>Hello<|end_of_box|>",
         f'<details type="reasoning" done="true"><summary>Thought for 3 s</summary>{THOUGHT}</details>Hello',
         f"<|channel|>analysis {THOUGHT}<|end|><|start|>assistant<|channel|>final Hello",
+        f"```thinking\n{THOUGHT}\n```\nHello",
+        f"<|begin|>assistant<|think|>{THOUGHT}<|end|><|begin|>assistant<|content|>Hello",
     ],
 )
 def test_thinking_in_the_text_is_cut_off_and_kept_with_any_stop_token_in_it(dialect: Dialect, text: str) -> None:

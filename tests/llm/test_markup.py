@@ -45,6 +45,17 @@ ARGUMENTS = '{"order_id": "#W1"}'
         '{"name": "look_up", "parameters": {"order_id": 1}}',
         '{"tool_uses":[{"recipient_name":"functions.get_order","parameters":{}}]}',
         '<|action_start|><|plugin|>{"name": "get_order"}<|action_end|>',
+        'get_order.call(order_id="#W1")',
+        "get_order\norder_id\n#W1",
+        '\\u003ctool_call\\u003e{"nme":"x"}',
+        '&lt;function=x&gt;{"order_id": 1}',
+        '＜tool_call＞{"nme": "x"}',
+        f'{{"func": "get_order", "args": {ARGUMENTS}}}',
+        f'{{"toolName": "get_order", "args": {ARGUMENTS}}}',
+        f"get_order -> {ARGUMENTS}",
+        "{“name”: “get_order”, “arguments”: {}}",
+        '[get_order (order_id="#W1")]',
+        "<|tool_calls|><|tool_call:begin|>1<|tool_call:name|>x<|tool_call:args|>{}<|tool_call:end|>",
     ],
 )
 def test_a_call_is_told_from_talk(text: str) -> None:

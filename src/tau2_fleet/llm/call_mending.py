@@ -12,14 +12,19 @@ from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.message_views import arguments_of
 
 _MOST_SIMPLE_BRACKETS = 50
+_MOST_WRAPPINGS = 3
+_OF_CALLS = frozenset({"name", "function", "arguments", "parameters", "type", "id"})
 _NOTHING = frozenset({"", "null", "None", "[]", "undefined"})
 """What stands for no arguments at all."""
 
 _TOKEN = r"<[|｜][^<>|｜]{1,40}[|｜]>"
-_BEHIND = re.compile(rf"(?:{_TOKEN}|</?(?:tool_calls?|function|function_call|invoke)>|\[/?TOOL_CALLS?\]|</s>)\Z")
+_BEHIND = re.compile(
+    rf"(?:{_TOKEN}|</?(?:tool_calls?|function|function_call|invoke)>|\[/?TOOL_CALLS?\]|</s>|<eos>|<end_of_turn>)\Z"
+)
 _BEFORE = re.compile(
     rf"(?:(?:{_TOKEN}|</?(?:tool_calls?|function|function_call)>|\[ARGS\])\s*|json\s*(?=[<{{]))+", re.IGNORECASE
 )
+_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 _LONGEST_LEFT = 60
 _INSIDE = re.compile(rf"{_TOKEN}|</?(?:parameter|arg_key|arg_value|tool_calls?|function_calls?|invoke)\b")
 _DECODER = json.JSONDecoder()
@@ -57,16 +62,24 @@ def clean_name(name: str, offered: frozenset[str]) -> str | None:
     return joined[1] if joined is not None and joined[1] in offered else None
 
 
+def taken_apart(name: str, offered: frozenset[str]) -> tuple[str, str] | None:
+    """An offered tool and its arguments, both in what a parser took for the name alone; None: it holds no call."""
+    tool, _, rest = name.partition("{")
+    arguments = "{" + rest
+    clean = clean_name(tool, offered)
+    return None if clean is None or arguments_of(arguments) is None else (clean, arguments)
+
+
 def mend_arguments(name: str, arguments: str) -> tuple[str, Condition | None]:
     """The arguments of a call to `name` as a JSON object where they are one in some wrapping, and what was wrong.
 
     Arguments that are none stay as they are, and are `arguments_malformed`.
     """
     if _is_plain_object(arguments):
-        inner = _of_whole_call(name, arguments) if '"name"' in arguments else None
+        inner = _of_whole_call(name, arguments) if f'"{name}"' in arguments else None
         return (arguments, None) if inner is None else (inner, Condition.arguments_double)
     text: Any = _bare(arguments)
-    for _ in range(2):
+    for _ in range(_MOST_WRAPPINGS):
         if text is None or text.strip() in _NOTHING:
             return "{}", Condition.arguments_empty
         if arguments_of(text) is not None:
@@ -98,7 +111,9 @@ def _is_plain_object(arguments: str) -> bool:
 def _of_whole_call(name: str, arguments: str) -> str | None:
     """The arguments in `{"name": NAME, "arguments": {…}}`, which some parsers hand on whole."""
     whole = orjson.loads(arguments)
-    if whole.get("name") != name or not whole.keys() <= {"name", "arguments", "parameters", "type", "id"}:
+    if isinstance(whole.get("function"), dict) and whole.keys() <= {"function", "type", "id"}:
+        whole = whole["function"]
+    if name not in (whole.get("name"), whole.get("function")) or not whole.keys() <= _OF_CALLS:
         return None
     inner = whole.get("arguments", whole.get("parameters"))
     if isinstance(inner, str) and arguments_of(inner) is not None:
@@ -112,6 +127,9 @@ def _bare(arguments: str) -> str:
     begun = _BEFORE.match(text)
     if begun is not None:
         text = text[begun.end() :]
+    fenced = _FENCE.fullmatch(text) if text.startswith("```") else None
+    if fenced is not None:
+        text = fenced[1]
     while text.endswith((">", "]")) and (left := _BEHIND.search(text, max(0, len(text) - _LONGEST_LEFT))) is not None:
         text = text[: left.start()].rstrip()
     return text if text != arguments.strip() else arguments

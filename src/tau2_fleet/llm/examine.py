@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import eq
 from typing import Any
 
 from tau2_fleet.llm import thinking
-from tau2_fleet.llm.call_mending import clean_name, marks_inside, mend_arguments
+from tau2_fleet.llm.call_mending import clean_name, marks_inside, mend_arguments, taken_apart
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.failures import Failure, FailureCause, failure_of_error, short
 from tau2_fleet.llm.finish_reasons import CALM, OF_CALLS, meaning_of, plain_reason
@@ -25,6 +26,10 @@ _LONGEST_CYCLE = 600
 _RECURRENCES = 3
 """A piece of the text can come more than once in its cycle."""
 _BYTES_PER_TOKEN = 4
+_BEGINS_NOTHING = frozenset("\u200b\u200c\u200d\u2060\ufeff<")
+_NO_WORDS = re.compile(
+    r"[\s\u200b\u200c\u200d\u2060\ufeff]+|<[|｜][^<>|｜\s]{1,40}[|｜]>|</s>|<eos>|<pad>|<end_of_turn>"
+)
 
 
 @dataclass(slots=True)
@@ -95,7 +100,7 @@ def examine(answer: ProviderAnswer, tools: ToolSet | None) -> Examined:
         seen.note(Condition.thinking_left)
     if answer.tool_calls:
         seen.tool_calls = tuple([_call(call, tools, seen) for call in answer.tool_calls])
-    usable = bool(seen.tool_calls) or bool(said and not said.isspace())
+    usable = bool(seen.tool_calls) or bool(said and not _says_nothing(said))
     if not usable:
         seen.note(Condition.only_thinking if thought else Condition.empty)
     if tools is not None:
@@ -110,6 +115,13 @@ def examine(answer: ProviderAnswer, tools: ToolSet | None) -> Examined:
     if answer.usage_missing:
         seen.note(Condition.usage_missing)
     return seen
+
+
+def _says_nothing(text: str) -> bool:
+    """Whether a text is blanks that may have no width, and tokens that end a turn."""
+    if text[:1] not in _BEGINS_NOTHING and not text[:1].isspace():
+        return False
+    return len(text) < _DOUBTFUL_LENGTH and not _NO_WORDS.sub("", text)
 
 
 def _look_for_markup(seen: Examined, tools: ToolSet, usable: bool, reason: str | None) -> None:
@@ -128,6 +140,8 @@ def _call(call: ToolCallText, tools: ToolSet | None, seen: Examined) -> ToolCall
     name, arguments = call.name, call.arguments
     if tools is None or name not in tools.names:
         clean = None if tools is None else clean_name(name, tools.names)
+        if clean is None and tools is not None and "{" in name and arguments.strip() in ("", "{}", "null"):
+            clean, arguments = taken_apart(name, tools.names) or (None, arguments)
         if clean is None:
             seen.note(Condition.tool_unknown, short(name))
             if (left := marks_inside(name)) is not None:

@@ -40,7 +40,8 @@ _FORMS = (
     _Form("glm45", r"<arg_key>|<arg_value>|<tool_call>\s*[\w.-]+\s*(?:\n|<arg_key>|</tool_call>)"),
     _Form("qwen3_coder", r"<function=[\w.-]+>?\s*<parameter=|<parameter=[\w.-]+>|<tool_call>\s*<function="),
     _Form("hermes", r"</?tool_calls?\b|</?tool_use>|<tools>\s*[\[{]|</?function_call\b|</?TOOL_CALLS?>"),
-    _Form("hermes", r"&lt;/?tool_calls?&gt;"),
+    _Form("hermes", r"&lt;/?(?:tool_calls?&gt;|function=)|\\u003c/?(?:tool_call|function)"),
+    _Form("hermes", r"＜/?tool_calls?＞"),
     _Form("qwen3_coder", r"<function=[\w.-]*>?|</function>"),
     _Form("minimax_m2", r"</?minimax:tool_call>|</?minimax:"),
     _Form("seed_oss", r"</?seed:tool_call>"),
@@ -59,6 +60,7 @@ _FORMS = (
     _Form("cohere_command3", r"<\|START_ACTION\|>|<\|START_TOOL"),
     _Form("apertus", r"<\|tools_(?:prefix|suffix)\|>"),
     _Form("kimi_k3", r"<\|open\|>tools<\|sep\|>"),
+    _Form("solar_open", r"<\|tool_call:(?:begin|name|args|end)\|>"),
     _Form("plamo3", r"<\|plamo:begin_tool"),
     _Form("inkling", r"<\|content_invoke_tool"),
     _Form("functionary", r"<\|from\|>assistant|<\|reserved_special_token_249\|>|>>>\s*[A-Za-z_]\w*\s*\n\s*\{"),
@@ -68,6 +70,8 @@ _MARKS = re.compile("|".join(form.marks for form in _FORMS))
 """Without groups: the search then runs from one sign to the next."""
 _BARE_CALL = re.compile(r"\s*\[?\s*\{\s*\"name\"\s*:\s*\"[\w.-]{1,64}\"\s*,\s*\"(?:arguments|parameters)\"\s*:")
 """A text that is a call and nothing else, of whichever tool."""
+_SHORT, _LINES_OF_A_CALL = 200, 2
+"""Characters within which a call that is nothing but lines has so many ends of lines."""
 _IN_WORDS = (
     ("functions.", _Form("openai", r"to=functions\.\w")),
     ("commentary", _Form("openai", r"assistant\s?commentary\s*(?:to=|json\s*\{)|commentary to=\w")),
@@ -106,7 +110,8 @@ def form_of(piece: str) -> str:
 def _marked(text: str) -> Markup | None:
     """A call that tags or words of some model's format give away."""
     # each text that holds a mark holds one of these
-    signed = "<" in text or "[" in text or "`" in text or ">>>" in text or "&lt;" in text
+    signed = "<" in text or "[" in text or "`" in text or ">>>" in text
+    signed = signed or "&lt;" in text or "＜" in text or "\\u003c" in text
     found = _MARKS.search(text) if signed else None
     if found is not None:
         form = next(form for form in _FORMS if re.compile(form.marks).match(text, found.start()))
@@ -130,8 +135,11 @@ def _may_hold_a_call(text: str) -> bool:
         or ">>>" in text
         or "Action" in text
         or "&lt;" in text
+        or "＜" in text
+        or "\\u003c" in text
         or "✿" in text
         or ":\n" in text
+        or text.count("\n", 0, _SHORT) >= _LINES_OF_A_CALL
     )
 
 
@@ -152,26 +160,28 @@ def _patterns(names: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
     """How calls of these tools look without any tags."""
     one_of = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     name = rf"(?:functions?[./]|tools?\.|default_api[.:])?(?:{one_of})(?::\d+)?"
-    quote = r"\\?[\"']"
-    keys = "name|function|function_name|tool|tool_name|tool_call|recipient_name|action|api|api_name|method|call"
+    quote = r"\\?[\"'“”]"
+    keys = "name|func(?:tion)?|(?:function|tool|recipient|api)_?[nN]ame|tool|tool_call|action|api|method|call"
     label = r"(?:[Tt]ool|[Ff]unction|[Cc]all|[Tt]ool[ _][Cc]all)s?:?"
+    called = r"(?:\.call)?\s?"
     inputs = "(?:[Aa]rguments|[Pp]arameters|[Pp]arams|[Aa]rgs|[Ii]nput)"
     forms = (
         ("llama3_json", rf"\{{\s*{quote}type{quote}\s*:\s*{quote}function{quote}[^}}]{{0,40}}{name}{quote}"),
         ("llama3_json", rf"{quote}(?:{keys}){quote}\s*:\s*(?:{quote})?{name}(?:{quote})?\s*[,}}]"),
         ("llama3_json", rf"\{{\s*{quote}{name}{quote}\s*:\s*[\[{{]|{quote}{name}{quote}\s*,\s*\{{"),
-        ("pythonic", rf"(?:^|[\[`,]|tool_code\n)\s*(?:print\(\s*|await\s+)?{name}\(\s*(?:\w+\s*=|\{{|\))"),
+        ("pythonic", rf"(?:^|[\[`,]|tool_code\n)\s*(?:print\(\s*|await\s+)?{name}{called}\(\s*(?:\w+\s*=|\{{|\))"),
         ("", rf"^\s*(?:\*\*)?Action:(?:\*\*)?\s*`?{name}\b|\bto={name}\b"),
-        ("pythonic", rf"(?<!\w){name}\(\s*(?:\w+\s*=|{quote}|[\[{{\d])"),
+        ("pythonic", rf"(?<!\w){name}(?:\.call)?\(\s*(?:\w+\s*=|{quote}|[\[{{\d])"),
         ("", rf"^\W*(?:{keys}|{label})\W{{1,6}}{name}\W*\n\W*(?:{inputs}\b|\{{)"),
         ("llama3_json", rf"(?:\{{|\b)\s*(?:{keys})\s*:\s*(?:{quote})?{name}(?:{quote})?\s*,\s*(?:{quote})?{inputs}\b"),
         ("llama3_json", rf"\{{\s*(?:{keys})\s*:\s*{quote}{name}{quote}"),
         ("", rf"{name}`?[^\n]{{0,40}}\n+```(?:json)?\s*\{{|{name}`?\s+(?:with|using)\b[^\n]{{0,30}}\{{"),
-        ("functionary", rf"^\W*(?:<\|\w+\|>)?(?:assistant)?\s*{name}[`*\s:|,>]*(?:json)?\s*\{{\s*(?:\}}|{quote})"),
+        ("functionary", rf"^\W*(?:<\|\w+\|>)?(?:assistant)?\s*{name}[`*\s:|,>-]*(?:json)?\s*\{{\s*(?:\}}|{quote})"),
         ("", rf"(?<![\w\"']){name}\s?\{{\s*(?:\}}|{quote}|\w+\s*:)"),
         ("qwen3_coder", rf"<(?:\w+:)?(?:{name})(?:\s+\w+=|\s*/?>)"),
         ("", rf"<(?:{keys}|invoke)>\s*{name}\s*</|<[\w:]+\s+(?:name|tool|function)\s*=\s*{quote}{name}{quote}"),
         ("", rf"<tool_name>\s*{name}\b|\[(?:[A-Z][a-z]+ )?{label}\s*{name}\b|\[{name}\]\s*\(?\s*[\{{(]"),
         ("", rf"^\W*{name}\s+\w+\s*=\s*{quote}"),
+        ("glm45", rf"\A\s*{name}\n[a-z]+_\w+\n"),
     )
     return tuple((form, re.compile(pattern, re.MULTILINE)) for form, pattern in forms)

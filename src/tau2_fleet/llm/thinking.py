@@ -18,7 +18,8 @@ _TOKENS = r"think(?:ing)?|thoughts?|reasoning|content_thinking|inner"
 _OPEN = (
     rf"<\s?(?:{_NAMES})(?:\s[^<>]{{0,60}})?>|&lt;(?:{_NAMES})&gt;|(?-i:\[(?:THINK(?:ING)?|REASONING)\])|◁think▷"
     r"|<unused94>(?:thought)?"
-    rf"|<[|｜](?:(?:begin|start)[_▁](?:of[_▁])?)?(?:{_TOKENS})(?:_(?:start|begin|prefix))?[|｜]>"
+    r"|(?:<\|begin\|>\s*assistant\s*)?"
+    rf"<[|｜](?:(?:begin|start)[_▁](?:of[_▁])?)?(?:{_TOKENS})(?:_(?:start|begin|prefix))?[|｜]>"
     r"|<\|channel>\s*(?:thought|analysis)|<\|open\|>think<\|sep\|>|<\|plamo:begin_think:plamo\|>"
 )
 _CLOSE = (
@@ -26,6 +27,7 @@ _CLOSE = (
     r"|<unused95>"
     rf"|<[|｜](?:/|end[_▁](?:of[_▁])?)(?:{_TOKENS})[|｜]>|<[|｜](?:{_TOKENS})_(?:end|suffix)[|｜]>"
     r"|<channel\|>|<\|close\|>think<\|sep\|>|<\|plamo:end_think:plamo\|>"
+    r"|<\|end\|>\s*(?:<\|begin\|>\s*assistant\s*)?<\|content\|>"
 )
 _OPENING = re.compile(_OPEN, re.IGNORECASE)
 _CLOSING = re.compile(_CLOSE, re.IGNORECASE)
@@ -47,6 +49,7 @@ _BARE_ANALYSIS = re.compile(r"\s*(?:assistant\s?)?(?:analysis(?=[^a-z])|commenta
 _BARE_CALL = re.compile(r"assistant\s?commentary(?:\s*to=|\s)|(?:commentary\s+)?to=functions\.")
 _DETAILS = re.compile(r"<details\s[^<>]{0,60}reasoning[^<>]{0,60}>(.*?)(?:</details>|\Z)", re.DOTALL)
 """How gateways fold thinking up for people."""
+_FENCE = re.compile(r"```(?:think(?:ing)?|thoughts?|reasoning)[ \t]*\n(.*?)(?:\n```[ \t]*\n?|\Z)", re.DOTALL)
 _PROSE = re.compile(
     r"\s*Here(?:'s| is| are) my (?:thought process|reasoning steps):(.*?)"
     r"(?:Here(?:'s| is) my response:|\[BEGIN FINAL RESPONSE\])(.*?)(?:\[END FINAL RESPONSE\]\s*)?\Z",
@@ -89,6 +92,7 @@ def _may_think(text: str) -> bool:
     return (
         "<" in text
         or "[" in text
+        or "```" in text
         or "assistant" in text
         or "◁" in text
         or "&lt;" in text
@@ -100,6 +104,9 @@ def _without_prose(text: str, thoughts: list[str]) -> str:
     if "<details" in text and (folded := _DETAILS.findall(text)):
         thoughts += folded
         return _DETAILS.sub("", text)
+    if "```" in text and (fenced := _FENCE.findall(text)):
+        thoughts += fenced
+        return _FENCE.sub("", text)
     found = _PROSE.match(text)
     if found is None:
         return text
