@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-# Shells start background jobs with SIGINT ignored, nohup its command with SIGHUP, and children inherit that: tests would
-# press Ctrl-C and hang up in vain.
+# Shells start background jobs with SIGINT ignored, nohup its command with SIGHUP, and children inherit that:
+# tests would press Ctrl-C and hang up in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

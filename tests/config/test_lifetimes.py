@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import date, timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from tau2_fleet.simulation.model_clients import choose_roles
 BEFORE, LAST, AFTER = date(2026, 11, 25), date(2026, 12, 11), date(2026, 12, 12)
 
 
+@cache
 def models(*overrides: str) -> dict[str, ModelSettings]:
     """By key, of a run with these overrides."""
     return model_settings(load(compose(["agent.model=org/model", *overrides])))

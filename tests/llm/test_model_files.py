@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
@@ -160,6 +161,7 @@ def ask(settings: ModelSettings, rules: Rules) -> list[tuple[str, Any]]:
     return seen
 
 
+@cache
 def model_file(choice: str, *overrides: str) -> ModelSettings:
     overrides = tuple(f"user_llm.{override}" for override in overrides)
     return load(compose(["agent.model=org/model", f"llm@user_llm={choice}", *overrides])).user_llm
