@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gzip
 import io
 import json
 import subprocess
@@ -120,7 +121,7 @@ def test_a_trajectory_that_does_not_replay_is_refused_saying_where(tmp_path: Pat
     assert f"message {answers[1]}, {called}: recorded '[red]something else', replayed" in text
     assert f"message {answers[0]}: the answer to" in text
     assert "has the id 'another'" in text
-    assert "messages.0" in text
+    assert "message 0 has the role 'nobody'" in text
     written = json.loads(output.read_text())["simulations"]
     assert [run["reward_info"]["reward"] for run in written] == [0.25, 0.25, 0.25, 0.25, 1.0]
 
@@ -221,6 +222,9 @@ def test_a_folder_of_other_programs_results_is_scored_file_by_file(tmp_path: Pat
 
 BROKEN: dict[str, tuple[Any, str]] = {
     "text": ("not json", "not JSON"),
+    "nothing": ("\n", ": empty"),
+    "a pointer": ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "a page": ("\n<!DOCTYPE html><html>", "a web page"),
     "list": ([], "no 'info'"),
     "no simulations": ({"info": {}, "tasks": []}, "no 'simulations'"),
     "no domain": ({"info": {}, "tasks": [], "simulations": []}, "no info.environment_info.domain_name"),
@@ -262,6 +266,15 @@ def test_a_broken_simulation_does_not_stop_the_others(
     refused = "reward_info" not in broken
     assert rescore.main([str(file)]) == (4 if refused else 0)
     assert "0.25" in printed.getvalue()
+
+
+def test_compressed_results_are_named_alone_and_in_a_directory(tmp_path: Path, printed: io.StringIO) -> None:
+    good = json.dumps(results("mock", [], [])).encode()
+    (tmp_path / "a.json").write_bytes(good)
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(good))
+    assert rescore.main([str(tmp_path)]) == 4
+    assert rescore.main([str(tmp_path / "b.json.gz")]) == 1
+    assert printed.getvalue().count("compressed by gzip: unpack it first (gunzip)") == 2
 
 
 def test_nothing_to_score_is_said(tmp_path: Path, printed: io.StringIO) -> None:

@@ -82,6 +82,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "ticks": ({"ticks": [{"tick": 0}], "messages": None}, "a voice run"),
     "no task id": ({"task_id": None}, "it has no task_id"),
     "another version's ending": ({"termination_reason": "timeout"}, "ending timeout is none of tau2-0.2's"),
+    "no list": ({"messages": {}}, "its messages are not a list"),
+    "no object": ({"messages": ["hi"]}, "message 0 is not an object"),
+    "a role": ({"messages": [{"role": "narrator"}]}, "message 0 has the role 'narrator'"),
+    "a text": (
+        {"messages": [{"role": "user", "content": 5}]},
+        "message 0 (user): content: Input should be",
+    ),
+    "a call": (
+        {"messages": [{"role": "assistant", "tool_calls": [{"name": "x", "arguments": "{}"}]}]},
+        "message 0 (assistant): tool_calls.0.arguments: Input should be a valid dictionary",
+    ),
     "unknown task": ({"task_id": "?"}, "its task is not in the file"),
 }
 

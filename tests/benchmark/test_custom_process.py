@@ -216,6 +216,11 @@ def test_a_checkout_a_package_folder_and_a_wheel_are_the_same_code(
     assert len({place.digest for place in places}) == 1
     assert [place.version for place in places] == ["7.1"] * 5
     assert places[-1].root.is_relative_to(tmp_path / "scratch")
+    (small / "src" / "tau2" / "gone.py").symlink_to(small / "nowhere.py")
+    (small / "src" / "tau2" / "folder.py").mkdir()
+    (small / "pyproject.toml").write_text("project = 3", encoding="utf-8")
+    odd = find(str(small))
+    assert (odd.digest, odd.version) == (places[0].digest, None)
     (small / "src" / "tau2" / "more.py").write_text("", encoding="utf-8")
     assert find(str(small)).digest != places[0].digest
 

@@ -49,7 +49,7 @@ def domain_of_run(
     except UserError as error:
         if name in DOMAINS or path is not None or version.name == "custom":
             raise
-        raise UserError(f"{error}; where a domain of your own lies is said with --data-dir") from error
+        raise UserError(f"{error}; --data-dir says where your own lies, --as NAME reads it as another") from error
 
 
 def own_domains(directory: Path) -> dict[str, str]:

@@ -26,7 +26,7 @@ from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.line import SimulationKey, encode_line
 from tau2_fleet.record.overview import refuse_sweep
 from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object, stored_lines
-from tau2_fleet.record.results_file import NotJsonError, Results, read_results
+from tau2_fleet.record.results_file import COMPRESSED, NotJsonError, Results, read_results
 
 if TYPE_CHECKING:
     from tau2_fleet.benchmark.domain import Domain
@@ -149,7 +149,12 @@ def _versions(options: Options, path: Path, about: Any) -> list[BenchmarkVersion
     source = data.get("source") if isinstance(data, dict) else None
     if options.data_dir is None and name != DEFAULT and isinstance(source, str) and Path(source).is_dir():
         return [_version(f"{name}:{source}", None, alone=True)]
-    return [_version(name, options.data_dir, alone=True)]
+    try:
+        return [_version(name, options.data_dir, alone=True)]
+    except UserError as error:
+        if name == DEFAULT:
+            raise
+        raise UserError(f"{path}: says that it is of {name}: {error}; name another with --benchmark") from error
 
 
 def _labels(domains: Sequence[Domain], options: Options) -> list[str]:
@@ -196,7 +201,7 @@ def _files(source: Path) -> list[Path]:
 
 def _results_below(folder: Path) -> Iterator[Path]:
     """Results in a folder, in whatever form; files that are no JSON are among them, so that they are told of."""
-    for path in folder.glob("*.json"):
+    for path in (*folder.glob("*.json"), *(one for end in COMPRESSED for one in folder.glob(f"*.json{end}"))):
         try:
             read_results(path)
         except NotJsonError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.errors import UserError
@@ -95,7 +96,7 @@ async def score_again(
     old = simulation.get("reward") if record else old_info.get("reward")
     scored = Scored(
         name_of(simulation),
-        float(old) if isinstance(old, int | float) else None,
+        float(old) if isinstance(old, int | float) and isfinite(old) else None,
         ending=str(simulation.get("termination_reason") or ""),
         task=str(simulation.get("task_id")),
         domain=domain.name,
@@ -222,8 +223,26 @@ def _messages(simulation: Simulation) -> list[Message]:
     try:
         return _message_list().validate_python(simulation.get("messages"))
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise Refused(f"messages.{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        raise Refused(_problem(error.errors(), simulation.get("messages"))) from error
+
+
+_KINDS = {"system": "SystemMessage", "user": "UserMessage", "assistant": "AssistantMessage", "tool": "ToolMessage"}
+"""Role to the form of its messages."""
+
+
+def _problem(errors: Sequence[Mapping[str, Any]], messages: Any) -> str:
+    """What is wrong with a conversation: a message is tried as every form, and its role says which was meant."""
+    if not isinstance(messages, list):
+        return "its messages are not a list"
+    at = errors[0]["loc"][0]
+    message = messages[at]
+    if not isinstance(message, dict):
+        return f"message {at} is not an object"
+    kind = _KINDS.get(str(message.get("role")))
+    if kind is None:
+        return f"message {at} has the role {message.get('role')!r}; roles are {', '.join(_KINDS)}"
+    meant = next((one for one in errors if one["loc"][:2] == (at, kind)), errors[0])
+    return f"message {at} ({message['role']}): {'.'.join(map(str, meant['loc'][2:]))}: {meant['msg']}"
 
 
 @cache

@@ -10,6 +10,7 @@ from tau2_fleet.benchmark.comparison import GoldDatabase
 from tau2_fleet.benchmark.databases import share_unchanged
 from tau2_fleet.benchmark.scoring.rules import ScoringRules, find_rules
 from tau2_fleet.benchmark.settings import DEFAULT
+from tau2_fleet.benchmark.task_sets import first_lines
 from tau2_fleet.benchmark.tool_calls import perform, respond_blocking
 from tau2_fleet.benchmark.transcript import RecordedCall, TranscriptError, mismatch, recorded_calls
 from tau2_fleet.errors import UserError
@@ -81,7 +82,7 @@ class PreparedTask:
             for action in start.initialization_actions or []:
                 environment.run_env_function_call(action)
         except Exception as error:
-            raise UserError(f"task {self.task.id}: its initial state cannot be set up: {error}") from error
+            raise UserError(f"task {self.task.id}: its initial state cannot be set up: {first_lines(error)}") from error
         return self.template.freeze(environment)
 
     def _history(self) -> list[RecordedCall]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ def _outcomes(path: Path, results: Results, notes: list[str]) -> list[Outcome]:
             unreadable += 1
             continue
         info = one.get("reward_info")
-        unscored += not isinstance(info, dict) or not isinstance(info.get("reward"), int | float)
+        reward = info.get("reward") if isinstance(info, dict) else None
+        unscored += isinstance(reward, bool) or not isinstance(reward, int | float) or not isfinite(reward)
         outcomes.append(outcome_of(_as_record(one, results.domain)))
     if not outcomes:
         raise EmptySource(f"{path}: it holds no simulation")
@@ -116,4 +118,4 @@ def _tokens(messages: list[Any]) -> dict[str, int]:
 
 
 def _number(value: Any) -> float:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and value == value else 0
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) else 0

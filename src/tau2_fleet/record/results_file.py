@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 
 SOLO_AGENT = "llm_agent_solo"
 """How the results schema names the benchmark's agent that works alone."""
+_TAKEN_FOR_JSON = {
+    b"\x1f\x8b": "compressed by gzip: unpack it first (gunzip)",
+    b"\xfd7zxz": "compressed by xz: unpack it first (xz -d)",
+    b"(\xb5/\xfd": "compressed by zstd: unpack it first (zstd -d)",
+    b"bzh": "compressed by bzip2: unpack it first (bunzip2)",
+    b"pk\x03\x04": "a zip archive: unpack it first",
+    b"version https://git-lfs": "a pointer of Git LFS in place of the file: fetch it with `git lfs pull`",
+    b"<!doctype": "a web page, not the file: download it anew (on GitHub its raw form)",
+    b"<html": "a web page, not the file: download it anew (on GitHub its raw form)",
+}
+"""How files that people take for results begin, in small letters, and what they are."""
+COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
 _OPENING = b'"simulations": ['
 """The line after which a file of this program has a simulation a line."""
 _CLOSING = b"]}"
@@ -145,7 +157,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Callable[[], Iterator[Simulation]
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise NotJsonError(f"{path}: not JSON: {error}") from error
+        raise NotJsonError(f"{path}: {_instead_of_json(path) or f'not JSON: {error}'}") from error
     if isinstance(raw, dict) and "messages" in raw and not raw.keys() & {"tasks", "simulations"}:
         return raw, lambda: iter([raw])
     folder = path.parent / "simulations"
@@ -160,6 +172,16 @@ def _read(path: Path) -> tuple[dict[str, Any], Callable[[], Iterator[Simulation]
         if not isinstance(simulation, dict):
             raise _not_results(path, f"simulation {index} is not an object")
     return raw, lambda: iter(simulations)
+
+
+def _instead_of_json(path: Path) -> str:
+    """What a file is that is no JSON, and what to do; empty where it is nothing that people take for results."""
+    with path.open("rb") as file:
+        begun = file.read(512)
+    for mark, what in _TAKEN_FOR_JSON.items():
+        if begun.lstrip().lower().startswith(mark):
+            return what
+    return "" if begun.strip() else "empty"
 
 
 def _head_of_large(path: Path) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class Place:
                 about = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            version = about.get("project", {}).get("version")
+            project = about.get("project")
+            version = project.get("version") if isinstance(project, dict) else None
             return str(version) if version is not None else None
         return None
 
@@ -88,7 +89,8 @@ def _candidates(given: Path) -> Iterator[Path]:
 def code_digest(package: Path) -> str:
     """SHA-256 of a package's Python files, names and contents."""
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix()):
+    files = [path for path in package.rglob("*.py") if path.is_file()]
+    for path in sorted(files, key=lambda path: path.relative_to(package).as_posix()):
         name, content = path.relative_to(package).as_posix().encode(), path.read_bytes()
         digest.update(b"%d:%s%d:" % (len(name), name, len(content)))
         digest.update(content)
@@ -102,7 +104,11 @@ def _unpacked(wheel: Path) -> Path:
         UserError: it is no wheel, or it would write beyond its folder.
     """
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", wheel.stem)[:80]
-    folder = caches() / "benchmarks" / f"{name}-{hashlib.sha256(wheel.read_bytes()).hexdigest()[:16]}"
+    try:
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{KEY}={wheel}: cannot be read: {error.strerror}") from error
+    folder = caches() / "benchmarks" / f"{name}-{digest[:16]}"
     done = folder / ".whole"
     if done.is_file():
         return folder
@@ -112,6 +118,6 @@ def _unpacked(wheel: Path) -> Path:
                 raise UserError(f"{KEY}={wheel}: its files come to more than {_MOST_UNPACKED >> 30} GiB")
             archive.extractall(folder)  # takes `..` and leading slashes off the names
         done.touch()
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError) as error:  # the last: it asks for a password
         raise UserError(f"{KEY}={wheel}: cannot be unpacked in {folder}: {error}") from error
     return folder
