@@ -1,175 +1,162 @@
 """`make mutants`: changes a random sample of lines, one at a time, and reports which changes no test notices.
 
-First all tests run once, noting which of them reach which line (`scripts.reach`). Then some lines of each room are
+First tests run once, noting which of them reach which line (`scripts.reach`). Then some lines of each room are
 drawn from a seed. Each is changed in a copy of the checkout, and the tests that reach it run there, the quickest first,
-then those of its room, until one fails. The report lists the survivors: either a test is missing, or the line says
-nothing.
+then the others of its room, until one fails that passes without the change. The report lists the survivors: either a
+test is missing, or the change makes no difference. Those of the second kind stand in benchmarks/mutants.toml with the
+reason, and are not counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
+import json
 import os
-import random
+import queue
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from scripts.reach import NOTES, Reach, measure
+from scripts.changes import PACKAGE, Mutant, sample
+from scripts.reach import Reach, measure
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = Path("src", "tau2_fleet")
 REPORT = ROOT / "benchmarks" / "mutants.md"
+EQUIVALENT = ROOT / "benchmarks" / "mutants.toml"
 _LEFT_OUT = ("vllm", "browser", "cluster")
 """Tests that need an environment of their own."""
 _AT_ONCE = 40
 """Test functions that are tried in one process; the quickest are the first."""
-_COPIED = ("benchmarks", "conf", "data", "docs", "scripts", "src", "tests")
-_OPPOSITES: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.And: ast.Or,
-    ast.Or: ast.And,
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Add,
-    ast.Div: ast.Mult,
-}
+_COPIED = ("benchmarks", "conf", "data", "docs", "scripts", "slurm", "src", "tests")
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/\S+?\.py(?:::\w+)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Mutant:
-    """One change of one line."""
+class Result:
+    """What became of one change."""
 
-    path: Path
-    """In the checkout."""
-    line: int
-    column: int
-    end: int
-    text: str
-    """What stands in place of the columns from `column` to `end`, in bytes as `ast` counts them."""
-
-    def applied(self, source: str) -> str:
-        """The whole file with the change."""
-        lines = source.splitlines(keepends=True)
-        old = lines[self.line - 1].encode()
-        lines[self.line - 1] = (old[: self.column] + self.text.encode() + old[self.end :]).decode()
-        return "".join(lines)
+    room: str
+    mutant: Mutant
+    by: str | None
+    """The test that noticed, or a word where no test could end; None where none did."""
 
 
-def mutants_of(path: Path, source: str) -> Iterator[Mutant]:
-    """Every change that this program knows to make in a file; those of annotations and docstrings are left out."""
-    for node in _told(ast.parse(source)):
-        text = _changed(node)
-        line, end_line = getattr(node, "lineno", 0), getattr(node, "end_lineno", -1)
-        if text is not None and line == end_line:
-            yield Mutant(path, line, node.col_offset, node.end_col_offset, text)  # type: ignore[attr-defined]
+@dataclass(slots=True)
+class Copy:
+    """A copy of the checkout, in which one change after the other is tried."""
+
+    root: Path
+    limit_s: float
+    sound: set[str] = field(default_factory=set)
+    """Test functions seen to pass without any change."""
+    unsound: set[str] = field(default_factory=set)
+    """Those seen to fail without any."""
+
+    def make(self) -> None:
+        """Copy what tests read."""
+        for name in _COPIED:
+            shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in [*ROOT.glob("*.*"), ROOT / "Makefile", ROOT / "LICENSE"]:
+            if path.is_file():
+                shutil.copy2(path, self.root)
+
+    def noticed(self, mutant: Mutant, room: str, reach: Reach) -> str | None:
+        """Which test notices a change; the copy is as before afterwards."""
+        reaching, others = order(mutant, room, reach)
+        groups = [reaching[at : at + _AT_ONCE] for at in range(0, len(reaching), _AT_ONCE)]
+        for group in [*groups, others]:
+            while tests := [test for test in group if test not in self.unsound]:
+                by = self._first_failure(mutant, tests, reach)
+                if by is None:
+                    break
+                if self._passes_unchanged(by, reach):
+                    return by
+                self.unsound.add(by)
+        return None
+
+    def _first_failure(self, mutant: Mutant, tests: Sequence[str], reach: Reach) -> str | None:
+        file = self.root / mutant.path
+        source = file.read_text(encoding="utf-8")
+        file.write_text(mutant.applied(source), encoding="utf-8")
+        try:
+            by = self._run(tests, reach)
+            if by is not None and "::" in by and by not in reach.tests(mutant.path, mutant.line):
+                by = self._run([by], reach)  # it may have been a busy machine
+            return by
+        finally:
+            file.write_text(source, encoding="utf-8")
+
+    def _passes_unchanged(self, test: str, reach: Reach) -> bool:
+        if "::" not in test:
+            return True  # a file that cannot be imported, or no test at all: it could before
+        if test not in self.sound and self._run([test], reach) is None:
+            self.sound.add(test)
+        return test in self.sound
+
+    def _run(self, tests: Sequence[str], reach: Reach) -> str | None:
+        """The first of these tests that fails; None where all pass."""
+        command = [sys.executable, "-m", "pytest", "-x", "--tb=no", "-m", "not alone", *tests]
+        path = f"{self.root / 'src'}{os.pathsep}{self.root}"
+        process = subprocess.Popen(
+            command,
+            cwd=self.root,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+        )
+        try:
+            told, _ = process.communicate(timeout=min(self.limit_s, 60 + 5 * sum(map(reach.seconds, tests))))
+        except subprocess.TimeoutExpired:
+            return "no end"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if process.returncode in (0, 5):  # 5: all of them are to run alone
+            return None
+        found = _FAILED.search(told)
+        return found[1] if found else "no start"
 
 
-def _told(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that do something when the program runs."""
-    for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns", "decorator_list"):
-            continue
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST) and not _says_nothing(child):
-                yield child
-                yield from _told(child)
+def order(mutant: Mutant, room: str, reach: Reach) -> tuple[list[str], list[str]]:
+    """What to run for a change: tests that reach its line, its room's first; all others of its room.
 
-
-def _says_nothing(node: ast.AST) -> bool:
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-        return True
-    return isinstance(node, ast.JoinedStr | ast.Import | ast.ImportFrom) or (
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    )
-
-
-def _changed(node: ast.AST) -> str | None:
-    """Other code in a node's place; None where none is known."""
-    match node:
-        case ast.Compare(left=left, ops=[operator], comparators=[right]) if type(operator) in _OPPOSITES:
-            opposite = _OPPOSITES[type(operator)]()
-            return ast.unparse(ast.Compare(left, [opposite], [right]))  # type: ignore[list-item]
-        case ast.BoolOp(op=operator, values=values):
-            return f"({ast.unparse(ast.BoolOp(_OPPOSITES[type(operator)](), values))})"  # type: ignore[arg-type]
-        case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPPOSITES:
-            changed = ast.BinOp(left, _OPPOSITES[type(operator)](), right)  # type: ignore[arg-type]
-            return f"({ast.unparse(changed)})"
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            return f"({ast.unparse(operand)})"
-        case ast.Constant(value=bool(value)):
-            return str(not value)
-        case ast.Constant(value=int(value)):
-            return str(value + 1)
-        case ast.Expr(value=ast.Call() | ast.Await()):
-            return "pass"
-        case ast.Return(value=ast.expr() as value) if not isinstance(value, ast.Constant):
-            return "return None"
-    return None
-
-
-def sample(room: str, count: int, seed: int) -> list[Mutant]:
-    """The mutants of a room that a seed draws, no two on one line."""
-    found: dict[tuple[Path, int], list[Mutant]] = {}
-    for path in sorted((ROOT / PACKAGE / room).rglob("*.py")):
-        relative = path.relative_to(ROOT)
-        for mutant in mutants_of(relative, path.read_text(encoding="utf-8")):
-            found.setdefault((relative, mutant.line), []).append(mutant)
-    chance = random.Random(f"{seed} {room}")
-    places = chance.sample(sorted(found), min(count, len(found)))
-    return [chance.choice(found[place]) for place in sorted(places)]
-
-
-def is_caught(mutant: Mutant, copy: Path, tests: Sequence[Sequence[str]], limit_s: float) -> bool:
-    """Whether a test of one of these groups fails, or hangs, with the change; the copy is as before afterwards."""
-    file = copy / mutant.path
-    source = file.read_text(encoding="utf-8")
-    file.write_text(mutant.applied(source), encoding="utf-8")
-    try:
-        return not all(passes(copy, group, limit_s) for group in tests)
-    finally:
-        file.write_text(source, encoding="utf-8")
-
-
-def groups(mutant: Mutant, room: str, reach: Reach) -> list[list[str]]:
-    """What to run for a change: tests that reach its line, then all of its room, which may reach it in a process."""
+    The others may reach it in a process of their own.
+    """
     reaching = reach.tests(mutant.path, mutant.line)
     own = [test for test in reaching if test.startswith(f"tests/{room}/")]
     ordered = [*own, *(test for test in reaching if test not in set(own))]
-    return [ordered[at : at + _AT_ONCE] for at in range(0, len(ordered), _AT_ONCE)] + [[f"tests/{room}"]]
+    return ordered, [test for test in reach.all_tests() if test.startswith(f"tests/{room}/") and test not in set(own)]
 
 
-def passes(copy: Path, tests: Sequence[str], limit_s: float) -> bool:
-    """Whether the tests pass in the copy, within the time."""
-    command = [sys.executable, "-m", "pytest", "-x", "-m", "not alone", *tests]
-    environment = {**os.environ, "PYTHONPATH": f"{copy / 'src'}{os.pathsep}{copy}", "PYTHONDONTWRITEBYTECODE": "1"}
-    process = subprocess.Popen(
-        command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        return process.wait(limit_s) == 0
-    except subprocess.TimeoutExpired:
-        return False
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+def try_room(copy: Copy, room: str, options: argparse.Namespace, notes: Path) -> list[Result]:
+    """Change lines of a room one after the other; what was tried with these notes already is not tried again."""
+    if options.own_tests:
+        notes, package = notes / room, PACKAGE / room
+        measure(copy.root, notes, package, [f"tests/{room}"])
+    reach = Reach(notes)
+    tried = notes / f"tried-{options.seed}-{room}.json"
+    known = json.loads(tried.read_text(encoding="utf-8")) if tried.exists() else {}
+    results = []
+    for mutant in sample(ROOT, room, options.each, options.seed):
+        name = f"{mutant.path}:{mutant.line}:{mutant.column} {mutant.text}"
+        if known.get(name) is None:
+            known[name] = copy.noticed(mutant, room, reach)
+            tried.write_text(json.dumps(known), encoding="utf-8")
+        results.append(Result(room, mutant, known[name]))
+        print(f"{room}: {mutant.path}:{mutant.line} {known[name] or 'SURVIVED'}", flush=True)
+    return results
 
 
 def main() -> int:
@@ -177,72 +164,89 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__.split("\n\n")[1])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--each", type=int, default=5, help="changed lines a room")
-    parser.add_argument("--limit-s", type=float, default=600, help="a longer run of a room's tests counts as a failure")
+    parser.add_argument("--limit-s", type=float, default=600, help="tests that run longer count as failed")
+    parser.add_argument("--jobs", type=int, default=1, help="rooms at once")
     parser.add_argument(
         "--own-tests",
         action="store_true",
-        help="run first only the tests of the chosen rooms: minutes, but blind to what other rooms' tests notice",
+        help="run only the tests of the line's own room: quicker, but blind to what other rooms' tests notice",
     )
     parser.add_argument("rooms", nargs="*", help="default: all with tests of their own")
-    parser.add_argument("--notes", type=Path, help="keep the notes of the first run here, and use those that are there")
+    parser.add_argument(
+        "--notes", type=Path, help="keep here what tests reach and what was tried, and use what is here and still fits"
+    )
     options = parser.parse_args()
     rooms = options.rooms or [
         path.name
         for path in sorted((ROOT / "tests").iterdir())
         if (ROOT / PACKAGE / path.name / "__init__.py").exists()
     ]
-    begun, results = time.monotonic(), []
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        copy, notes = Path(folder, "copy"), options.notes or Path(folder, "notes")
-        if not (notes / NOTES).exists():
-            own = [f"tests/{room}" for room in rooms]
-            measure(ROOT, notes, own if options.own_tests else [f"--ignore=tests/{name}" for name in _LEFT_OUT])
-        reach = Reach(notes, ROOT)
-        for name in _COPIED:
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for path in ROOT.glob("*.*"):
-            if path.is_file():
-                shutil.copy2(path, copy)
-        shutil.copy2(ROOT / "Makefile", copy)
-        for room in rooms:
-            if not passes(copy, [f"tests/{room}"], options.limit_s):
-                print(f"{room}: its tests fail without any change; left out", flush=True)
-                continue
-            for mutant in sample(room, options.each, options.seed):
-                caught = is_caught(mutant, copy, groups(mutant, room, reach), options.limit_s)
-                print(f"{room}: {mutant.path}:{mutant.line} {'caught' if caught else 'SURVIVED'}", flush=True)
-                results.append((room, mutant, caught))
-    tried = "tests of the room alone" if options.own_tests else "all tests that reach a line"
-    REPORT.write_text(report(results, options.seed, time.monotonic() - begun, tried), encoding="utf-8")
-    noticed = sum(result[2] for result in results)
-    print(f"{noticed} of {len(results)} caught; {REPORT.relative_to(ROOT)} lists the others")
-    return 0 if noticed >= 0.9 * len(results) else 3
+        copies: queue.Queue[Copy] = queue.Queue()
+        for number in range(options.jobs):
+            copy = Copy(Path(folder, str(number)), options.limit_s)
+            copy.make()
+            copies.put(copy)
+        notes = (options.notes or Path(folder, "notes")).absolute()
+        if not options.own_tests:
+            measure(copy.root, notes, PACKAGE, ["tests", *(f"--ignore=tests/{name}" for name in _LEFT_OUT)])
+
+        def tried(room: str) -> list[Result]:
+            free = copies.get()
+            try:
+                return try_room(free, room, options, notes)
+            finally:
+                copies.put(free)
+
+        with ThreadPoolExecutor(options.jobs) as at_once:
+            results = [result for found in at_once.map(tried, rooms) for result in found]
+    how = "only tests of the line's own room" if options.own_tests else "all tests that reach a line"
+    page, is_enough = report(results, f"seed {options.seed}, {(time.monotonic() - begun) / 60:.0f} minutes, {how}")
+    REPORT.write_text(page, encoding="utf-8")
+    print(f"{REPORT.relative_to(ROOT)} lists what no test noticed")
+    return 0 if is_enough else 3
 
 
-def report(results: Sequence[tuple[str, Mutant, bool]], seed: int, took_s: float, tried: str) -> str:
-    """The page that is committed; `tried` says with which tests."""
-    caught = sum(result[2] for result in results)
+def report(results: Sequence[Result], how: str) -> tuple[str, bool]:
+    """The page that is committed, and whether nine in ten changes that make a difference were caught."""
+    reasons = {
+        (entry["path"], entry["was"], entry["now"]): entry["reason"]
+        for entry in tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get("equivalent", ())
+    }
+    rows: dict[str, list[int]] = {}
+    missed, equal = [], []
+    for result in results:
+        path = result.mutant.path
+        old, new = result.mutant.lines((ROOT / path).read_text(encoding="utf-8"))
+        reason = None if result.by else reasons.get((path.as_posix(), old, new))
+        row = rows.setdefault(result.room, [0, 0, 0])
+        row[0] += 1
+        row[1] += result.by is not None
+        row[2] += reason is not None
+        text = f"- `{path.as_posix()}:{result.mutant.line}`\n  - was `{old}`\n  - now `{new}`"
+        if reason is not None:
+            equal.append(f"{text}\n  - {reason}")
+        elif result.by is None:
+            missed.append(text)
+    changed, caught, same = (sum(row[column] for row in rows.values()) for column in range(3))
+    share = caught / max(1, changed - same)
     lines = [
         "# Mutants",
         "",
-        "Lines changed at random, one at a time: did a test notice? Written by `make mutants`.",
-        f"Seed {seed}, {len(results)} changes, {caught} caught, {took_s / 60:.0f} minutes, {tried}. Aim: nine in ten.",
+        "Lines changed at random, one at a time: did a test notice? Written by `make mutants`; a change that makes no",
+        "difference stands in `mutants.toml` with the reason, and is not counted.",
         "",
-        "| room | changed | caught |",
-        "|---|---|---|",
+        f"**{caught} of {changed - same} caught ({share:.0%})**; aim: nine in ten. {len(results)} changes, {how}.",
+        "",
+        "| room | changed | caught | no difference |",
+        "|---|---|---|---|",
+        *(f"| {room} | {' | '.join(map(str, row))} |" for room, row in rows.items()),
     ]
-    for room in dict.fromkeys(room for room, _, _ in results):
-        own = [result for result in results if result[0] == room]
-        lines.append(f"| {room} | {len(own)} | {sum(result[2] for result in own)} |")
-    lines += ["", "Survivors:", ""]
-    for _, mutant, was_caught in results:
-        if not was_caught:
-            source = (ROOT / mutant.path).read_text(encoding="utf-8")
-            old, new = (text.splitlines()[mutant.line - 1].strip() for text in (source, mutant.applied(source)))
-            lines.append(f"- `{mutant.path}:{mutant.line}`\n  - was `{old}`\n  - now `{new}`")
-    if caught == len(results):
-        lines.append("none.")
-    return "\n".join(lines) + "\n"
+    lines += ["", "## Survivors", "", *(missed or ["None."])]
+    if equal:
+        lines += ["", "## No difference", "", *equal]
+    return "\n".join(lines) + "\n", share >= 0.9
 
 
 if __name__ == "__main__":

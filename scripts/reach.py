@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -15,24 +16,39 @@ import pytest
 
 NOTES = ".coverage"
 TIMES = "times.json"
+DIGEST = "digest"
 _FOLDER = "TAU2_FLEET_REACH"
 """Environment variable: where the notes go."""
 
 _times: dict[str, float] = defaultdict(float)
 
 
-def measure(root: Path, folder: Path, tests: Sequence[str]) -> None:
-    """Run the tests once and note in `folder` which of them reach which line of the package, and their times.
+def measure(root: Path, folder: Path, package: Path, tests: Sequence[str]) -> None:
+    """Run tests once and note in `folder` which of them reach which line of a part of the package, and their times.
 
-    Lines that only a process of their own reaches are in no note.
+    Lines that only a process of their own reaches are in no note. Nothing is run where the notes are of these very
+    files.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    digest, noted = _digest(root, [package, *map(Path, tests)]), folder / DIGEST
+    if noted.exists() and noted.read_text(encoding="utf-8") == digest:
+        return
+    for old in folder.iterdir():
+        old.unlink()
     settings = folder / "coveragerc"
-    package = root / "src" / "tau2_fleet"
-    settings.write_text(f"[run]\nsource = {package}\ndata_file = {folder / NOTES}\ncore = ctrace\n", encoding="utf-8")
+    settings.write_text(
+        f"[run]\nsource = {root / package}\ndata_file = {folder / NOTES}\ncore = ctrace\nrelative_files = True\n",
+        encoding="utf-8",
+    )
     command = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest", "-p", "scripts.reach"]
     environment = {**os.environ, _FOLDER: str(folder), "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
     subprocess.run([*command, "-m", "not alone", *tests], cwd=root, env=environment, check=False)
+    noted.write_text(digest, encoding="utf-8")
+
+
+def _digest(root: Path, parts: Sequence[Path]) -> str:
+    files = sorted(file for part in parts for file in (root / part).rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
@@ -64,21 +80,24 @@ def _function(nodeid: str) -> str:
 class Reach:
     """The notes of one measurement."""
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         from coverage import CoverageData
 
         self._data = CoverageData(str(folder / NOTES))
         self._data.read()
-        self._root = root
         self._times: Mapping[str, float] = json.loads((folder / TIMES).read_text(encoding="utf-8"))
         self._lines: dict[Path, dict[int, list[str]]] = {}
 
     def tests(self, path: Path, line: int) -> list[str]:
         """The test functions that reach a line of a file of the checkout, the quickest first."""
         if path not in self._lines:
-            self._lines[path] = self._data.contexts_by_lineno(str(self._root / path))
+            self._lines[path] = self._data.contexts_by_lineno(str(path))
         found = [test for test in self._lines[path].get(line, ()) if test]
         return sorted(found, key=self.seconds)
+
+    def all_tests(self) -> list[str]:
+        """Every test function that ran, the quickest first."""
+        return sorted(self._times, key=self.seconds)
 
     def seconds(self, test: str) -> float:
         """What a test function took, all its cases together."""
