@@ -83,3 +83,12 @@ def test_the_longest_begin_first_and_trials_of_a_task_stand_apart():
         (trial, name) for trial in (0, 1) for name in ("long", "x/y", "short")
     ]
     assert sorted(schedule.jobs, key=lambda job: job.thread) == list(listed.jobs)
+
+
+def test_what_was_kept_once_does_not_count_again(tmp_path: Path) -> None:
+    learned = LearnedLengths("m", tmp_path)
+    learned.add(SimulationKey("retail", "short", 0), 10)
+    learned.save()
+    learn(tmp_path, "m", {"retail short": 40})
+    learned.save()
+    assert LearnedLengths("m", tmp_path).of(TASKS).by_task["retail", "short"] == 25

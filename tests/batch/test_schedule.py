@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
 from tau2_fleet.batch.schedule import make_schedule, trial_seeds
+from tau2_fleet.batch.shard import Shard
 from tau2_fleet.record.line import SimulationKey
 
 
@@ -45,3 +48,16 @@ def test_finished_simulations_are_left_out_and_the_others_keep_seed_and_thread()
     rest = whole.without({SimulationKey("retail", "1", 0)})
     assert list(rest.jobs) == [job for job in whole.jobs if job.key != SimulationKey("retail", "1", 0)]
     assert rest.total == 6
+
+
+@pytest.mark.parametrize(
+    ("domain", "task_id", "trial", "wanted"),
+    [("retail", "0", 1, True), ("retail", "0", 2, False), ("retail", "9", 0, False), ("mock", "0", 0, False)],
+)
+def test_only_its_own_tasks_and_trials_are_a_runs(domain: str, task_id: str, trial: int, wanted: bool) -> None:
+    schedule = make_schedule(domain_tasks({"retail": 3, "airline": 2}), seed=300, num_trials=2)
+    key = SimulationKey(domain, task_id, trial)
+    assert schedule.includes(key) is wanted
+    parts = [schedule.only(Shard(index, 3)) for index in range(3)]
+    assert sum(part.includes(key) for part in parts) == wanted
+    assert sum(part.total for part in parts) == schedule.total == 10

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import heapq
+from math import exp, log, sqrt
 
 import numpy
 import pytest
+from scipy.stats import t
 
-from tau2_fleet.evaluation.forecasting import around, forecast
+from tau2_fleet.evaluation.forecasting import around, forecast, quantile_of_t
 from tau2_fleet.evaluation.makespan import forecast_wall_s
 
 
@@ -84,3 +86,46 @@ def test_a_scaled_total_is_doubted_as_much_and_what_is_known_is_added() -> None:
     assert (half.low, half.high) == pytest.approx((around(50.0, 0.2).low, around(50.0, 0.2).high))
     assert around(100.0, 0.2).scaled(1.0, 0.2).high > around(100.0, 0.2).high
     assert around(100.0, 0.0).plus(20.0).low == 120
+
+
+@pytest.mark.parametrize(
+    ("samples", "wanted", "expected", "variance"),
+    [
+        # within 8 (one degree of freedom), between 32 - 8 * (1/2 + 1) / 2 = 26: a/1 and a/2 were seen, a/3 is another
+        # task of their domain, b/1 is of one that nobody saw, and 30% of the mean more in doubt
+        (
+            [("a/1", 10.0), ("a/1", 14.0), ("a/2", 20.0)],
+            {"a/1": 2, "a/2": 1, "a/3": 3, "b/1": 1},
+            24 + 20 + 48 + 16,
+            (16 + 16) + (8 + 8) + (24 + 9 * 26 + 9 * 17) + (8 + 26 + 4.8**2),
+        ),
+        # no task twice: 66% of the variance of 8 are within tasks
+        ([("a/1", 10.0), ("a/2", 14.0)], {"a/2": 1, "a/3": 1}, 14 + 12, (5.28 * 2) + (8 + 8 / 2)),
+        # one simulation: it may be off by half
+        ([("a/1", 10.0)], {"a/1": 1}, 10, 2 * 0.66 * 25),
+    ],
+)
+def test_all_parts_of_the_variance_add_up(
+    samples: list[tuple[str, float]], wanted: dict[str, int], expected: float, variance: float
+) -> None:
+    found = forecast(samples, wanted)
+    assert found is not None
+    half = 3.0777 * sqrt(log(1 + variance / expected**2))  # Student's t of one degree of freedom
+    assert (found.expected, found.low, found.high) == pytest.approx(
+        (expected, expected * exp(-half), expected * exp(half))
+    )
+
+
+def test_domains_with_few_tasks_count_as_far_as_the_doubt_is_theirs() -> None:
+    samples = [(f"a/{n}", float(n)) for n in range(1, 5)] + [(f"b/{n}", float(2 * n)) for n in range(1, 4)]
+    found = forecast(samples, {"a/9": 1, "b/9": 1})
+    assert found is not None
+    parts = ((5 / 3) * (1 + 1 / 4), 4 * (1 + 1 / 3))
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2 / 2)
+    half = quantile_of_t(freedom) * sqrt(log(1 + sum(parts) / 6.5**2))
+    assert found.high == pytest.approx(6.5 * exp(half))
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 30, 1000])
+def test_the_quantile_is_that_of_students_t(freedom: int) -> None:
+    assert quantile_of_t(freedom) == pytest.approx(t.ppf(0.9, freedom), abs=1.5e-3)

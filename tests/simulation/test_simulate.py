@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tau2_fleet.benchmark.domain import Domain
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.evaluation.verdicts import read_verdicts, verdicts_in, verdicts_line
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.message_views import NOT_A_JSON_OBJECT, parse_call
 from tau2_fleet.llm.types import ContextOverflowError, DeadlineError, FatalModelError, ModelError, ToolCallText
 from tau2_fleet.simulation.settings import AgentMode
-from tests.simulation.scenes import CREATE, Lines, reply, simulate
+from tests.simulation.scenes import CREATE, TASK, Lines, reply, simulate
 
 
 def user() -> Lines:
@@ -242,3 +244,14 @@ def test_models_are_told_when_a_session_is_over_however_it_ended():
         simulate(agent, customer)
         assert agent.ended == ["run/mock/create_task_1/0/agent"]
         assert customer.ended == ["run/mock/create_task_1/0/user"]
+
+
+def test_a_domain_that_has_to_ask_for_a_task_is_ready_before_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, ready = Lines(reply("Done.")), []
+
+    async def make_ready(domain: Domain, task: Any) -> None:
+        ready.append((task.id, len(agent.sent)))
+
+    monkeypatch.setattr(Domain, "make_ready", make_ready)
+    simulate(agent, user())
+    assert ready == [(TASK, 0)]

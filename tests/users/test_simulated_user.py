@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from tau2_fleet.users.simulated_user import speaks_as_agent
+from tau2_fleet.users.simulated_user import SimulatedUser, speaks_as_agent
 from tests.simulation.scenes import Lines, reply, simulate
 
 
@@ -28,3 +31,18 @@ def test_the_customer_remembers_both_sides_and_its_turns_cost_what_they_cost() -
     assert said[-2:] == [("assistant", "My task, please."), ("user", "Which one?")]
     assert len(said) == 3, "the greeting, and nothing twice"
     assert [message["cost"] for message in record.messages if message["role"] == "user"] == [0.25, 0.5]
+
+
+class Blunt(SimulatedUser):
+    """A customer of one's own."""
+
+
+@pytest.mark.parametrize(("kind", "name"), [(SimulatedUser, "user_simulator"), (Blunt, "Blunt")])
+def test_results_call_a_customer_as_the_package_does_and_one_of_ones_own_by_its_class(
+    kind: type[SimulatedUser], name: str
+) -> None:
+    context: Any = SimpleNamespace(model=SimpleNamespace(history=[]), history=["said before"])
+    user = kind(context)
+    assert user.name == name
+    assert user.history == ["said before"]
+    assert user.model.history is not context.history

@@ -42,7 +42,9 @@ def play(folder: Path, program: str, user: Lines | None = None, **options: Any) 
         command = [sys.executable, "-S", str(path)]
         chosen = {"command": command, "environment": {"OF_TEST": str(folder)}, **options}
         async with scaffolds(folder, **chosen) as ready:
-            return await simulation(Lines(), user or customer(), scaffolds=ready).run()
+            record = await simulation(Lines(), user or customer(), scaffolds=ready).run()
+            assert processes_with("OF_TEST", folder) == [], "they end with their conversation, not with the run"
+            return record
 
     return asyncio.run(scene())
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from tau2_fleet.agents.mcp import door
+from tau2_fleet.agents.mcp.protocol import respond
 from tests.agents.mcp.support import Raw, customer, hold, next_address, scaffolds
 from tests.simulation.scenes import CREATE, TASK, Lines, reply, simulation
 
@@ -190,3 +192,14 @@ def test_a_client_that_hung_up_finds_the_answer_in_the_conversation(tmp_path: Pa
 
     user = Lines(reply("Please create it."), reply("Go on."), reply("Thanks ###STOP###"))
     assert asyncio.run(hold(tmp_path, client, user=user)).reward == 1.0
+
+
+@pytest.mark.parametrize("method", ["server/discover", "tools/list", "resources/list", "prompts/list"])
+def test_a_client_without_a_handshake_is_told_to_keep_nothing(method: str) -> None:
+    offer: Any = SimpleNamespace(instructions="Be kind.", tools=list, resources=list, prompts=list)
+    body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": method}).encode()
+    answer = json.loads(asyncio.run(respond(offer, body, "2026-07-28")) or b"")
+    assert (answer["id"], answer["result"]["ttlMs"], answer["result"]["cacheScope"]) == (7, 0, "private")
+    assert answer["result"]["resultType"] == "complete"
+    before = json.loads(asyncio.run(respond(offer, body, "2025-11-25")) or b"")
+    assert "resultType" not in before["result"]
