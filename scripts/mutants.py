@@ -2,9 +2,9 @@
 
 First tests run once, noting which of them reach which line (`scripts.reach`). Then some lines of each room are
 drawn from a seed. Each is changed in a copy of the checkout, and the tests that reach it run there, the quickest first,
-then the others of its room, until one fails that passes without the change. The report lists the survivors: either a
-test is missing, or the change makes no difference. Those of the second kind stand in benchmarks/mutants.toml with the
-reason, and are not counted.
+then those of its room that start processes, which may reach it there, until one fails that passes without the change.
+The report lists the survivors: either a test is missing, or the change makes no difference. Those of the second kind
+stand in benchmarks/mutants.toml with the reason, and are not counted.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -130,22 +132,23 @@ class Copy:
 
 
 def order(mutant: Mutant, room: str, reach: Reach) -> tuple[list[str], list[str]]:
-    """What to run for a change: tests that reach its line, its room's first; all others of its room.
-
-    The others may reach it in a process of their own.
+    """What to run for a change: tests that reach its line, its room's first; others of its room that may reach it in a
+    process.
     """
     reaching = reach.tests(mutant.path, mutant.line)
-    own = [test for test in reaching if test.startswith(f"tests/{room}/")]
-    ordered = [*own, *(test for test in reaching if test not in set(own))]
-    return ordered, [test for test in reach.all_tests() if test.startswith(f"tests/{room}/") and test not in set(own)]
+    rooms = f"tests/{room}/"
+    ordered = sorted(reaching, key=lambda test: not test.startswith(rooms))
+    known = set(reaching)
+    return ordered, [test for test in reach.with_processes() if test.startswith(rooms) and test not in known]
 
 
 def try_room(copy: Copy, room: str, options: argparse.Namespace, notes: Path) -> list[Result]:
     """Change lines of a room one after the other; what was tried with these notes already is not tried again."""
-    if options.own_tests:
-        notes, package = notes / room, PACKAGE / room
-        measure(copy.root, notes, package, [f"tests/{room}"])
-    reach = Reach(notes)
+    tests = options.tests or [room]
+    for folder in tests:
+        with options.lock[folder]:
+            measure(copy.root, notes / folder, f"tests/{folder}")
+    reach = Reach([notes / folder for folder in tests])
     tried = notes / f"tried-{options.seed}-{room}.json"
     known = json.loads(tried.read_text(encoding="utf-8")) if tried.exists() else {}
     results = []
@@ -166,10 +169,14 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=5, help="changed lines a room")
     parser.add_argument("--limit-s", type=float, default=600, help="tests that run longer count as failed")
     parser.add_argument("--jobs", type=int, default=1, help="rooms at once")
-    parser.add_argument(
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
         "--own-tests",
         action="store_true",
         help="run only the tests of the line's own room: quicker, but blind to what other rooms' tests notice",
+    )
+    chosen.add_argument(
+        "--tests", type=lambda text: text.split(","), metavar="A,B", help="run only tests of these folders of tests/"
     )
     parser.add_argument("rooms", nargs="*", help="default: all with tests of their own")
     parser.add_argument(
@@ -181,6 +188,10 @@ def main() -> int:
         for path in sorted((ROOT / "tests").iterdir())
         if (ROOT / PACKAGE / path.name / "__init__.py").exists()
     ]
+    if not options.own_tests and not options.tests:
+        options.tests = [path.parent.name for path in sorted((ROOT / "tests").glob("*/test_*.py"))]
+        options.tests = [name for name in dict.fromkeys(options.tests) if name not in _LEFT_OUT]
+    options.lock = defaultdict(threading.Lock)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies: queue.Queue[Copy] = queue.Queue()
@@ -189,8 +200,6 @@ def main() -> int:
             copy.make()
             copies.put(copy)
         notes = (options.notes or Path(folder, "notes")).absolute()
-        if not options.own_tests:
-            measure(copy.root, notes, PACKAGE, ["tests", *(f"--ignore=tests/{name}" for name in _LEFT_OUT)])
 
         def tried(room: str) -> list[Result]:
             free = copies.get()
@@ -201,7 +210,7 @@ def main() -> int:
 
         with ThreadPoolExecutor(options.jobs) as at_once:
             results = [result for found in at_once.map(tried, rooms) for result in found]
-    how = "only tests of the line's own room" if options.own_tests else "all tests that reach a line"
+    how = f"tests of {', '.join(options.tests)}" if options.tests else "only tests of the line's own room"
     page, is_enough = report(results, f"seed {options.seed}, {(time.monotonic() - begun) / 60:.0f} minutes, {how}")
     REPORT.write_text(page, encoding="utf-8")
     print(f"{REPORT.relative_to(ROOT)} lists what no test noticed")

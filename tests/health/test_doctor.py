@@ -43,6 +43,8 @@ def test_a_configuration_without_needs_can_run(doctor: Doctor) -> None:
     assert "mock 9, 1 trial each" in _line(text, "tasks")
     assert "this configuration needs none" in _line(text, "vllm")
     assert _line(text, "benchmark").startswith("ok")
+    subjects = {line[6:].split("  ")[0].strip() for line in text.splitlines() if line[6:7].strip()}
+    assert {"open files", "disk", "GPUs", "fleet", "vllm", "keys", "W&B"} <= subjects
 
 
 def test_what_is_missing_fails_with_what_to_do(doctor: Doctor, tmp_path: Path) -> None:

@@ -44,5 +44,5 @@ def test_results_call_a_customer_as_the_package_does_and_one_of_ones_own_by_its_
     context: Any = SimpleNamespace(model=SimpleNamespace(history=[]), history=["said before"])
     user = kind(context)
     assert user.name == name
-    assert user.history == ["said before"]
+    assert [*map(str, user.history)] == ["said before"]
     assert user.model.history is not context.history
