@@ -129,13 +129,19 @@ class Reach:
         self._lines: dict[Path, dict[int, set[str]]] = {}
 
     def tests(self, path: Path, line: int) -> list[str]:
-        """The test functions that reach a line of a file of the checkout, the quickest first."""
+        """The test functions that reach a line of a file of the checkout, the quickest first.
+
+        What is reached by an import alone, as constants are, counts as reached by all that reach any line of the file.
+        """
         if path not in self._lines:
             found = self._lines[path] = defaultdict(set)
             for data in self._data:
                 for number, tests in data.contexts_by_lineno(str(path)).items():
                     found[number].update(tests)
-        return sorted(filter(None, self._lines[path].get(line, ())), key=self.seconds)
+        known = self._lines[path].get(line, set())
+        if known == {""}:
+            known = set[str]().union(*self._lines[path].values())
+        return sorted(filter(None, known), key=self.seconds)
 
     def with_processes(self) -> list[str]:
         """The test functions that start processes, the quickest first: those may reach any line."""
