@@ -58,6 +58,7 @@ class Copy:
 
     root: Path
     limit_s: float
+    most_s: float
     sound: set[str] = field(default_factory=set)
     """Test functions seen to pass without any change."""
     unsound: set[str] = field(default_factory=set)
@@ -73,10 +74,9 @@ class Copy:
 
     def noticed(self, mutant: Mutant, room: str, reach: Reach) -> str | None:
         """Which test notices a change; the copy is as before afterwards."""
-        reaching, others = order(mutant, room, reach)
-        groups = [reaching[at : at + _AT_ONCE] for at in range(0, len(reaching), _AT_ONCE)]
-        for group in [*groups, others]:
-            while tests := [test for test in group if test not in self.unsound]:
+        chosen = order(mutant, room, reach, self.most_s)
+        for at in range(0, len(chosen), _AT_ONCE):
+            while tests := [test for test in chosen[at : at + _AT_ONCE] if test not in self.unsound]:
                 by = self._first_failure(mutant, tests, reach)
                 if by is None:
                     break
@@ -131,15 +131,21 @@ class Copy:
         return found[1] if found else "no start"
 
 
-def order(mutant: Mutant, room: str, reach: Reach) -> tuple[list[str], list[str]]:
-    """What to run for a change: tests that reach its line, its room's first; others of its room that may reach it in a
-    process.
+def order(mutant: Mutant, room: str, reach: Reach, most_s: float) -> list[str]:
+    """What to run for a change, as long as all of it takes no longer than `most_s`.
+
+    First tests that reach its line, its room's before others, the quickest before others; then those of its room that
+    may reach it in a process.
     """
-    reaching = reach.tests(mutant.path, mutant.line)
     rooms = f"tests/{room}/"
-    ordered = sorted(reaching, key=lambda test: not test.startswith(rooms))
-    known = set(reaching)
-    return ordered, [test for test in reach.with_processes() if test.startswith(rooms) and test not in known]
+    reaching = sorted(reach.tests(mutant.path, mutant.line), key=lambda test: not test.startswith(rooms))
+    starting = [test for test in reach.with_processes() if test.startswith(rooms)]
+    chosen, took_s = [], 0.0
+    for test in dict.fromkeys([*reaching, *starting]):
+        took_s += reach.seconds(test)
+        if took_s <= most_s or not chosen:
+            chosen.append(test)
+    return chosen
 
 
 def try_room(copy: Copy, room: str, options: argparse.Namespace, notes: Path) -> list[Result]:
@@ -168,6 +174,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--each", type=int, default=5, help="changed lines a room")
     parser.add_argument("--limit-s", type=float, default=600, help="tests that run longer count as failed")
+    parser.add_argument("--most-s", type=float, default=300, help="of tests for one change, as long as they took alone")
     parser.add_argument("--jobs", type=int, default=1, help="rooms at once")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
@@ -196,7 +203,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies: queue.Queue[Copy] = queue.Queue()
         for number in range(options.jobs):
-            copy = Copy(Path(folder, str(number)), options.limit_s)
+            copy = Copy(Path(folder, str(number)), options.limit_s, options.most_s)
             copy.make()
             copies.put(copy)
         notes = (options.notes or Path(folder, "notes")).absolute()
@@ -211,7 +218,8 @@ def main() -> int:
         with ThreadPoolExecutor(options.jobs) as at_once:
             results = [result for found in at_once.map(tried, rooms) for result in found]
     how = f"tests of {', '.join(options.tests)}" if options.tests else "only tests of the line's own room"
-    page, is_enough = report(results, f"seed {options.seed}, {(time.monotonic() - begun) / 60:.0f} minutes, {how}")
+    how = f"seed {options.seed}, {(time.monotonic() - begun) / 60:.0f} minutes; {how}, {options.most_s:g} s at most"
+    page, is_enough = report(results, how)
     REPORT.write_text(page, encoding="utf-8")
     print(f"{REPORT.relative_to(ROOT)} lists what no test noticed")
     return 0 if is_enough else 3
