@@ -118,7 +118,7 @@ class Copy:
             text=True,
         )
         try:
-            told, _ = process.communicate(timeout=min(self.limit_s, 60 + 5 * sum(map(reach.seconds, tests))))
+            told, _ = process.communicate(timeout=min(self.limit_s, 240 + 10 * sum(map(reach.seconds, tests))))
         except subprocess.TimeoutExpired:
             return "no end"
         finally:
@@ -140,7 +140,8 @@ def order(mutant: Mutant, room: str, reach: Reach, most_s: float) -> list[str]:
     rooms = f"tests/{room}/"
     reaching = sorted(reach.tests(mutant.path, mutant.line), key=lambda test: not test.startswith(rooms))
     starting = [test for test in reach.with_processes() if test.startswith(rooms)]
-    chosen, took_s = [], 0.0
+    chosen: list[str] = []
+    took_s = 0.0
     for test in dict.fromkeys([*reaching, *starting]):
         took_s += reach.seconds(test)
         if took_s <= most_s or not chosen:
