@@ -18,7 +18,7 @@ from tau2_fleet.analysis.cause_shares import CauseShares
 from tau2_fleet.analysis.explain import gold_checks, gold_checks_of_task
 from tau2_fleet.analysis.rows import row_of
 from tau2_fleet.analysis.turns import COLUMNS_OF_OVERVIEW, overview_cells, overview_table, simulation
-from tau2_fleet.display.console import complain, neutralise, out, tell
+from tau2_fleet.display.console import complain, neutralise, out, print_whole, tell
 from tau2_fleet.display.formats import TableFormat, table_text
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.proportions import Estimate, mean_of_tasks
@@ -53,8 +53,8 @@ def _show(options: argparse.Namespace) -> None:
         tell(f"{directory}: {damage}, passed over", "note: ", "yellow")
     chosen = choose(everything, options.task, options.trial, options.failed)
     if options.ids:
-        for name in dict.fromkeys(one.name for one in chosen):
-            out.print(neutralise(name), markup=False)
+        if chosen:
+            print_whole("\n".join(dict.fromkeys(neutralise(one.name) for one in chosen)))
         return
     if not chosen:
         asked = choose(everything, options.task, options.trial, failed=False)
@@ -67,10 +67,10 @@ def _show(options: argparse.Namespace) -> None:
         _show_causes(directory, chosen, len(everything), TableFormat(options.format))
         return
     if (form := TableFormat(options.format)) is not TableFormat.TEXT:
-        out.print(table_text(COLUMNS_OF_OVERVIEW, overview_cells(chosen), form), markup=False)
+        print_whole(table_text(COLUMNS_OF_OVERVIEW, overview_cells(chosen), form))
         return
     if not in_full and not options.failed:
-        out.out(overview_table(chosen, colours=out.color_system is not None), highlight=False)
+        print_whole(overview_table(chosen, colours=out.color_system is not None))
         passed = sum(not one.failed for one in chosen)
         out.print(
             f"\n{passed} of {len(chosen)} with reward 1, pass^1 {_pass_rate(chosen)}; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -33,37 +34,48 @@ COLUMNS_OF_OVERVIEW = ("simulation", "trial", "reward", "ended", "sub-rewards", 
 
 def overview_cells(chosen: list[Overview]) -> list[list[str]]:
     """One line per simulation, ids whole, for other programs."""
-    return [["  ".join(text for text, _ in cell) for cell in _cells(one, whole=True)] for one in chosen]
+    return [["  ".join(text for text, _ in cell) for cell in row] for row in _rows(chosen, whole=True)]
 
 
 def overview_table(chosen: list[Overview], colours: bool) -> str:
     """The same for a terminal, where long ids are shortened; piped on, they are whole."""
-    rows = [_cells(one, whole=not out.is_terminal) for one in chosen]
+    rows = _rows(chosen, whole=not out.is_terminal)
     return in_columns(COLUMNS_OF_OVERVIEW, rows, "trial reward time cost", colours)
 
 
-def _cells(one: Overview, whole: bool) -> tuple[Cell, ...]:
-    name = neutralise(one.name)
-    return (
-        cell(name if whole else _shorten(name, _NAME_LENGTH)),
-        cell(str(one.trial)),
-        cell(f"{one.reward:g}", "red" if one.failed else "green"),
-        cell(neutralise(one.termination_reason)),
-        _sub_rewards(one),
-        cell(f"{one.duration_s:.1f} s"),
-        cell("?" if one.cost_usd is None else f"${one.cost_usd:.4f}"),
-    )
+def _rows(chosen: list[Overview], whole: bool) -> list[tuple[Cell, ...]]:
+    """A row each. What many of them share, as names and endings, is made once."""
+
+    @cache
+    def named(domain: str, task_id: str) -> Cell:
+        name = neutralise(f"{domain}/{task_id}")
+        return cell(name if whole else _shorten(name, _NAME_LENGTH))
+
+    ended = cache(lambda reason: cell(neutralise(reason)))
+    rewarded = cache(lambda reward: cell(f"{reward:g}", "green" if is_success(reward) else "red"))
+    parts = cache(_sub_rewards)
+    return [
+        (
+            named(one.domain, one.task_id),
+            cell(str(one.trial)),
+            rewarded(one.reward),
+            ended(one.termination_reason),
+            parts(tuple(one.sub_rewards.items()), one.basis),
+            cell(f"{one.duration_s:.1f} s"),
+            cell("?" if one.cost_usd is None else f"${one.cost_usd:.4f}"),
+        )
+        for one in chosen
+    ]
 
 
-def _sub_rewards(one: Overview) -> Cell:
+def _sub_rewards(parts: tuple[tuple[str, float], ...], basis: tuple[str, ...]) -> Cell:
     """Those that count, then the others in brackets."""
-    parts = []
-    for kind, value in sorted(one.sub_rewards.items(), key=lambda item: item[0] not in one.basis):
-        if not one.basis or kind in one.basis:
-            parts.append((neutralise(f"{kind} {value:g}"), "green" if is_success(value) else "red"))
-        else:
-            parts.append((neutralise(f"({kind} {value:g})"), "dim"))
-    return tuple(parts)
+    counted = [part for part in parts if not basis or part[0] in basis]
+    others = [part for part in parts if part not in counted]
+    return (
+        *((neutralise(f"{kind} {value:g}"), "green" if is_success(value) else "red") for kind, value in counted),
+        *((neutralise(f"({kind} {value:g})"), "dim") for kind, value in others),
+    )
 
 
 def simulation(
@@ -184,7 +196,7 @@ def _verdict(record: Json, one: Overview, gold: list[GoldCheck]) -> Iterator[Ren
         ("reward ", "bold"),
         (f"{one.reward:g}", "bold red" if one.failed else "bold green"),
         f"  ended as {one.termination_reason}  ",
-        Text("  ").join(Text(*part) for part in _sub_rewards(one)),
+        Text("  ").join(Text(*part) for part in _sub_rewards(tuple(one.sub_rewards.items()), one.basis)),
     )
     for reason in reasons(record):
         yield Padding(Text(f"because {neutralise(reason, keep_lines=True)}", "red"), (0, 0, 0, 2), expand=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 Cell = tuple[tuple[str, str], ...]
 """Pieces of text, each with its colour (`red`, `green`, `dim`, or none), which two spaces part."""
@@ -21,26 +21,23 @@ def in_columns(titles: Sequence[str], rows: Sequence[Sequence[Cell]], to_the_rig
         to_the_right: the titles whose columns stand to the right, with blanks between them.
         colours: False: plain text.
     """
-    heading = [cell(title) for title in titles]
-    right = [title in to_the_right.split() for title in titles]
-    widths = [max(_length(row[column]) for row in (heading, *rows)) for column in range(len(titles))]
-    return "\n".join(_lines([heading, *rows], widths, right, colours))
+    right = to_the_right.split()
+    cells = zip(*rows, strict=True) if rows else ((),) * len(titles)
+    columns = [
+        _column((cell(title), *column), title in right, colours) for title, column in zip(titles, cells, strict=True)
+    ]
+    return "\n".join(["  ".join(row).rstrip() for row in zip(*columns, strict=True)])
 
 
-def _lines(
-    rows: Sequence[Sequence[Cell]], widths: Sequence[int], right: Sequence[bool], colours: bool
-) -> Iterator[str]:
-    for row in rows:
-        cells = []
-        for content, width, to_the_right in zip(row, widths, right, strict=True):
-            space = " " * (width - _length(content))
-            text = "  ".join(_coloured(part, colour) if colours else part for part, colour in content)
-            cells.append(space + text if to_the_right else text + space)
-        yield "  ".join(cells).rstrip()
-
-
-def _length(content: Cell) -> int:
-    return sum(len(text) for text, _ in content) + 2 * (len(content) - 1)
+def _column(cells: Sequence[Cell], to_the_right: bool, colours: bool) -> list[str]:
+    """The texts of one column, all as long as they look."""
+    plain = ["  ".join([text for text, _ in content]) for content in cells]
+    width = max(map(len, plain))
+    if not colours:
+        return [text.rjust(width) if to_the_right else text.ljust(width) for text in plain]
+    spaces = [" " * (width - len(text)) for text in plain]
+    drawn = ["  ".join([_coloured(*part) for part in content]) for content in cells]
+    return [space + text if to_the_right else text + space for text, space in zip(drawn, spaces, strict=True)]
 
 
 def _coloured(text: str, colour: str) -> str:

@@ -60,6 +60,11 @@ def neutralise(text: str, keep_lines: bool = False) -> str:
     return (_UNSAFE_BUT_LINES if keep_lines else _UNSAFE).sub(_escape, text)
 
 
+def print_whole(text: str) -> None:
+    """Lines that are safe for a terminal already, however many: rich would take them apart and join them again."""
+    out.file.write(f"{text}\n")
+
+
 def complain(text: str) -> None:
     """An error for people."""
     tell(text, "error: ", "red")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,8 +20,8 @@ from tau2_fleet.record.inner_forms import are_calls, are_messages, are_objects, 
 RECORD_VERSION = 1
 UNSEEN_CALLS = "unseen_calls"
 """The note, and the mark of a turn, that the agent may have asked models of which nothing is known here."""
-_LARGEST = 2**53
-"""No count and no amount of a simulation comes near it; below it every integer is a float, too."""
+_LARGEST = 2**53 - 1
+"""No count and no amount of a simulation comes near it; up to it every integer is a float, too."""
 _LEVELS = 150
 """Of objects and lists in each other, in a line that orjson refuses; every reader of lines can follow them."""
 
@@ -159,16 +159,20 @@ def read_line(line: bytes, *, deep: bool = True) -> Record:
         raise DamagedRecord("not JSON") from None
     if not isinstance(value, dict):
         raise DamagedRecord("not an object")
-    lacking = [name for name in _NEEDED if name not in value]
-    if lacking:
-        raise DamagedRecord(f"no {lacking[0]}")
-    known = {name: value.pop(name) for name in _FIELDS if name in value}
+    if as_written := (*value,) == _FIELDS:
+        known = value
+    else:
+        lacking = [name for name in _NEEDED if name not in value]
+        if lacking:
+            raise DamagedRecord(f"no {lacking[0]}")
+        known = {name: value.pop(name) for name in _FIELDS if name in value}
     forms = _FORMS if deep else _OUTER_FORMS
     for name, found in known.items():
         if not forms[name](found) and not (name == "termination_reason" and _is_newer(known) and _is_text(found)):
             newer = f" (written by a newer version, v {known['v']})" if _is_newer(known) else ""
             raise DamagedRecord(f"{name} is {_short(found)}{newer}")
-    return Record(**(_DEFAULTS | known), others=value)
+    # Python takes as long to match so many names as to look at all that they stand for.
+    return Record(*known.values()) if as_written else Record(**(_DEFAULTS | known), others=value)
 
 
 def _is_newer(known: dict[str, Any]) -> bool:
@@ -182,7 +186,7 @@ def _short(value: Any) -> str:
         return f"'{value[:40]}'"
     if isinstance(value, dict | list):
         return "an object of another form" if isinstance(value, dict) else "a list of another form"
-    return str(value)[:40] if not isinstance(value, int) or abs(value) < _LARGEST else "a number too large"
+    return str(value)[:40] if not isinstance(value, int) or abs(value) <= _LARGEST else "a number too large"
 
 
 def _is_text(value: Any) -> bool:
@@ -190,12 +194,12 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
+    return type(value) in _COUNTS and 0 <= value <= _LARGEST
 
 
 def _is_amount(value: Any) -> bool:
     """Seconds or dollars."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LARGEST
+    return type(value) in _AMOUNTS and 0 <= value <= _LARGEST
 
 
 def _is_share(value: Any) -> bool:
@@ -210,10 +214,35 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _is_object_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+def _is_object_of_texts(value: Any) -> bool:
+    return isinstance(value, dict) and {*map(type, value.values())} <= _TEXTS
 
 
+def _is_object_of_shares(value: Any) -> bool:
+    return isinstance(value, dict) and {*map(type, value.values())} <= _AMOUNTS and _within(value.values(), 1 + 1e-6)
+
+
+def _is_object_of_amounts(value: Any) -> bool:
+    return isinstance(value, dict) and {*map(type, value.values())} <= _AMOUNTS and _within(value.values(), _LARGEST)
+
+
+def _are_counts_by_role(value: Any) -> bool:
+    """Whether it is an object of objects of counts."""
+    if not isinstance(value, dict) or not {*map(type, value.values())} <= _OBJECTS:
+        return False
+    counts = [count for of_role in value.values() for count in of_role.values()]
+    return {*map(type, counts)} <= _COUNTS and _within(counts, _LARGEST)
+
+
+def _within(numbers: Iterable[float], most: float) -> bool:
+    """Whether none is below 0, beyond `most`, or NaN."""
+    return not [number for number in numbers if not 0 <= number <= most]
+
+
+_TEXTS = frozenset({str})
+_COUNTS = frozenset({int})
+_AMOUNTS = frozenset({int, float})
+_OBJECTS = frozenset({dict})
 _ENDINGS: tuple[str, ...] = (*TerminationReason,)
 _FORMS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("id", "domain", "task_id", "started", "ended"), _is_text),
@@ -225,13 +254,13 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "reward_info": is_reward_info,
     "messages": are_messages,
     "calls": are_calls,
-    "sub_rewards": _is_object_of(_is_share),
-    "cost_by_role": _is_object_of(_is_amount),
+    "sub_rewards": _is_object_of_shares,
+    "cost_by_role": _is_object_of_amounts,
     "termination_reason": lambda value: value in _ENDINGS,
     "db_diff": lambda value: value is None or are_objects(value),
-    **dict.fromkeys(("usage_by_role", "replies"), _is_object_of(_is_object_of(_is_count))),
-    "prompts": _is_object_of(_is_text),
-    "tools": lambda value: value is None or _is_object_of(_is_text)(value),
+    **dict.fromkeys(("usage_by_role", "replies"), _are_counts_by_role),
+    "prompts": _is_object_of_texts,
+    "tools": lambda value: value is None or _is_object_of_texts(value),
     **dict.fromkeys(("error", "judge_answer"), lambda value: value is None or _is_text(value)),
 }
 """What every field of a stored record must be."""

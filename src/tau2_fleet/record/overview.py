@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.success import is_success
@@ -18,8 +17,7 @@ Json = dict[str, Any]
 """A stored record or a part of one, as it was read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
+class Overview(NamedTuple):
     """One simulation in a line, and where its record stands."""
 
     domain: str

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.line import DamagedRecord, Record, read_line
@@ -29,8 +29,7 @@ def no_run(directory: Path, file: str = RECORD_FILE) -> UserError:
     return UserError(f"{directory} is no run directory: it is {'a file' if directory.exists() else 'not there'}")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredLine:
+class StoredLine(NamedTuple):
     """One line of a record file, and where it stands."""
 
     number: int
@@ -89,7 +88,7 @@ def stored_lines(path: Path, *, deep: bool = True) -> Iterator[StoredLine]:
 def stored_line(number: int, offset: int, line: bytes, *, deep: bool = True) -> StoredLine | None:
     """What a line of a record file holds; None for an empty one, and for a torn last one."""
     ended = line.endswith(b"\n")
-    if not line.strip():
+    if line.isspace():
         return None
     try:
         return StoredLine(number, offset, len(line), read_line(line, deep=deep), ended=ended)
