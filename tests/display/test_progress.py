@@ -327,3 +327,22 @@ def test_at_the_end_those_in_flight_are_named_with_their_step(clock: Clock) -> N
         ("2", 2, "agent"),
     ]
     assert counters.last_ones(1) == []
+
+
+def test_of_many_replicas_the_first_are_shown_and_the_others_summed() -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=100)
+    progress = Progress({"retail": 4}, mode=Mode.live, console=console)
+    leave = subscribe(progress.listen)
+    for number in range(10):
+        emit(ReplicaState(f"agent/{number}", "ready" if number < 9 else "loading"))
+        emit(ReplicaSample(f"agent/{number}", number, 2, 0.25, 0, 0, 0, 0))
+    with progress:
+        assert progress._live is not None
+        progress._live.refresh()
+    leave()
+    shown = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", file.getvalue())
+    assert "agent/7" in shown
+    assert "agent/8" not in shown
+    assert re.search(r"agent/3 +ready +3 running, 2 waiting .* KV 25%", shown)
+    assert re.search(r"2 more +1 ready +17 running", shown)

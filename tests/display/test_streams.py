@@ -63,3 +63,15 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 def test_closed_streams_are_no_error(closed: str) -> None:
     line = f"exec {sys.executable} -m tau2_fleet --help {closed}"
     assert subprocess.run(["sh", "-c", line], cwd=ROOT, env=env({}), capture_output=True).returncode == 0
+
+
+def test_what_was_printed_is_out_at_the_end_though_a_stream_keeps_some_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "out").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        with guarded_streams():
+            print("kept back")
+            assert (tmp_path / "out").read_text() == ""
+        assert sys.stdout is file
+        assert (tmp_path / "out").read_text() == "kept back\n"

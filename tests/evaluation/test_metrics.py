@@ -146,3 +146,12 @@ def test_nothing_is_measured_of_nothing_and_figures_are_json() -> None:
     assert broken is not None
     assert broken.average_reward_excluding_infrastructure is None
     assert json.loads(json.dumps(broken.as_dict()))["pass_hat"] == {"1": {"value": 0.0, "low": None, "high": None}}
+
+
+def test_tokens_dollars_and_seconds_are_of_all_simulations_and_nothing_where_nothing_is_known() -> None:
+    known = Result("a", 1.0, "user_stop", 3.0, 0.5, input_tokens=10, output_tokens=7)
+    unknown = Result("b", 1.0, "user_stop")
+    found = measure([known, known, unknown])
+    assert found is not None
+    assert (found.input_tokens, found.output_tokens, found.duration_s) == (20, 14, 2.0)
+    assert (found.cost, found.cost_unknown) == ("$1.00", 0)
