@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from tau2_fleet.benchmark import prompts
 from tau2_fleet.benchmark.domain import Domain
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.evaluation.verdicts import read_verdicts, verdicts_in, verdicts_line
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.message_views import NOT_A_JSON_OBJECT, parse_call
 from tau2_fleet.llm.types import ContextOverflowError, DeadlineError, FatalModelError, ModelError, ToolCallText
+from tau2_fleet.simulation.conversation import Rules
 from tau2_fleet.simulation.settings import AgentMode
 from tests.simulation.scenes import CREATE, TASK, Lines, reply, simulate
 
@@ -255,3 +257,13 @@ def test_a_domain_that_has_to_ask_for_a_task_is_ready_before_the_conversation(mo
     monkeypatch.setattr(Domain, "make_ready", make_ready)
     simulate(agent, user())
     assert ready == [(TASK, 0)]
+
+
+def test_a_first_message_with_text_and_calls_ends_the_conversation_where_that_is_looked_at() -> None:
+    for looked_at, ending in ((True, "agent_error"), (False, "agent_stop")):
+        rules = Rules(
+            stop_tokens=prompts.STOP_TOKENS, solo_stop=prompts.solo_stop()[1], validate_communication=looked_at
+        )
+        agent = Lines(reply("I create it.", CREATE), reply(None, ("done", "{}")))
+        record = simulate(agent, None, mode=AgentMode.solo, rules=rules)
+        assert record.termination_reason == ending

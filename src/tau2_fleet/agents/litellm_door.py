@@ -67,7 +67,6 @@ def _response(model: str, reply: Reply) -> Any:
 
 _provider = _Provider()
 litellm.custom_provider_map.append({"provider": PROVIDER, "custom_handler": _provider})
-litellm.utils.custom_llm_setup()
 
 
 def open_line(session: ModelSession) -> LitellmLine:
