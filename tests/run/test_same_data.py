@@ -48,7 +48,7 @@ def test_data_that_changed_between_two_attempts_are_refused_by_name(tmp_path: Pa
 CLOCK_SET_BACK = """
 import sys
 from datetime import datetime, timedelta
-from tau2_fleet.run import experiment
+from tau2_fleet.run import attempt
 from tau2_fleet.simulation import conversation, simulate
 
 class SetBack(datetime):
@@ -58,7 +58,7 @@ class SetBack(datetime):
         cls.days += 1
         return datetime.now(tz) - timedelta(days=cls.days)
 
-for module in (experiment, conversation, simulate):
+for module in (attempt, conversation, simulate):
     module.datetime = SetBack
 from tau2_fleet.cli import run
 sys.exit(run())

@@ -4,7 +4,7 @@ they thrash.
 For each pool, from its samples and from the replies that come: the KV cache of its replicas over what conversations are
 expected to hold (`demand.py`), corrected by what is seen: less after a preemption or while requests wait for memory,
 more while a cache stays far from full though conversations have come of age. For each paid provider, from its
-limiter: no more conversations than keep it busy. The least of all decides. `experiment.py` lets it steer the runner.
+limiter: no more conversations than keep it busy. The least of all decides. `run/in_flight.py` lets it steer the runner.
 """
 
 from __future__ import annotations

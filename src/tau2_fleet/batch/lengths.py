@@ -1,7 +1,7 @@
 """How long conversations are expected to be: learned from earlier runs, else from what the tasks ask for.
 
-Learned lengths are kept in the cache directory, never in results; `experiment.py` reads them before a run and adds to
-them after it. They only decide in which order simulations begin and how many of them at once.
+Learned lengths are kept in the cache directory, never in results; `run/attempt.py` reads them before a run,
+`run/execution.py` adds to them. They only decide in which order simulations begin and how many of them at once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Runs a schedule: many simulations at once, each stored as it ends, stopped in an orderly way.
 
-`experiment.py` calls `Runner.run`; signals, budgets and fatal providers end it by `stop`.
+`run/execution.py` calls `Runner.run`; signals, budgets and fatal providers end it by `stop`.
 """
 
 from __future__ import annotations

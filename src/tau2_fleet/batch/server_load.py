@@ -1,6 +1,6 @@
 """How busy the servers of a run were, and which key would have made it faster, where that is sure.
 
-`experiment.py` has it hear the events of a run, prints what it tells at the end and keeps it in `summary.json`.
+`run/in_flight.py` has it hear the events of a run, prints what it tells at the end and keeps it in `summary.json`.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class RunControl:
     ) -> None:
         """`schedule` holds all simulations of the run, those of earlier attempts included."""
         self.doing = "checking what the run needs"
-        """In a few words; set by `experiment.py` as it goes on."""
+        """In a few words; set by `run/execution.py` as it goes on."""
         self.closing = False
         self.by_hand: list[str] = []
         """What was done through the socket, each with its time."""

@@ -14,6 +14,7 @@ import yaml
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.llm.types import Usage
+from tau2_fleet.paths import DATA_DIR
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,11 @@ class PriceTable:
             except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
                 raise UserError(f"{path}: not a price table: {error!r} (see the other files in {folder})") from error
         return cls(prices)
+
+    @classmethod
+    def shipped(cls) -> PriceTable:
+        """The tables in `data/prices/`."""
+        return cls.load(DATA_DIR / "prices")
 
     def find(self, model: str) -> Price | None:
         """The price of a model by its name, its name without the provider's prefix or without its date."""

@@ -18,7 +18,6 @@ from tau2_fleet.llm.model import Model
 from tau2_fleet.llm.prices import FREE, PriceTable
 from tau2_fleet.llm.settings import Api, ModelSettings, PoolSettings, Provider
 from tau2_fleet.llm.types import ModelError
-from tau2_fleet.paths import DATA_DIR
 from tau2_fleet.review.prompt import SCHEMA
 
 _SIMULATED = "simulated"
@@ -83,7 +82,7 @@ async def reviewing_clients(
 def _clients(
     settings: ModelSettings, http: HttpPool, endpoints: list[Endpoint] | None, most: int, call_timeout_s: float
 ) -> Clients:
-    prices = PriceTable.load(DATA_DIR / "prices")
+    prices = PriceTable.shipped()
     limiters = Limiters(most=dict.fromkeys(Provider, most))
 
     def client(asked: ModelSettings) -> Model:

@@ -79,7 +79,6 @@ def _forecast(directories: Sequence[Path], overrides: Sequence[str]) -> Expectat
     from tau2_fleet.config.expert_choice import choose_experts
     from tau2_fleet.config.validation import with_absolute_paths
     from tau2_fleet.llm.prices import PriceTable
-    from tau2_fleet.paths import DATA_DIR
     from tau2_fleet.record.reading import RECORD_FILE
     from tau2_fleet.record.sweep_jobs import tell_jobs_without
     from tau2_fleet.run.directory import register_resolvers
@@ -94,4 +93,4 @@ def _forecast(directories: Sequence[Path], overrides: Sequence[str]) -> Expectat
     plan = plan_run(load(tree))
     tell_jobs_without(directories, RECORD_FILE)
     earlier = read_earlier(run_directories(directories, RECORD_FILE)) if directories else None
-    return expect(plan, plan.schedule, PriceTable.load(DATA_DIR / "prices"), earlier)
+    return expect(plan, plan.schedule, PriceTable.shipped(), earlier)

@@ -1,4 +1,4 @@
-"""Keeps Python's garbage collector out of the way: `cli.py` makes it rare, `experiment.py` takes it over."""
+"""Keeps Python's garbage collector out of the way: `cli.py` makes it rare, `execution.py` takes it over."""
 
 from __future__ import annotations
 

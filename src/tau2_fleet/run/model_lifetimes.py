@@ -1,4 +1,4 @@
-"""Whether the models of a run can be asked: refused or told before anything is started; `experiment.py` asks."""
+"""Whether the models of a run can be asked: refused or told before anything is started; `execution.py` asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Names of models that the configuration leaves to their servers; `experiment.py` asks the fleet, then the record."""
+"""Names of models that the configuration leaves to their servers.
+
+`execution.py` asks the fleet for them, `completion.py` the record.
+"""
 
 from __future__ import annotations
 

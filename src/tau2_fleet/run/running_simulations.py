@@ -1,4 +1,4 @@
-"""The simulations of a run, as signals stop them; `experiment.py` puts them in charge of its interrupts."""
+"""The simulations of a run, as signals stop them; `execution.py` puts them in charge of its interrupts."""
 
 from __future__ import annotations
 

@@ -155,7 +155,6 @@ class _Player:
         from tau2_fleet.llm.factory import Limiters
         from tau2_fleet.llm.http import HttpPool
         from tau2_fleet.llm.prices import PriceTable
-        from tau2_fleet.run.experiment import PRICES
         from tau2_fleet.run.gc_policy import collected_in_turn
         from tau2_fleet.simulation.domain_context import DomainContext
         from tau2_fleet.simulation.model_clients import make_clients
@@ -175,7 +174,7 @@ class _Player:
                 most={name: -(-most // plan.config.shards) for name, most in paid.items()}, pause=self._pause
             )
             clients = make_clients(
-                models, self._routes.routers.__getitem__, http, PriceTable.load(PRICES), limits.call_timeout_s,
+                models, self._routes.routers.__getitem__, http, PriceTable.shipped(), limits.call_timeout_s,
                 limits.outage_s, limiters, _allowance(beginning),
             )  # fmt: skip
             self._tasks = dict(plan.schedule.tasks)

@@ -1,6 +1,6 @@
 """The processes that share a run's simulations (`shards=N`), from the side of the run: started, fed, heard, ended.
 
-`experiment.py` has its runner play simulations through `ShardProcesses.play`; record, events and log stay the run's
+`execution.py` has the runner play simulations through `ShardProcesses.play`; record, events and log stay the run's
 own, so that everything that holds for a run in one process holds for it, too.
 """
 

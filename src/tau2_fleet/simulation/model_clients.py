@@ -1,4 +1,4 @@
-"""From settings to the models behind the roles of a run. `experiment.py` calls it once the fleet is up."""
+"""From settings to the models behind the roles of a run. `run/execution.py` calls it once the fleet is up."""
 
 from __future__ import annotations
 
