@@ -98,10 +98,6 @@ class Demand:
         """Tokens that every replica holds once for all conversations."""
         return float(sum(self.begun_with.values()))
 
-    def room_of(self, calls: float) -> float:
-        """Tokens that conversations hold which have grown by so many calls in all, all of them at the pool."""
-        return calls * self.growth
-
     def calls_per_length(self, mean_length: float) -> float:
         """Calls of a conversation for each unit of its expected length.
 

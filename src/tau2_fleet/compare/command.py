@@ -101,7 +101,7 @@ def _compare(options: argparse.Namespace) -> ExitStatus:
     if options.wandb:
         from tau2_fleet.compare.tracked import log_to_wandb
 
-        told = log_to_wandb(compared, options.output)
+        told = log_to_wandb(compared)
         tell(told) if options.json else out.print(told, markup=False)
     every = [decision for _, decisions in compared.values() for decision in decisions]
     if not every:

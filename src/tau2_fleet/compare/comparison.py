@@ -153,9 +153,7 @@ def compare(
         overall=row_of(OVERALL, pairs),
         domains=_domain_rows(by_domain) if several else (),
         mean_of_domains=_mean_row(by_domain) if several else None,
-        pass_k=tuple(
-            row for k in range(2, most + 1) for row in [_pass_k_row(OVERALL, pairs, k)] if row.interval is not None
-        ),
+        pass_k=tuple(row for k in range(2, most + 1) for row in [_pass_k_row(pairs, k)] if row.interval is not None),
         infrastructure=_infrastructure(baseline, candidate, tasks),
         better=tuple(sorted((flip for flip in flips if flip.difference > 0), key=_strongest)),
         worse=tuple(sorted((flip for flip in flips if flip.difference < 0), key=_strongest)),
@@ -216,7 +214,7 @@ def _sides(pairs: Sequence[TaskPair]) -> tuple[list[tuple[int, int]], list[tuple
     return [pair.baseline for pair in pairs], [pair.candidate for pair in pairs]
 
 
-def _pass_k_row(name: str, pairs: Sequence[TaskPair], k: int) -> Row:
+def _pass_k_row(pairs: Sequence[TaskPair], k: int) -> Row:
     first, second = (_side_estimate(side, k) for side in _sides(pairs))
     spread = paired.of_tasks_like_these(pairs, k)
     return Row(f"pass^{k}", len(pairs), first, second, second.value - first.value, _ends(spread, 1 - CONFIDENCE))

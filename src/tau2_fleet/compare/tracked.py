@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tau2_fleet.compare.comparison import Comparison
@@ -13,11 +12,8 @@ from tau2_fleet.run.wandb_place import place_of_run
 from tau2_fleet.tracking.figures_run import DISABLED, log_figures
 
 
-def log_to_wandb(compared: Mapping[str, tuple[Comparison, Sequence[Decision]]], files: Sequence[Path]) -> str:
-    """Log every comparison, and say where they are.
-
-    Args:
-        files: written ones; those of conversations' words stay here, only figures and tables go.
+def log_to_wandb(compared: Mapping[str, tuple[Comparison, Sequence[Decision]]]) -> str:
+    """Log the figures of every comparison, and say where they are; no word of a conversation goes out.
 
     Raises:
         UserError: W&B cannot be had.

@@ -66,15 +66,6 @@ class Condition(StrEnum):
 _RANKS = {condition: rank for rank, condition in enumerate(Condition)}
 _OF_SERVER = frozenset([*Condition][: _RANKS[Condition.usage_missing] + 1])
 
-UNUSABLE = frozenset({Condition.empty, Condition.only_thinking})
-"""With one of these there is nothing to go on with: the reply is asked for again."""
-
-
-def in_order(conditions: Iterable[str]) -> list[str]:
-    """The conditions in their own order; words that this version does not know come last."""
-    known = _RANKS.keys()
-    return sorted(conditions, key=lambda name: (_RANKS[Condition(name)] if name in known else len(known), name))
-
 
 def why_unusable(conditions: Iterable[str], details: Mapping[Condition, str]) -> str:
     """What was wrong with a reply that brought neither text nor call, in a few words."""

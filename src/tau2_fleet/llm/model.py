@@ -212,7 +212,7 @@ class Model:
     def _is_asked_again(self, failure: Failure, stats: CallStats, began: float) -> bool:
         """Whether a further attempt makes sense, the time that is left apart."""
         if failure.cause in WAITED_OUT:
-            if self._outage.closed(failure, self._line(failure, stats)):
+            if self._outage.closed(self._line(failure, stats)):
                 return False
             lasted = self._clock.monotonic() - began >= self._outage.outage_s
             return stats.attempts < self._retry.attempts or not lasted

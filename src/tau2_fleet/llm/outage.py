@@ -80,7 +80,7 @@ class Outage:
                 if not refusals.disproved_by(length, with_results)
             }
 
-    def closed(self, failure: Failure, line: str) -> bool:
+    def closed(self, line: str) -> bool:
         """Count a refusal that may pass; True: it is general, and `line` is what people are told from now on."""
         now = self._clock.monotonic()
         if self._closed is None:

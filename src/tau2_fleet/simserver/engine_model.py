@@ -180,11 +180,7 @@ class EngineModel:
             read = sum(tokens for _, tokens in self._read_now)
             self._ends_s = self._now_s + self._duration_s(1, len(self._read_now), read)
             return
-        while self._ends[0][2].phase is not GenerationPhase.writing or self._ends[0][0] != self._end_of(
-            self._ends[0][2]
-        ):
-            heapq.heappop(self._ends)
-        self._under_way = max(1, min(self._ends[0][0] - self._steps, self._steps_in(self._pool.free)))
+        self._under_way = max(1, min(self._first_end() - self._steps, self._steps_in(self._pool.free)))
         self._ends_s = self._now_s + self._duration_s(self._under_way)
 
     def _first_end(self) -> int:
@@ -272,24 +268,23 @@ class EngineModel:
                 continue  # cancelled meanwhile
             request._to_read -= tokens
             if not request._to_read:
-                self._begin_writing(request, done)
+                self._begin_writing(request)
         while self._ends and self._ends[0][0] <= self._steps:
             end, _, request = heapq.heappop(self._ends)
             if request.phase is GenerationPhase.writing and end == self._end_of(request):
                 self._end(request, done)
 
-    def _begin_writing(self, request: Generation, done: list[Generation]) -> None:
+    def _begin_writing(self, request: Generation) -> None:
         """The step that read the last of the prompt has written a token, too."""
         del self._reading[request]
         request.phase = GenerationPhase.writing
-        request._began_at = self._steps
+        request._began_at = self._steps - 1
         context = request.prompt_tokens + request._written
         self._writers += 1
         self._context += context
         self._phases[(context - self._steps) % self._block] += 1
         if not request.first_token_at:
             request.first_token_at = self._now_s
-        request._began_at -= 1
         self._order += 1
         heapq.heappush(self._ends, (self._end_of(request), self._order, request))
 

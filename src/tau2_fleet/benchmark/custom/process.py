@@ -136,7 +136,7 @@ class Child:
         """Put a request on its way; `closed`: environments that nobody needs any more."""
         with self._lock:
             if self._running is None or self._running.over:
-                self._running = _Running(self._command, self._environment, self._call_limit_s)
+                self._running = _Running(self._command, self._environment)
                 self.generation += 1
                 return self._running.send(what, arguments, START_LIMIT_S, closed)
             return self._running.send(what, arguments, self._call_limit_s, closed)
@@ -160,7 +160,7 @@ def _environment(root: Path, data_dir: Path | None) -> dict[str, str]:
 class _Running:
     """One process with the requests that it has not answered."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], call_limit_s: float) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         """
         Raises:
             ChildRefused: the interpreter cannot be started.
