@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +14,7 @@ from benchmarks.virtual_fleet import QWEN3_8B, QWEN3_32B, slower
 from benchmarks.virtual_run import Scenario, VirtualOutcome, VirtualRun, play
 from tau2_fleet.batch.auto_concurrency import AutoConcurrency
 from tau2_fleet.fleet.sampler import ReplicaMetrics
-from tau2_fleet.telemetry.events import LLMCall, Scope, SimulationDone
+from tau2_fleet.telemetry.events import LLMCall, ReplicaState, Scope, SimulationDone
 
 SMALL = Scenario("small", (QWEN3_32B,), tasks=30)
 PAIR = Scenario("pair", (QWEN3_32B,) * 2, trials=2, tasks=25)
@@ -98,14 +100,66 @@ def test_a_replica_that_is_not_asked_yet_is_taken_to_be_like_the_others():
     assert servers.max_concurrency == before != 64
 
 
+def test_servers_are_heard_of_by_their_events_and_without_any_nothing_is_decided():
+    servers = Silent()
+    servers.decide(0.0)
+    assert servers.max_concurrency == 64
+    for state, most in (("down", 32), ("loading", 32), ("ready", 64), ("stopped", 32)):
+        servers.auto.listen(ReplicaState("agent/1", state))
+        servers.decide(0.0)
+        assert servers.max_concurrency == most
+    servers.auto.listen(ReplicaState("agent/0", "failed"))
+    servers.decide(0.0)
+    assert servers.max_concurrency == 32, "no replica is ready: what there was stays"
+
+
+def test_trust_in_servers_grows_only_once_a_quarter_of_what_is_in_flight_has_ended():
+    servers = Silent()
+    servers.decide(0.0)
+    servers.answer(15, 20.0)
+    servers.decide(20.0)
+    assert servers.max_concurrency == 64
+    servers.answer(1, 20.0)
+    servers.decide(20.0)
+    assert servers.max_concurrency == 70
+    servers.answer(40, 20.0)
+    servers.decide(29.9)
+    assert servers.max_concurrency == 70, "too soon after the last"
+
+
+@pytest.mark.parametrize(
+    ("waiting", "in_flight", "limits"),
+    [
+        (0, 10, [22, 25, 27]),  # room: a tenth more each time
+        (0, 18, [20, 20]),  # nine tenths are room enough
+        (5, 10, [20, 20]),
+        (6, 10, [20, 19]),  # a queue, but no more at once than there are
+    ],
+)
+def test_a_paid_provider_is_given_more_while_it_has_room_and_less_while_there_is_a_queue(
+    waiting: int, in_flight: int, limits: list[int]
+):
+    gate = SimpleNamespace(limit=10.0, waiting=waiting, in_flight=in_flight / 2)
+    servers = Silent(AutoConcurrency({}, lambda: {"paid": gate}), replicas=0)
+    servers.max_concurrency = 20
+    found = []
+    for second in range(len(limits)):
+        servers.decide(float(second))
+        found.append(servers.auto.limit)
+    assert found == limits
+    gate.limit = math.inf
+    servers.decide(9.0)
+    assert servers.auto.limit == 4096
+
+
 class Silent:
     """Two servers of which only answers are seen, and the runner in front of them."""
 
-    def __init__(self) -> None:
-        self.auto = AutoConcurrency({})
+    def __init__(self, auto: AutoConcurrency | None = None, replicas: int = 2) -> None:
+        self.auto = auto or AutoConcurrency({})
         self.max_concurrency = 1
-        self.auto.ready("agent/0")
-        self.auto.ready("agent/1")
+        for number in range(replicas):
+            self.auto.ready(f"agent/{number}")
 
     @property
     def in_flight(self) -> int:
