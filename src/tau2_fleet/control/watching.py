@@ -72,12 +72,12 @@ def tail(run_dir: Path, lines: int) -> Iterator[str]:
             while found := file.read(_BLOCK):
                 *whole, partial = (partial + found).split(b"\n")
                 yield from (_safe(one) for one in whole)
-            if over:
-                return
             if _moved(path, file.fileno()):
                 file.close()
                 file, partial = path.open("rb"), b""
                 continue
+            if over:
+                return
             time.sleep(_LOOK_S)
     finally:
         file.close()
