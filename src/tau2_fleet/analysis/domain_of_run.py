@@ -6,16 +6,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from tau2_fleet.errors import UserError
+from tau2_fleet.record.reading import read_config
 
 if TYPE_CHECKING:
     from tau2_fleet.benchmark.domain import Domain
     from tau2_fleet.benchmark.settings import BenchmarkSettings
     from tau2_fleet.benchmark.version import BenchmarkVersion
-
-_SAVED = Path(".hydra", "config.yaml")
 
 
 def domain_of_run(
@@ -55,7 +52,9 @@ def domain_of_run(
 def own_domains(directory: Path) -> dict[str, str]:
     """Name to folder of the domains of its own that a run had; empty where its configuration cannot be read."""
     try:
-        return {name: str(about["path"]) for name, about in _saved(directory)["domain"].items() if about.get("path")}
+        return {
+            name: str(about["path"]) for name, about in read_config(directory)["domain"].items() if about.get("path")
+        }
     except (KeyError, TypeError, AttributeError):
         return {}
 
@@ -63,7 +62,7 @@ def own_domains(directory: Path) -> dict[str, str]:
 def _looked_up(directory: Path, name: str) -> tuple[str, dict[str, Any]] | None:
     """How the agent of a run looked things up in this domain, and the options of that; None: it did not."""
     try:
-        about = _saved(directory)["domain"][name]
+        about = read_config(directory)["domain"][name]
         return (about["retrieval"], about.get("retrieval_options") or {}) if about.get("retrieval") else None
     except (KeyError, TypeError, AttributeError):
         return None
@@ -73,18 +72,9 @@ def _benchmark(directory: Path) -> BenchmarkSettings:
     """What a run's configuration says of its benchmark: the default where it says nothing."""
     from tau2_fleet.benchmark.settings import BenchmarkSettings
 
-    said = _saved(directory).get("benchmark")
+    said = read_config(directory).get("benchmark")
     known = {field.name for field in fields(BenchmarkSettings)}
     kept = {name: value for name, value in said.items() if name in known} if isinstance(said, dict) else {}
     if not str(kept.get("data_dir", "")).startswith("/"):
         kept.pop("data_dir", None)  # a reference to a variable, which is read again
     return BenchmarkSettings(**kept)
-
-
-def _saved(directory: Path) -> dict[str, Any]:
-    """A run's configuration; empty where it cannot be read."""
-    try:
-        saved = yaml.safe_load((directory / _SAVED).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return saved if isinstance(saved, dict) else {}

@@ -14,7 +14,8 @@ import orjson
 
 from tau2_fleet.analysis.series import Series
 from tau2_fleet.analysis.timeline import Timeline
-from tau2_fleet.record.reading import no_run
+from tau2_fleet.record.reading import lines_in, no_run
+from tau2_fleet.regular import open_file
 
 PROFILE_FILE = "profile.jsonl"
 PARTS = ("agent", "user", "expert", "tool", "judge", "queue", "connect", "own")
@@ -261,11 +262,10 @@ class _Reader:
 
 def _rows(path: Path) -> Iterator[_Row]:
     """The file's events; a line torn by a kill is passed over."""
-    with path.open("rb") as file:
-        for line in file:
-            event = _event(line)
-            if event is not None:
-                yield event
+    for line in lines_in(path):
+        event = _event(line)
+        if event is not None:
+            yield event
 
 
 def _event(line: bytes) -> _Row | None:
@@ -282,7 +282,7 @@ def _span(path: Path) -> tuple[float, float] | None:
     if first is None:
         return None
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(max(size - 2**16, 0), os.SEEK_SET)
         tail = file.read().splitlines()
     times = [float(event["time"]) for event in map(_event, tail) if event is not None]

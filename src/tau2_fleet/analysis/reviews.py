@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from tau2_fleet.record.line import SimulationKey, decode_line
 from tau2_fleet.record.reading import read_object
+from tau2_fleet.regular import lines_of, open_file
 
 REVIEWS_FILE = "reviews.jsonl"
 """One line a simulation, in a run directory."""
@@ -240,8 +241,8 @@ def read_reviews(directory: Path) -> dict[SimulationKey, Review]:
     """The reviews of a run; empty where it has none, and without lines that hold none."""
     found: dict[SimulationKey, Review] = {}
     try:
-        with (directory / REVIEWS_FILE).open("rb") as file:
-            for line in file:
+        with open_file(directory / REVIEWS_FILE) as file:
+            for line in lines_of(file):
                 if (one := read_review(line)) is not None:
                     found[one.key] = one
     except OSError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tau2_fleet.analysis.plots import TYPE_COLOURS, save
+from tau2_fleet.regular import lines_of, open_file
 
 TRACE_FILE = "trace.json"
 MOST_ROWS = 30
@@ -107,9 +108,9 @@ def _kind(event: dict[str, Any]) -> str | None:
 
 def _events(trace: Path) -> Iterator[dict[str, Any]]:
     """The events of a trace, one a line; the trace of a killed run lacks its end."""
-    with trace.open(encoding="utf-8") as file:
-        for line in file:
+    with open_file(trace) as file:
+        for line in lines_of(file):
             try:
-                yield json.loads(line.strip().rstrip(","))
+                yield json.loads(line.strip().rstrip(b","))
             except json.JSONDecodeError:
                 continue

@@ -19,6 +19,7 @@ import psutil
 from tau2_fleet.control.messages import VERSION, Status
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.atomic import replaced
+from tau2_fleet.regular import read_whole
 from tau2_fleet.telemetry.secrets import redactor
 
 CONTROL_FILE = "control.json"
@@ -85,7 +86,7 @@ def read_beacon(run_dir: Path) -> Beacon | None:
     """
     path = run_dir / CONTROL_FILE
     try:
-        value: Mapping[str, Any] = orjson.loads(path.read_bytes())
+        value: Mapping[str, Any] = orjson.loads(read_whole(path))
         where = value["socket"]
         return Beacon(
             str(value["host"]),

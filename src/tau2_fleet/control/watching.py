@@ -17,6 +17,7 @@ from tau2_fleet.control.telling import facts, headline
 from tau2_fleet.display.console import neutralise, out
 from tau2_fleet.display.screen import Screen, line
 from tau2_fleet.errors import UserError
+from tau2_fleet.regular import open_file
 
 LOG_FILE = "run.log"
 _DRAW_S = 0.5
@@ -59,7 +60,7 @@ def tail(run_dir: Path, lines: int) -> Iterator[str]:
     """
     path = run_dir / LOG_FILE
     try:
-        file = path.open("rb")
+        file = open_file(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
@@ -74,7 +75,7 @@ def tail(run_dir: Path, lines: int) -> Iterator[str]:
                 yield from (_safe(one) for one in whole)
             if _moved(path, file.fileno()):
                 file.close()
-                file, partial = path.open("rb"), b""
+                file, partial = open_file(path), b""
                 continue
             if over:
                 return

@@ -9,14 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from tau2_fleet.analysis.domain_of_run import domain_of_run
 from tau2_fleet.benchmark.identity import BenchmarkIdentity
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.latest import LatestRecords
 from tau2_fleet.record.line import SimulationKey, decode_line
-from tau2_fleet.record.reading import PROMPT_FILE, SUMMARY_FILE, read_object
+from tau2_fleet.record.reading import PROMPT_FILE, SUMMARY_FILE, read_config, read_object
+from tau2_fleet.regular import lines_of, open_file
 from tau2_fleet.telemetry.secrets import record_redactor
 
 Json = dict[str, Any]
@@ -84,11 +83,7 @@ class Run:
     @cached_property
     def config(self) -> Json:
         """The composed configuration; empty where it cannot be read."""
-        try:
-            found = yaml.safe_load((self.directory / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return read_config(self.directory)
 
     def records(self, wanted: Callable[[SimulationKey], bool] | None = None) -> Iterator[Json]:
         """The records that the filters let through, one at a time in memory."""
@@ -116,8 +111,8 @@ class Run:
         """Digest to system prompt, or to the schemas of tools as JSON text."""
         found: dict[str, str] = {}
         try:
-            with (self.directory / PROMPT_FILE).open("rb") as file:
-                for line in file:
+            with open_file(self.directory / PROMPT_FILE) as file:
+                for line in lines_of(file):
                     try:
                         kept = decode_line(record_redactor.redact_bytes(line))
                         found[str(kept["digest"])] = str(kept["text"])

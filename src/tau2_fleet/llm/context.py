@@ -40,6 +40,8 @@ class _SessionLengths:
     cut: Cut | None = None
     tightened: float = 1.0
     """Share of the room that is used, less where prompts were refused although they were thought to fit."""
+    limit: int | None = None
+    """Tokens of a prompt, where a refusal let it be guessed, or named what others disprove."""
 
 
 class Context:
@@ -52,7 +54,9 @@ class Context:
         self._told: int | None = None
         """Tokens of prompt and answer together, as a server's refusal named them."""
         self._told_prompt: int | None = None
-        """Tokens of a prompt alone, as a refusal named them or let them be guessed."""
+        """Tokens of a prompt alone, as a refusal named them."""
+        self._answered = 0
+        """Tokens of the longest prompt that was answered: no limit of the model is below it."""
         self._densest: float | None = None
         self._sessions: OrderedDict[str, _SessionLengths] = OrderedDict()
 
@@ -64,7 +68,8 @@ class Context:
             FatalModelError: the answer alone may be as long as the context.
         """
         served = await backend.context_tokens(request.session)
-        room = self._room(served)
+        known = self._sessions.get(request.session)
+        room = self._room(served, None if known is None else known.limit)
         if room is None:
             return request.messages
         session = self._session(request.session)
@@ -84,7 +89,7 @@ class Context:
             deeper = _choose(request.messages, lengths, room)
             if deeper is not None and lengths.of(deeper).high < lengths.of(session.cut).high:
                 session.cut = deeper
-            elif least <= room or (self._output is None and least <= (self._room(served, short=True) or 0)):
+            elif least <= room or least <= self._room_at_most(served, session):
                 return _left(request, session)  # it may be too long, and only the server can tell
             else:
                 raise ContextOverflowError(
@@ -92,8 +97,8 @@ class Context:
                     f"{room} fit beside an answer{self._answer}"
                 )
 
-    def _room(self, served: int | None, *, short: bool = False) -> int | None:
-        """Tokens that a prompt may have, given the server's own limit; None: there is no limit.
+    def _room(self, served: int | None, of_session: int | None, *, short: bool = False) -> int | None:
+        """Tokens that a prompt may have, given the server's own limit and one of a prompt; None: there is no limit.
 
         `short`: only a short answer is kept room for, where nothing can be cut and its length is not limited.
 
@@ -118,10 +123,15 @@ class Context:
                     "tokens that its server tells of"
                 )
             rooms.append(self._told - kept)
-        if self._told_prompt is not None:
-            some = _kept_free(self._told_prompt, None)
-            rooms.append(self._told_prompt - (some if output is None else min(some, output)))
+        for limit in (self._told_prompt, of_session):
+            if limit is not None:
+                some = _kept_free(limit, None)
+                rooms.append(limit - (some if output is None else min(some, output)))
         return min(rooms, default=None)
+
+    def _room_at_most(self, served: int | None, session: _SessionLengths) -> int:
+        """Tokens that a prompt may have beside a short answer, where the length of answers is not limited."""
+        return (self._room(served, session.limit, short=True) or 0) if self._output is None else 0
 
     @property
     def _answer(self) -> str:
@@ -148,6 +158,16 @@ class Context:
         session = self._sessions.get(request.session)
         if session is not None and usage.input_tokens:
             self._learn(session, request, usage.input_tokens)
+            if usage.input_tokens > self._answered:
+                self._disprove(min(usage.input_tokens, _size(request)))
+
+    def _disprove(self, answered: int) -> None:
+        """A prompt of so many tokens was answered: lower limits, whoever named them, are none of the model."""
+        self._answered = max(answered, self._answered)
+        if self._told is not None and self._told < answered:
+            self._told = None
+        if self._told_prompt is not None and self._told_prompt < answered:
+            self._told_prompt = None
 
     def _learn(self, session: _SessionLengths, sent: ChatRequest, tokens: int) -> None:
         session.lengths.learn(sent, tokens)
@@ -155,18 +175,19 @@ class Context:
 
     def _note(self, density: float | None, size: int) -> None:
         if density is not None and size >= _ENOUGH_BYTES and (self._densest is None or density < self._densest):
-            self._densest = density
+            self._densest = max(density, 1.0)
 
     def refused(self, request: ChatRequest, told: TooLong) -> None:
         """The server has refused a request for its length.
 
-        The limit that it named holds from now on; where it named none, it is taken to be somewhat less than this
-        prompt. A prompt that was thought to fit is counted as longer than it was.
+        The limit that it named holds from now on, unless longer prompts were answered; where it named none, it is
+        taken to be somewhat less than this prompt, in this conversation: a gateway's refusal, say, is no limit of the
+        model. A prompt that was thought to fit is counted as longer than it was.
         """
         session = self._session(request.session)
-        before = self._told, self._told_prompt
-        if told.limit is not None:
-            size = sum([len(message.encoded) for message in request.messages])
+        before = self._told, self._told_prompt, session.limit
+        if told.limit is not None and told.limit > self._answered:
+            size = _size(request)
             self._note(size / told.limit, size)
             if told.prompt_only:
                 self._told_prompt = min(told.limit, self._told_prompt or told.limit)
@@ -175,9 +196,9 @@ class Context:
         else:
             length = session.lengths.measure(request, self._densest).of(None).high
             over = told.over if told.over is not None and told.over < length else _SHARE_OVER * length
-            limit = max(1, int(length - over))
-            self._told_prompt = min(limit, self._told_prompt or limit)
-        if before == (self._told, self._told_prompt):
+            limit = max(1, int(length - over)) if told.limit is None else told.limit
+            session.limit = min(limit, session.limit or limit)
+        if before == (self._told, self._told_prompt, session.limit):
             session.tightened *= 1 - _SHARE_OVER
 
     def forget(self, session: str) -> None:
@@ -190,6 +211,11 @@ class Context:
         if len(self._sessions) > _SESSIONS:
             self._sessions.popitem(last=False)
         return session
+
+
+def _size(request: ChatRequest) -> int:
+    """Bytes of the messages."""
+    return sum([len(message.encoded) for message in request.messages])
 
 
 def _kept_free(context: int, output: int | None) -> int:

@@ -15,6 +15,8 @@ _BYTES_PER_TOKEN_OF_RESULTS = 2.0
 """The same for tool results, full of ids whose digits are a token each."""
 _MOST_BYTES_PER_TOKEN = 6.0
 """More than any tokenizer packs into a token of such text: what is too long by this is too long."""
+_MOST_TOKENS_PER_BYTE = 2.0
+"""Whatever a server counts: a token is a byte at least, and short messages have what a template puts around them."""
 _TOKENS_PER_MESSAGE = 8
 """What a chat template puts around a message."""
 
@@ -109,7 +111,7 @@ class KnownLengths:
             left -= self._tool_tokens
         if not new_bytes + new_tools:
             return
-        share = max(0.0, left) / (new_bytes + new_tools)
+        share = min(max(0.0, left) / (new_bytes + new_tools), _MOST_TOKENS_PER_BYTE)
         if new_tools:
             self._tools, self._tool_tokens = sent.tools, share * new_tools
         self._held += new

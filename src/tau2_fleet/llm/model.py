@@ -272,8 +272,9 @@ class Model:
         if wait_s >= time.left_s:
             if failure.cause in WAITED_OUT:
                 raise self._given_up(failure, request, stats) from failure
+            left_s = max(0.0, time.left_s)
             raise DeadlineError(
-                f"{self.name}: to be asked again in {wait_s:.0f} s, but {time.left_s:.0f} s are left ({failure})"
+                f"{self.name}: to be asked again in {wait_s:.0f} s, but {left_s:.0f} s are left ({failure})"
             ) from failure
         try:
             await self._clock.sleep(wait_s)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from tau2_fleet.regular import only_files
+
 _CHUNK = 1 << 20
 """Characters that are read at once."""
 
@@ -20,7 +22,7 @@ def members(path: Path, long: str) -> Iterator[tuple[str, Any]]:
     Raises:
         OSError, ValueError: it cannot be read, or is no JSON object.
     """
-    with path.open(encoding="utf-8") as file:
+    with open(path, encoding="utf-8", opener=only_files) as file:
         text = _Text(file)
         text.expect("{")
         more = text.peek() != "}"

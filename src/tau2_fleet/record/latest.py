@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.line import DamagedRecord, Record, SimulationKey, decode_line, read_line
 from tau2_fleet.record.reading import RECORD_FILE, Damage, StoredLine, no_run, stored_line
+from tau2_fleet.regular import lines_of, open_file
 from tau2_fleet.telemetry.secrets import record_redactor
 
 _TEXT = rb'"(?:[^"\\]|\\.)*"'
@@ -70,7 +71,7 @@ class LatestRecords:
     def read(self, wanted: Callable[[SimulationKey], bool] | None = None) -> Iterator[Record]:
         """The records of these simulations (None: of all), one at a time in memory."""
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 for key, place in self._places.items():
                     if (wanted is None or wanted(key)) and (record := self._read(file, place)) is not None:
                         yield record
@@ -84,7 +85,7 @@ class LatestRecords:
             UserError: it is not there any longer.
         """
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 record = self._read(file, self._places[key])
         except OSError as error:
             raise self._unreadable(error) from error
@@ -104,8 +105,8 @@ class LatestRecords:
     def _look(self) -> None:
         places: dict[SimulationKey, list[Place]] = {}
         offset = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+        with open_file(self.path) as file:
+            for number, line in enumerate(lines_of(file), 1):
                 place = Place(number, offset, len(line))
                 offset += len(line)
                 if (key := self._key(place, line)) is not None:

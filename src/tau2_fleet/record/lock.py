@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.regular import open_file, open_to_append
 
 LOCK_FILE = ".lock"
 
@@ -45,7 +46,7 @@ class DirectoryLock:
 def is_locked(path: Path) -> bool:
     """Whether a process, on whatever machine, holds the lock of this file; False where that cannot be told."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -62,7 +63,7 @@ def cannot_write(directory: Path, error: OSError) -> UserError:
 def _locked(directory: Path) -> BinaryIO:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = (directory / LOCK_FILE).open("ab")
+        file = open_to_append(directory / LOCK_FILE)
     except OSError as error:
         raise cannot_write(directory, error) from error
     try:

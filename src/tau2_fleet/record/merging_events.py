@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from tau2_fleet.record.atomic import replaced
+from tau2_fleet.record.reading import lines_in
 from tau2_fleet.telemetry.decoding import EventDecoder
 from tau2_fleet.telemetry.secrets import redactor
 from tau2_fleet.telemetry.trace import TraceWriter
@@ -67,20 +68,17 @@ def merge_profiles(parts: Sequence[Part], target: Path) -> None:
 def _rows(number: int, part: Part) -> Iterator[tuple[float, int, Row]]:
     """The events of one run with their times; what a kill has torn is left out."""
     path = part.directory / PROFILE_FILE
-    if not path.is_file():
-        return
     time_s = 0.0
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                row = orjson.loads(line)
-                time_s = max(time_s, float(row["time"]))
-                row["type"]
-            except (ValueError, KeyError, TypeError):
-                continue
-            if part.fleet and "replica" in row:
-                row["replica"] = f"{row['replica']}@{part.fleet}"
-            yield time_s, number, row
+    for line in lines_in(path):
+        try:
+            row = orjson.loads(line)
+            time_s = max(time_s, float(row["time"]))
+            row["type"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if part.fleet and "replica" in row:
+            row["replica"] = f"{row['replica']}@{part.fleet}"
+        yield time_s, number, row
 
 
 class _Marks:
@@ -135,7 +133,7 @@ def _entries(number: int, directory: Path) -> Iterator[tuple[bytes, int, bytes]]
     stamp, entry = b"", b""
     older = sorted(directory.glob(f"{LOG_FILE}.[0-9]"), reverse=True)
     for path in [*older, directory / LOG_FILE]:
-        for line in path.open("rb") if path.is_file() else ():
+        for line in lines_in(path):
             whole = line.rstrip(b"\n") + b"\n"
             found = _STAMP.match(whole)
             if found is None:

@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.line import SimulationKey, decode_line
-from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, stored_lines
+from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, lines_in, stored_lines
+from tau2_fleet.regular import open_file
 
 _OPEN_FILES = 64
 """Record files that are open at once."""
@@ -92,7 +93,7 @@ def merge_records(indexes: Sequence[RecordIndex], target: Path) -> None:
                 if number not in files and len(files) >= _OPEN_FILES:
                     _close(files)
                 if number not in files:
-                    files[number] = (indexes[number].directory / RECORD_FILE).open("rb")
+                    files[number] = open_file(indexes[number].directory / RECORD_FILE)
                 line = indexes[number].lines[position]
                 files[number].seek(line.offset)
                 out.write(files[number].read(line.length).rstrip(b"\n") + b"\n")
@@ -115,7 +116,7 @@ def merge_prompts(directories: Sequence[Path], target: Path) -> None:
     written: set[str] = set()
     with replaced(target / PROMPT_FILE) as out:
         for path in (directory / PROMPT_FILE for directory in directories):
-            for line in path.open("rb") if path.is_file() else ():
+            for line in lines_in(path):
                 try:
                     digest = str(decode_line(line)["digest"])
                 except (ValueError, KeyError, TypeError):

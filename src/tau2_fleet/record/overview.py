@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.record.line import Record, SimulationKey, decode_line, read_line
 from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, no_run, stored_lines
+from tau2_fleet.regular import lines_of, open_file
 
 _RUNS_NAMED = 8
 
@@ -82,7 +84,7 @@ def refuse_sweep(directory: Path) -> None:
 
 def read_record(directory: Path, overview: Overview) -> Json:
     """The whole record of a simulation."""
-    with (directory / RECORD_FILE).open("rb") as file:
+    with open_file(directory / RECORD_FILE) as file:
         file.seek(overview.offset)
         return read_line(file.read(overview.length)).as_dict()
 
@@ -93,8 +95,8 @@ def read_prompts(directory: Path, record: Json) -> dict[str, str]:
     texts: dict[str, str] = {}
     path = directory / PROMPT_FILE
     if wanted and path.is_file():
-        with path.open("rb") as file:
-            for line in file:
+        with suppress(OSError), open_file(path) as file:
+            for line in lines_of(file):
                 try:
                     prompt = decode_line(line)
                     texts[prompt["digest"]] = prompt["text"]
@@ -120,6 +122,8 @@ def choose(all_of_them: list[Overview], task: str | None, trial: int | None, fai
         part = task.lower()
         chosen = exact or [one for one in chosen if part in one.name.lower()]
         if not chosen:
+            if not all_of_them:
+                raise UserError(f"no simulation of {task}: the record holds none")
             known = sorted({one.name for one in all_of_them})
             shown = ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
             raise UserError(f"no simulation of {task}{'' if trial is None else f' trial {trial}'}; there are {shown}")

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.line import DamagedRecord, Record, read_line
+from tau2_fleet.regular import lines_of, open_file, read_whole
 
 RECORD_FILE = "simulations.jsonl"
 SUMMARY_FILE = "summary.json"
 PROMPT_FILE = "prompts.jsonl"
 _NAMED = 3
+_DEEPEST = 100
+"""Levels of a configuration."""
 _AT_ONCE = 2**20
 """Bytes to read in one go: lines of tens of thousands are the rule."""
 
@@ -62,6 +65,21 @@ class Damage:
         return f"{self.count} damaged line{'s' if self.count > 1 else ''} ({'; '.join(self.named)}{more})"
 
 
+def lines_in(path: Path) -> Iterator[bytes]:
+    """The lines of a file that a run may have left.
+
+    Raises:
+        UserError: it is there, and cannot be read.
+    """
+    try:
+        with open_file(path, _AT_ONCE) as file:
+            yield from lines_of(file)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def stored_lines(path: Path, *, deep: bool = True) -> Iterator[StoredLine]:
     """The lines of a record file, one at a time in memory.
 
@@ -75,8 +93,8 @@ def stored_lines(path: Path, *, deep: bool = True) -> Iterator[StoredLine]:
     """
     offset = 0
     try:
-        with path.open("rb", buffering=_AT_ONCE) as file:
-            for number, line in enumerate(file, 1):
+        with open_file(path, _AT_ONCE) as file:
+            for number, line in enumerate(lines_of(file), 1):
                 stored = stored_line(number, offset, line, deep=deep)
                 offset += len(line)
                 if stored is not None:
@@ -96,10 +114,40 @@ def stored_line(number: int, offset: int, line: bytes, *, deep: bool = True) -> 
         return StoredLine(number, offset, len(line), None, str(error)) if ended else None
 
 
+def read_config(directory: Path) -> dict[str, Any]:
+    """The composed configuration of a run; empty where there is none that can be read."""
+    import yaml
+
+    try:
+        found = yaml.load(saved_yaml(directory / ".hydra" / "config.yaml"), Loader=yaml.CSafeLoader)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def saved_yaml(path: Path) -> str:
+    """The text of a file of `.hydra/`, in which Hydra writes no aliases: a few lines of them could unfold to gigabytes.
+
+    Raises:
+        OSError, ValueError, YAMLError: it cannot be read.
+    """
+    import yaml
+
+    text = read_whole(path).decode("utf-8")
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases (*name), which no run writes")
+        if depth > _DEEPEST:
+            raise yaml.YAMLError(f"it is nested more than {_DEEPEST} deep, which no run writes")
+    return text
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object of a file that a run may have left; empty where there is none that can be read."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_whole(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -17,6 +17,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.json_stream import members
 from tau2_fleet.record.line import decode_line, encode_line
+from tau2_fleet.regular import lines_of, open_file, read_whole
 
 if TYPE_CHECKING:
     from tau2_fleet.benchmark.package import Task
@@ -153,7 +154,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Callable[[], Iterator[Simulation]
             return head, lambda: _simulations_of_ours(path)
         if path.stat().st_size > LARGE:
             return _checked(path, _head_of_large(path)), lambda: _simulations_of_large(path)
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(read_whole(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -216,7 +217,7 @@ def _simulations_of_folder(folder: Path, index: list[dict[str, Any]]) -> Iterato
             yield {**known, UNREADABLE: f"its file simulations/{name} is missing"}
             continue
         try:
-            found = json.loads((folder / name).read_bytes())
+            found = json.loads(read_whole(folder / name))
         except (OSError, ValueError, RecursionError) as error:
             yield {**known, UNREADABLE: f"simulations/{name} cannot be read: {error}"}
             continue
@@ -229,8 +230,8 @@ def _simulations_of_folder(folder: Path, index: list[dict[str, Any]]) -> Iterato
 def _head_of_ours(path: Path) -> dict[str, Any] | None:
     """The head of a file with a simulation a line; None for another one."""
     lines = []
-    with path.open("rb") as file:
-        for line in file:
+    with open_file(path) as file:
+        for line in lines_of(file):
             lines.append(line)
             if line.strip() == _OPENING:
                 try:
@@ -243,17 +244,17 @@ def _head_of_ours(path: Path) -> dict[str, Any] | None:
 
 
 def _ends_as_ours(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(max(0, path.stat().st_size - 16))
         return file.read().rstrip().endswith(b"\n" + _CLOSING)
 
 
 def _simulations_of_ours(path: Path) -> Iterator[Simulation]:
-    with path.open("rb") as file:
-        for line in file:
+    with open_file(path) as file:
+        for line in lines_of(file):
             if line.strip() == _OPENING:
                 break
-        for index, line in enumerate(file):
+        for index, line in enumerate(lines_of(file)):
             if line.strip() == _CLOSING:
                 return
             try:

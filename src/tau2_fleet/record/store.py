@@ -21,6 +21,7 @@ from tau2_fleet.invocation import typed
 from tau2_fleet.record.line import Record, SimulationKey, decode_line, encode_line, read_line
 from tau2_fleet.record.lock import DirectoryLock, cannot_write
 from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, stored_lines
+from tau2_fleet.regular import lines_of, open_file, open_to_append
 from tau2_fleet.telemetry.secrets import record_redactor
 
 
@@ -77,8 +78,8 @@ class Store:
         self._prompts: set[str] = set()
         self._lock = None if lock is not None else DirectoryLock(directory)
         try:
-            self._records = _open_for_append(directory / RECORD_FILE)
-            self._prompt_file = _open_for_append(directory / PROMPT_FILE)
+            self._records = open_to_append(directory / RECORD_FILE)
+            self._prompt_file = open_to_append(directory / PROMPT_FILE)
         except OSError as error:
             self._unlock()
             raise cannot_write(directory, error) from error
@@ -130,7 +131,7 @@ class Store:
 
     def read(self, entry: Entry) -> dict[str, Any]:
         """A stored record, read back from its place."""
-        with (self.directory / RECORD_FILE).open("rb") as file:
+        with open_file(self.directory / RECORD_FILE) as file:
             file.seek(entry.offset)
             return read_line(file.read(entry.length)).as_dict()
 
@@ -143,7 +144,7 @@ class Store:
         found = [
             entry for key, entry in self.entries.items() if key.domain == domain and (wanted is None or wanted(key))
         ]
-        with (self.directory / RECORD_FILE).open("rb") as file:
+        with open_file(self.directory / RECORD_FILE) as file:
             for entry in sorted(found, key=_offset):
                 file.seek(entry.offset)
                 yield read_line(file.read(entry.length)).as_dict()
@@ -191,8 +192,8 @@ class Store:
     def _read_prompts(self) -> None:
         path = self.directory / PROMPT_FILE
         whole = 0
-        with path.open("rb") as file:
-            for line in file:
+        with open_file(path) as file:
+            for line in lines_of(file):
                 ended = line.endswith(b"\n")
                 try:
                     self._prompts.add(str(decode_line(line)["digest"]))
@@ -231,7 +232,3 @@ def _entry_of(record: Record, offset: int, length: int) -> Entry:
         experts=tuple(expert_use(record.calls, record.messages).items()),
         transferred=was_transferred(record.messages),
     )
-
-
-def _open_for_append(path: Path) -> BinaryIO:
-    return path.open("ab", buffering=0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tau2_fleet.record.line import decode_line
+from tau2_fleet.regular import lines_of, open_file
 
 Json = dict[str, Any]
 
@@ -23,7 +25,7 @@ class TaskTexts:
         return {
             f"{path.stem}/{task.get('id')}": task
             for path in sorted(self._directory.glob("*.json"))
-            for task in _tasks_of(path)
+            for task in _readable(path)
         }
 
     def get(self, name: str) -> Json | None:
@@ -31,17 +33,23 @@ class TaskTexts:
         return self._tasks.get(name)
 
 
+def _readable(path: Path) -> Iterator[Json]:
+    """The tasks of a file as far as it can be read."""
+    with suppress(OSError):
+        yield from _tasks_of(path)
+
+
 def _tasks_of(path: Path) -> Iterator[Json]:
     """The tasks at the head of a results file, one a line, without reading its simulations."""
-    with path.open("rb") as file:
-        if not file.readline().startswith(b'{"timestamp"'):
+    with open_file(path) as file:
+        if not file.readline(2**16).startswith(b'{"timestamp"'):
             return
-        for line in file:
+        for line in lines_of(file):
             if line.startswith(b'"tasks": ['):
                 break
             if not line.startswith(b'"info"'):
                 return
-        for line in file:
+        for line in lines_of(file):
             if line.startswith(b"]"):
                 return
             try:

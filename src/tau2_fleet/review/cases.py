@@ -16,6 +16,7 @@ from tau2_fleet.record.line import Record, SimulationKey, decode_line
 from tau2_fleet.record.overview import read_prompts
 from tau2_fleet.record.reading import PROMPT_FILE, Damage
 from tau2_fleet.record.task_texts import TaskTexts
+from tau2_fleet.regular import lines_of, open_file
 from tau2_fleet.review.case import Case
 
 if TYPE_CHECKING:
@@ -135,8 +136,8 @@ def _offered(path: Path) -> dict[str, frozenset[str]]:
     """Digest to names of the sets of tools in `prompts.jsonl`; prompts, which are no JSON lists, are passed over."""
     found: dict[str, frozenset[str]] = {}
     try:
-        with path.open("rb") as file:
-            for line in file:
+        with open_file(path) as file:
+            for line in lines_of(file):
                 try:
                     entry = decode_line(line)
                     text = entry["text"]

@@ -12,6 +12,7 @@ from types import TracebackType
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.record.line import SimulationKey, decode_line, encode_line
+from tau2_fleet.regular import lines_of, open_file
 from tau2_fleet.telemetry.secrets import record_redactor
 
 VOTES_FILE = "review_votes.jsonl"
@@ -96,8 +97,8 @@ class VoteFile:
 
     def _read(self) -> None:
         try:
-            with self.path.open("rb") as file:
-                for line in file:
+            with open_file(self.path) as file:
+                for line in lines_of(file):
                     self._take(line)
         except FileNotFoundError:
             return
@@ -120,7 +121,7 @@ class VoteFile:
 
     def _is_torn(self) -> bool:
         """Whether the last line has no break, so that the next one would be lost with it."""
-        with self.path.open("rb") as file:
+        with open_file(self.path) as file:
             if file.seek(0, os.SEEK_END) == 0:
                 return False
             file.seek(-1, os.SEEK_END)

@@ -13,6 +13,7 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import AliasEvent, CSafeLoader, YAMLError, parse
+from yaml import YAMLError
 
 from tau2_fleet.config.compose import compose, explain
 from tau2_fleet.config.quoting import quoted
@@ -30,7 +31,7 @@ from tau2_fleet.config.validation import own_paths, read
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.paths import CHECKOUT
 from tau2_fleet.record.atomic import write_text
-from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE
+from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, saved_yaml
 
 COMPOSITION_DIR = ".hydra"
 TASK_IDS_FILE = "task_ids.txt"
@@ -215,6 +216,8 @@ def load_saved(run_dir: Path) -> Config:
     path = run_dir / COMPOSITION_DIR / "config.yaml"
     try:
         tree = load_tree(path)
+        if not isinstance(tree, DictConfig) or "domain" not in tree:
+            raise UserError("it names no domain")
         return read(DictConfig(OmegaConf.merge(OmegaConf.structured(schema()), tree)))
     except FileNotFoundError:
         raise UserError(f"{run_dir}: not a run directory (there is no {path.relative_to(run_dir)})") from None
@@ -223,15 +226,12 @@ def load_saved(run_dir: Path) -> Config:
 
 
 def load_tree(path: Path) -> DictConfig | ListConfig:
-    """A file of `.hydra/`, in which Hydra writes no aliases: a few lines of them could unfold to gigabytes.
+    """A file of `.hydra/`.
 
     Raises:
         OSError, ValueError, YAMLError, RecursionError: it cannot be read.
     """
-    with path.open(encoding="utf-8") as file:
-        if any(isinstance(event, AliasEvent) for event in parse(file, Loader=CSafeLoader)):
-            raise YAMLError("it has aliases (*name), which no run writes")
-    return OmegaConf.load(path)
+    return OmegaConf.load(StringIO(saved_yaml(path)))
 
 
 def wants_report(run_dir: Path) -> bool:

@@ -16,6 +16,7 @@ from tau2_fleet.record.atomic import write_json
 from tau2_fleet.record.line import DamagedRecord, read_line
 from tau2_fleet.record.lock import LOCK_FILE, is_locked
 from tau2_fleet.record.reading import RECORD_FILE, read_object
+from tau2_fleet.regular import lines_of, open_file
 
 LEDGER_FILE = ".spending.json"
 _LOCK_FILE = ".spending.lock"
@@ -28,8 +29,8 @@ _Json = dict[str, Any]
 def spent_usd(record: Path) -> float:
     """What stands in a record, simulations that were run again included."""
     try:
-        with record.open("rb") as file:
-            return sum(map(_cost, file))
+        with open_file(record) as file:
+            return sum(map(_cost, lines_of(file)))
     except OSError:
         return 0.0
 

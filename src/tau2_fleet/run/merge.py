@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.errors import ExitStatus, UserError, writing
+from tau2_fleet.regular import open_file
 
 if TYPE_CHECKING:
     from tau2_fleet.record.lock import DirectoryLock
@@ -83,7 +84,7 @@ def _at_rest(directory: Path) -> Iterator[None]:
     if not path.is_file():
         yield
         return
-    with path.open("rb") as file:
+    with open_file(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -12,6 +12,8 @@ from collections import deque
 from pathlib import Path
 from typing import Protocol
 
+from tau2_fleet.errors import writing
+from tau2_fleet.regular import open_file, open_to_append
 from tau2_fleet.telemetry.secrets import redactor
 
 FLUSH_EVERY_S = 1.0
@@ -33,11 +35,17 @@ class FileSink:
     """A file opened for appending; past `max_bytes` it moves to `NAME.1` and so on, the oldest goes."""
 
     def __init__(self, path: Path, max_bytes: int | None = None, backups: int = 3) -> None:
+        """Open it.
+
+        Raises:
+            CannotWrite: it cannot be opened.
+        """
         self._path = path
         self._max_bytes = max_bytes
         self._backups = backups
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open_to_append(path)
         self._size = os.fstat(self._file.fileno()).st_size
         self._torn = self._size > 0 and not _ends_a_line(path)
 
@@ -69,7 +77,7 @@ class FileSink:
 
 def _ends_a_line(path: Path) -> bool:
     """False for a file whose last line was torn by a kill."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import orjson
 
+from tau2_fleet.errors import writing
+from tau2_fleet.regular import only_files
 from tau2_fleet.telemetry.events import (
     ConcurrencyChange,
     Event,
@@ -286,7 +288,7 @@ def _reopen(path: Path) -> int:
         return 0
     starts = 0
     whole = 0
-    with path.open("rb+") as file:
+    with writing(path), open(path, "rb+", opener=only_files) as file:
         for line in file:
             if line != _OPENING and not line.endswith(b",\n"):
                 break

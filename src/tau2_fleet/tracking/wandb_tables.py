@@ -15,6 +15,7 @@ import orjson
 
 from tau2_fleet.record.line import Record, SimulationKey
 from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, stored_lines
+from tau2_fleet.regular import lines_of, open_file
 
 COLUMNS = (
     "domain", "task_id", "trial", "seed", "reward", "termination_reason", "duration_s", "messages", "tool_calls",
@@ -84,8 +85,8 @@ def _said(message: Mapping[str, Any]) -> str:
 def durations_ms(run_dir: Path) -> dict[str, array[float]]:
     """All durations of the profile by type of event, in milliseconds."""
     durations: dict[str, array[float]] = {}
-    with (run_dir / "profile.jsonl").open("rb") as file:
-        for line in file:
+    with open_file(run_dir / "profile.jsonl") as file:
+        for line in lines_of(file):
             try:
                 event = orjson.loads(line)
                 kind = event["type"]

@@ -17,6 +17,7 @@ from urllib.error import HTTPError
 import orjson
 
 from tau2_fleet.record.atomic import write_json
+from tau2_fleet.regular import open_file, read_whole
 from tau2_fleet.tracking.sink import RunStart, SinkStarted
 from tau2_fleet.tracking.wandb_tables import Table, durations_ms, flat, run_files, simulations_table
 
@@ -77,7 +78,7 @@ class Wandb:
     def _identity(self) -> str:
         """The W&B run's id, the same for every attempt of a run; the step goes on where the last attempt was."""
         try:
-            known = orjson.loads(self._identity_file.read_bytes())
+            known = orjson.loads(read_whole(self._identity_file))
             self._step = int(known["step"])
             return str(known["id"])
         except (OSError, orjson.JSONDecodeError, KeyError, ValueError):
@@ -231,7 +232,7 @@ def _within(limit_s: float, action: Callable[[], object]) -> None:
 
 def _compressed(path: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("rb") as source, gzip.open(target, "wb", compresslevel=1) as sink:
+    with open_file(path) as source, gzip.open(target, "wb", compresslevel=1) as sink:
         shutil.copyfileobj(source, sink, 1 << 20)
     return target
 

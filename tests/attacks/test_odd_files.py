@@ -1,0 +1,99 @@
+"""Something else in the place of a run's file: one clear line or what can be read, in bounded time and memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tau2_fleet import cli, regular
+from tau2_fleet.errors import ExitStatus
+from tests.run.runs import run
+
+_WAITED_S = 30
+FILES = (
+    "simulations.jsonl", "summary.json", "profile.jsonl", "prompts.jsonl", "trace.json", "mock.json", "reviews.jsonl",
+    "control.json", "run.log", ".lock", ".hydra/config.yaml", ".hydra/overrides.yaml",
+)  # fmt: skip
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(path))
+
+
+def _holes(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**31)
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "socket": _socket,
+    "holes": _holes,
+    "folder": Path.mkdir,
+    "link to itself": lambda path: path.symlink_to(path.name),
+    "deep": lambda path: path.write_text("[" * 200_000 + "\n"),
+    "number": lambda path: path.write_text("9" * 10_000 + "\n"),
+    "nothing": lambda path: path.write_text("{}\n"),
+}
+
+OF_ALL = ("pipe", "holes", "folder", "nothing")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("odd") / "run"
+    assert run(run_dir, "experiment=smoke", "num_tasks=2", "report=false").returncode == 0
+    return run_dir
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever waits or reads without end fails; lines of a megabyte are too long already."""
+    monkeypatch.setattr(regular, "LONGEST_LINE", 2**20)
+    monkeypatch.setattr(regular, "LARGEST_WHOLE", 2**20)
+
+    def over(number: int, frame: object) -> None:
+        raise AssertionError("waited in vain")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(_WAITED_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("patience")
+@pytest.mark.parametrize(
+    ("file", "kind"), [(file, kind) for file in FILES for kind in KINDS if kind in OF_ALL or file in FILES[:3]]
+)
+def test_every_command_says_what_it_cannot_read(
+    file: str,
+    kind: str,
+    finished: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished, "run", symlinks=True)
+    path = tmp_path / "run" / file
+    path.unlink(missing_ok=True)
+    KINDS[kind](path)
+    for words in (
+        ["show", "run", "--task", "create_task_1"], ["analyze", "run", "--no-plots", "--output", "figures"],
+        ["report", "run", "-o", "page.html"], ["merge", "run", "-o", "merged"], ["ctl", "status", "run"],
+    ):  # fmt: skip
+        status = cli.main(words)
+        told = capfd.readouterr()
+        assert status in (*ExitStatus,), words
+        assert len(told.err.splitlines()) <= 4, words
+        assert "Traceback" not in told.err, words
+        assert status != ExitStatus.FAILED or "error: " in told.err, words
