@@ -177,7 +177,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Callable[[], Iterator[Simulation]
 
 def _instead_of_json(path: Path) -> str:
     """What a file is that is no JSON, and what to do; empty where it is nothing that people take for results."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         begun = file.read(512)
     for mark, what in _TAKEN_FOR_JSON.items():
         if begun.lstrip().lower().startswith(mark):
