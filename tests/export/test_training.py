@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.export.command import main
+from tau2_fleet.export.training import CARD
 from tau2_fleet.llm.token_ids import TokenChain, TokenIds
 from tests.export.conftest import write_records
 from tests.run.runs import records
@@ -144,6 +146,11 @@ def test_dpo_pairs_trials_of_one_task_behind_their_common_beginning(
         (line["domain"], line["task_id"], line["trial"]): line
         for line in export("sft", run_dir, tmp_path / "sft", "--all")
     }
+    card = (tmp_path / "dpo" / CARD).read_text()
+    assert (
+        f"{fmean(line['prompt_messages'] for line in lines):.1f}"
+        in card.partition("messages of a prompt, on average")[2]
+    )
     for line in lines:
         task = line["domain"], line["task_id"]
         assert (line["chosen_reward"], line["rejected_reward"]) == (1.0, 0.0)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.far.hosts import Reached
 from tau2_fleet.health import hosts
 from tau2_fleet.health.finding import FindingState
 
@@ -65,3 +70,49 @@ def host(name: str) -> Any:
 
 def settings(grace_s: float = 0.0, *, login_node: bool = False) -> Any:
     return SimpleNamespace(hosts=SimpleNamespace(login_node=login_node), limits=SimpleNamespace(grace_s=grace_s))
+
+
+def reached(look: Callable[[Path], list[Any] | None], *, with_program: bool = True) -> Reached:
+    """A host that sees files so."""
+
+    def ask(do: str, programs: list[str], files: list[str]) -> tuple[int, Future[Any]]:
+        assert do == "look"
+        future: Future[Any] = Future()
+        there = dict.fromkeys(programs, "/bin/it" if with_program else None)
+        future.set_result({"programs": there, "files": {file: look(Path(file)) for file in files}})
+        return 1, future
+
+    link: Any = SimpleNamespace(ask=ask)
+    return Reached(link, "n1", "10.0.0.1", ("0", "1"))
+
+
+@pytest.mark.parametrize(
+    ("found", "here", "real", "told"),
+    [
+        (
+            reached(lambda file: [file.read_text(), True]),
+            True,
+            True,
+            "n1 answers; servers listen on 10.0.0.1, GPUs 0,1",
+        ),
+        (reached(lambda file: [file.read_text(), False]), True, True, "n1 does not feel locks in DIR"),
+        (reached(lambda file: None), True, True, "n1 does not see DIR"),
+        (reached(lambda file: ["of another file system", True]), True, True, "n1 does not see DIR"),
+        (reached(lambda file: None), False, True, "n1 answers; servers listen on 10.0.0.1, GPUs 0,1"),
+        (reached(lambda file: None, with_program=False), False, True, "n1: server.executable=vllm is not there"),
+        (reached(lambda file: None, with_program=False), False, False, "n1 answers"),
+        ("no way there", True, True, "n1: no way there"),
+    ],
+)
+def test_of_each_host_it_is_said_whether_it_sees_the_run_and_has_the_program(
+    found: Reached | str, here: bool, real: bool, told: str, tmp_path: Path
+) -> None:
+    async def visit() -> list[tuple[str, Reached | str]]:
+        return [("n1", found)]
+
+    hosts_: Any = SimpleNamespace(visit=visit, here=here)
+    config: Any = SimpleNamespace(server=SimpleNamespace(executable="vllm --flag"))
+    (finding,) = asyncio.run(hosts._each(hosts_, config, real, tmp_path / "runs" / "one"))
+    assert finding.text.startswith(told.replace("DIR", str(tmp_path)))
+    assert (finding.state is FindingState.ok) == ("answers" in told)
+    assert list(tmp_path.iterdir()) == []
