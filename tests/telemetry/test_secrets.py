@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import textwrap
@@ -59,6 +60,27 @@ def test_a_key_that_was_sent_is_kept_out_with_every_character_escaped(form: str)
     redactor = Redactor()
     redactor.add([PLAIN], sent=True)
     assert redactor.redact("".join(form.format(ord(sign)) for sign in PLAIN)) == REPLACEMENT
+
+
+@pytest.mark.parametrize(
+    "encode", [base64.b64encode, base64.urlsafe_b64encode, bytes.hex, lambda key: key.hex().upper()]
+)
+@pytest.mark.parametrize("before", ["", "a", "Bearer ", "name:"])
+@pytest.mark.parametrize("key", [PLAIN, ODD, LONG, "~~~???>>>", "12345678"])
+def test_a_key_that_was_sent_is_kept_out_where_it_was_encoded(
+    key: str, before: str, encode: Callable[[bytes], bytes | str]
+) -> None:
+    redactor = Redactor()
+    redactor.add([key], sent=True)
+
+    def encoded(text: str) -> str:
+        found = encode(text.encode())
+        return found if isinstance(found, str) else found.decode().rstrip("=")
+
+    told = redactor.redact(f"<{encoded(before + key + ' after')}>")
+    assert REPLACEMENT in told
+    assert len(told) <= len(encoded(before + " after")) + len(f"<{REPLACEMENT}>") + 6  # signs that hold bits of both
+    assert redactor.redact(encoded(before + key[:-1])) == encoded(before + key[:-1])
 
 
 @settings(deadline=None)

@@ -7,11 +7,12 @@ The values are those the program knows: keys of the environment, and those that 
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
@@ -35,6 +36,10 @@ _PIECE = 32
 _BREAK = r"(?:\\+[nrt]|\s|%(?:25)*0[AaDd])*"
 """What may stand between two characters of a value: line breaks, plain or escaped, and the indent after them."""
 
+_FOR_URLS = str.maketrans("+/", "-_")
+_IN_BASE64 = {"+": r"(?:[+-]|%2[Bb]|\\u002[Bb])", "/": r"(?:_|\\*/|%2[Ff])"}
+"""The signs of base64 that are written in several ways."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Needles:
@@ -51,7 +56,7 @@ class Redactor:
     """Replaces known secret values in text; costs next to nothing where there is none.
 
     A value is found as it is, and with the escapes of JSON, URLs and HTML; one that this program sends to servers
-    also across line breaks.
+    also across line breaks, and in base64 and hexadecimal digits, by themselves or within more that was encoded.
     """
 
     def __init__(self, values: Iterable[str] = (), shortest: int = SHORTEST) -> None:
@@ -76,7 +81,9 @@ class Redactor:
         if known != self._known:
             self._known = known
             # One key may hold another: the longest goes first.
-            self._needles = tuple(_needles(value, known[value]) for value in sorted(known, key=len, reverse=True))
+            longest_first = sorted(known, key=len, reverse=True)
+            plain = [_needles(value, known[value]) for value in longest_first]
+            self._needles = (*plain, *(each for value in longest_first if known[value] for each in _encoded(value)))
 
     def redact(self, text: str) -> str:
         """The text with every known value replaced."""
@@ -113,6 +120,22 @@ def _needles(value: str, sent: bool) -> _Needles:
     pattern = between.join(map(_any_form, value))
     escaped = _all_escaped(value[-_TELLING:]) if sent else ()
     return _Needles(tuple(map(_octets, marks)), escaped, re.compile(_octets(pattern)))
+
+
+def _encoded(value: str) -> Iterator[_Needles]:
+    """How a value is found in base64, of either alphabet and at any of its three places, and in hexadecimal digits."""
+    octets = _octets(value)
+    for before in range(3):
+        whole = base64.b64encode(bytes(before) + octets).decode()
+        # The signs at the ends hold bits of what stands beside the value.
+        inner = whole[-(-before * 8 // 6) : (before + len(octets)) * 8 // 6]
+        mark = max(re.findall(r"[A-Za-z0-9]+", inner), key=len, default="")
+        marks = {mark} if len(mark) >= _TELLING else {inner, inner.translate(_FOR_URLS)}
+        yield _Needles(
+            tuple(map(_octets, marks)), (), re.compile(_octets("".join(_IN_BASE64.get(sign, sign) for sign in inner)))
+        )
+    digits = octets.hex()
+    yield _Needles((_octets(digits), _octets(digits.upper())), (), re.compile(rb"(?i:%b)" % _octets(digits)))
 
 
 def _all_escaped(text: str) -> tuple[bytes, ...]:
