@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tau2_fleet.batch.runner import Limits, RunEnd, Runner
+from tau2_fleet.batch.run_end import Limits, RunEnd
+from tau2_fleet.batch.runner import Runner
 from tau2_fleet.batch.schedule import make_schedule
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.line import Record, SimulationKey

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tau2_fleet.batch.auto_concurrency import AutoConcurrency
-from tau2_fleet.batch.runner import RunEnd, Runner
+from tau2_fleet.batch.run_end import RunEnd
+from tau2_fleet.batch.runner import Runner
 from tau2_fleet.batch.schedule import make_schedule
 from tau2_fleet.batch.steering import Steering
 from tau2_fleet.control.messages import Answer, Request, State, Verb

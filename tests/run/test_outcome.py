@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tau2_fleet.batch.runner import RunEnd
+from tau2_fleet.batch.run_end import RunEnd
 from tau2_fleet.batch.schedule import Schedule, make_schedule
 from tau2_fleet.errors import ExitStatus
 from tau2_fleet.record.line import SimulationKey

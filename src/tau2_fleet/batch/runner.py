@@ -10,10 +10,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol
 
+from tau2_fleet.batch.run_end import Limits, RunEnd
 from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.pause import Pause
@@ -27,23 +26,6 @@ _BEGUN_TOGETHER = 8
 """Simulations begun in one turn of the event loop, so that a thousand of them do not hold up the network's answers."""
 
 
-class RunEnd(StrEnum):
-    """Why a run ended before its schedule was through."""
-
-    INTERRUPTED = "interrupted"
-    """Ctrl-C or SIGTERM."""
-    BUDGET = "budget"
-    """`limits.max_cost_usd` was reached."""
-    TIMEOUT = "timeout"
-    """`limits.run_timeout_s` was over."""
-    SPOILT = "spoilt"
-    """Servers spoilt more of the replies than `replies.stop_at`."""
-    DRAINED = "drained"
-    """`ctl drain`: what was in flight came to its end, and nothing else began."""
-    FATAL = "fatal"
-    """A model refuses every call for the same reason."""
-
-
 class Watcher(Protocol):
     """Who is told of every simulation (the progress display)."""
 
@@ -53,31 +35,11 @@ class Watcher(Protocol):
     ) -> None: ...
 
 
-class Purse(Protocol):
-    """What a runner knows of money (`run.money`)."""
+class Budget(Protocol):
+    """What a runner asks of the money (a `run.money.Purse`)."""
 
     def gone(self) -> str | None: ...
     def holds_back(self) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a run ends by itself."""
-
-    run_timeout_s: float | None = None
-    grace_s: float = 30.0
-    """How long simulations in flight may go on once the run is told to stop."""
-    began_s: float = field(default_factory=time.monotonic)
-    """When the run began, on the event loop's clock: the start of its servers is part of it."""
-
-    @property
-    def deadline_s(self) -> float | None:
-        return None if self.run_timeout_s is None else self.began_s + self.run_timeout_s
-
-    @property
-    def out_of_time(self) -> str:
-        """What to say of a run that came to its deadline."""
-        return f"longer than limits.run_timeout_s={self.run_timeout_s:g}"
 
 
 class Runner:
@@ -91,8 +53,8 @@ class Runner:
         watcher: Watcher,
         *,
         max_concurrency: int,
-        limits: Limits = Limits(),
-        purse: Purse | None = None,
+        limits: Limits | None = None,
+        purse: Budget | None = None,
         pause: Pause | None = None,
     ) -> None:
         """`pause` is that of the models: while it is on, no simulation begins either."""
@@ -101,7 +63,7 @@ class Runner:
         self.store = store
         self.watcher = watcher
         self.max_concurrency = max_concurrency
-        self.limits = limits
+        self.limits = limits or Limits()
         self.purse = purse
         self.pause = pause or Pause()
         self.draining = False

@@ -12,9 +12,9 @@ from typing import Any
 
 from tau2_fleet.config import table
 from tau2_fleet.config.compose import compose
-from tau2_fleet.config.schema import Config, DomainSettings, flat
+from tau2_fleet.config.schema import PROMPT_FILES, Config, DomainSettings, flat
 from tau2_fleet.config.tasks import task_ids_of
-from tau2_fleet.config.validation import PROMPT_FILES, read
+from tau2_fleet.config.validation import read
 from tau2_fleet.key import Resume
 
 Difference = tuple[Any, Any]

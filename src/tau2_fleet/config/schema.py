@@ -22,6 +22,9 @@ from tau2_fleet.simulation.settings import AgentSettings, ExpertsSettings, Judge
 from tau2_fleet.telemetry.levels import LogLevel
 from tau2_fleet.telemetry.settings import WandbSettings
 
+AGENT_PROMPT_FILE, USER_PROMPT_FILE = PROMPT_FILES = ("agent.prompt_file", "user_llm.prompt_file")
+"""Keys that name a text of one's own."""
+
 
 class Section(StrEnum):
     """The headings of `--help`, in their order."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
-from dataclasses import dataclass
 
 from tau2_fleet.llm.allowance import PaidModel
 from tau2_fleet.llm.clock import Clock
@@ -13,6 +11,7 @@ from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.context import Context
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.examine import estimated_usage, examine
+from tau2_fleet.llm.failure_lines import FailureLines
 from tau2_fleet.llm.failures import RETRIED, WAITED_OUT, Failure, FailureCause, brief, short
 from tau2_fleet.llm.http import current_call
 from tau2_fleet.llm.limiter import Limiter, bearable
@@ -24,7 +23,7 @@ from tau2_fleet.llm.provider import Backend, ProviderAnswer
 from tau2_fleet.llm.retry import RetryPolicy
 from tau2_fleet.llm.settings import ThinkingHistory
 from tau2_fleet.llm.thinking_history import ThinkingMemory, wants_thinking
-from tau2_fleet.llm.timebox import Timebox
+from tau2_fleet.llm.timebox import CallTime, Timebox
 from tau2_fleet.llm.types import (
     CallStats,
     ChatRequest,
@@ -41,19 +40,6 @@ _LOOKS_PER_OUTAGE = 1 / 6
 """Longest wait between two looks whether a refusal has passed, as a share of the time after which it is general."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Time:
-    """The time that a call has."""
-
-    clock: Clock
-    box: Timebox
-    deadline: float | None
-
-    @property
-    def left_s(self) -> float:
-        return math.inf if self.deadline is None else self.deadline + self.box.lag_s - self.clock.monotonic()
 
 
 class Model:
@@ -94,9 +80,8 @@ class Model:
         self._retry = retry
         self._price = price
         self._call_timeout_s = call_timeout_s
-        self._asked_as = asked_as or name
+        self._lines = FailureLines(name, asked_as, key_env)
         self._paid = paid
-        self._key = f"the key in {key_env}" if key_env else "the request's key, or its having none,"
 
     async def complete(self, request: ChatRequest) -> Reply:
         """Ask for the next message; see `ChatModel.complete`."""
@@ -112,7 +97,7 @@ class Model:
             async with Timebox(None if deadline is None else deadline - began) as scope:
                 token = current_call.set(stats)
                 try:
-                    time = _Time(clock, scope, deadline)
+                    time = CallTime(clock, scope, deadline)
                     if self._paid is None:
                         answer = await self._answer(request, stats, time)
                     else:
@@ -144,7 +129,7 @@ class Model:
         error.stats = stats
         return error
 
-    async def _answer(self, request: ChatRequest, stats: CallStats, time: _Time) -> ProviderAnswer:
+    async def _answer(self, request: ChatRequest, stats: CallStats, time: CallTime) -> ProviderAnswer:
         """Attempts until one succeeds or no further one makes sense."""
         if time.left_s <= 0:
             raise DeadlineError(f"no time is left to ask {self.name}")
@@ -219,7 +204,7 @@ class Model:
         return failure.cause in RETRIED and stats.attempts < self._retry.attempts
 
     async def _attempt(
-        self, request: ChatRequest, stats: CallStats, time: _Time, avoid: Endpoint | None
+        self, request: ChatRequest, stats: CallStats, time: CallTime, avoid: Endpoint | None
     ) -> ProviderAnswer:
         """One attempt in a slot of the provider's limit."""
         waiting_since = self._clock.monotonic()
@@ -254,12 +239,12 @@ class Model:
         finally:
             self._limiter.release(replied=replied)
 
-    def _asked_wait_s(self, failure: Failure, time: _Time) -> float | None:
+    def _asked_wait_s(self, failure: Failure, time: CallTime) -> float | None:
         """Seconds that the server asked this call to wait, as far as the call can bear it."""
         asked_s = failure.asked_wait_s(self._clock.time())
         return None if asked_s is None else bearable(asked_s, time.left_s)
 
-    async def _back_off(self, failure: Failure, request: ChatRequest, stats: CallStats, time: _Time) -> None:
+    async def _back_off(self, failure: Failure, request: ChatRequest, stats: CallStats, time: CallTime) -> None:
         """Wait before the next attempt.
 
         Raises:
@@ -289,21 +274,8 @@ class Model:
         return FatalModelError(line) if self._outage.failed(failure, request, line) else ModelError(line)
 
     def _line(self, failure: Failure, stats: CallStats) -> str:
-        """What is wrong, for people."""
-        times = f" after {stats.attempts} attempts" if stats.attempts > 1 else ""
-        match failure.cause:
-            case FailureCause.key:
-                return f"{self.name}: {self._key} is not accepted ({failure})"
-            case FailureCause.forbidden:
-                return f"{self.name}: {self._key} may not use the model, or a gateway lets nobody in ({failure})"
-            case FailureCause.model:
-                return f"{self.name}: the server has no model {self._asked_as!r}, or another base_url ({failure})"
-            case FailureCause.credit:
-                return f"{self.name}: the account has no credit or quota left ({failure})"
-        wanted = ""
-        if failure.cause is FailureCause.refused and wants_thinking(str(failure)):
-            wanted = self._thinking.advice
-        return f"{self.name}{times}: {failure}{wanted}"
+        thinking = failure.cause is FailureCause.refused and wants_thinking(str(failure))
+        return self._lines.line(failure, stats.attempts, self._thinking.advice if thinking else "")
 
     def _spend(self, stats: CallStats, answer: ProviderAnswer) -> None:
         stats.usage.add(answer.usage)

@@ -7,8 +7,12 @@ of its answers unread; these must not fail for that. Nor does time pass for what
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
+
+from tau2_fleet.llm.clock import Clock
 
 _TICK_S = 1.0
 """How often it is looked at whether the loop was held up."""
@@ -80,3 +84,17 @@ class Timebox:
         self.lag_s += seconds
         if self._on_lag is not None:
             self._on_lag(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class CallTime:
+    """The time that a call to a model has."""
+
+    clock: Clock
+    box: Timebox
+    deadline: float | None
+    """On the clock, stalls not counted; None: no limit."""
+
+    @property
+    def left_s(self) -> float:
+        return math.inf if self.deadline is None else self.deadline + self.box.lag_s - self.clock.monotonic()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tau2_fleet.batch.lengths import ExpectedLengths, LearnedLengths
-from tau2_fleet.batch.runner import Limits
+from tau2_fleet.batch.run_end import Limits
 from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.batch.settings import Order
 from tau2_fleet.config import Config

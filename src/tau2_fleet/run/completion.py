@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from tau2_fleet.batch.runner import RunEnd
+from tau2_fleet.batch.run_end import RunEnd
 from tau2_fleet.display.console import wide
 from tau2_fleet.errors import CannotWrite
 from tau2_fleet.fleet.fleet_report import FleetReport

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 
-from tau2_fleet.batch.runner import RunEnd, Runner
+from tau2_fleet.batch.run_end import RunEnd
+from tau2_fleet.batch.runner import Runner
 from tau2_fleet.control.run_control import Playing, RunControl
 from tau2_fleet.display.console import tell
 from tau2_fleet.display.progress import Progress

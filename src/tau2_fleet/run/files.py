@@ -11,7 +11,7 @@ from tau2_fleet.analysis.cause_shares import CauseShares
 from tau2_fleet.analysis.rows import ROWS_FILE, Row, row_of, rows_file
 from tau2_fleet.benchmark.domain import Domain
 from tau2_fleet.config import departures, result_digest
-from tau2_fleet.config.validation import AGENT_PROMPT_FILE, USER_PROMPT_FILE
+from tau2_fleet.config.schema import AGENT_PROMPT_FILE, USER_PROMPT_FILE
 from tau2_fleet.evaluation.verdicts import VERDICTS_FILE, verdicts_line
 from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.llm.settings import ModelSettings

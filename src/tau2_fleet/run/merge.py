@@ -142,7 +142,7 @@ def _appearing(output: Path) -> Iterator[tuple[Path, DirectoryLock]]:
 
 def _write(runs: Sequence[MergedRun], folder: Path, output: Path, lock: DirectoryLock) -> Outcome:
     """Fill the folder of the merged run; what it came to."""
-    from tau2_fleet.batch.runner import RunEnd
+    from tau2_fleet.batch.run_end import RunEnd
     from tau2_fleet.fleet.fleet_report import FleetReport
     from tau2_fleet.record.atomic import write_json
     from tau2_fleet.record.merging_events import Part, keep_server_logs, merge_logs, merge_profiles

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tau2_fleet.batch.runner import RunEnd
+from tau2_fleet.batch.run_end import RunEnd
 from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.benchmark.identity import BenchmarkIdentity
 from tau2_fleet.display.console import neutralise

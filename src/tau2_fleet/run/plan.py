@@ -18,7 +18,7 @@ from tau2_fleet.benchmark.domain import Domain
 from tau2_fleet.benchmark.identity import BenchmarkIdentity
 from tau2_fleet.benchmark.version import BenchmarkVersion, find_version
 from tau2_fleet.config import Config, agent_model, task_ids_of
-from tau2_fleet.config.validation import AGENT_PROMPT_FILE, USER_PROMPT_FILE
+from tau2_fleet.config.schema import AGENT_PROMPT_FILE, USER_PROMPT_FILE
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.fleet.kinds.absent import Absent
 from tau2_fleet.fleet.kinds.simulated import Simulated

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tau2_fleet.batch.runner import RunEnd, Runner
+from tau2_fleet.batch.run_end import RunEnd
+from tau2_fleet.batch.runner import Runner
 from tau2_fleet.display.console import err
 from tau2_fleet.display.progress import Progress
 

@@ -12,19 +12,16 @@ import hmac
 import logging
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
-import orjson
 from aiohttp import web
 
-from tau2_fleet.agents.mcp.model_proxy import ModelProxy, ProxyError, as_chunks
-from tau2_fleet.agents.mcp.protocol import respond
+from tau2_fleet.agents.mcp.answering import Place, Refused, answer
+from tau2_fleet.agents.mcp.model_proxy import ModelProxy, ProxyError
 from tau2_fleet.agents.mcp.seat import Seat
 from tau2_fleet.agents.mcp.tools import SeatTools
-from tau2_fleet.telemetry.events import Scope, current_scope
+from tau2_fleet.telemetry.events import current_scope
 
 HOST = "127.0.0.1"
 _MOST_CONNECTIONS = 32
@@ -37,58 +34,11 @@ _LEAST_STRANGERS = 64
 _INTRODUCTION_S = 10.0
 """In which a connection shows a token, or is closed."""
 _BACKLOG = 2048
-_LARGEST_MESSAGE = 1 << 20
-_LARGEST_PROMPT = 32 << 20
-"""Bytes of a body: to the seat, and to the model."""
 _KEEP_ALIVE_S = 600.0
-_SILENCE_S = 10.0
-"""After which a client that takes a stream of events gets signs of life."""
-_JSON = "application/json"
-_EVENTS = "text/event-stream"
-
-T = TypeVar("T")
-
 log = logging.getLogger(__name__)
 
 _wire = logging.getLogger(f"{__name__}.wire")
 _wire.setLevel(logging.CRITICAL + 1)  # what clients send that is no request is their affair
-
-
-@dataclass(slots=True)
-class Place:
-    """One simulation behind the door."""
-
-    number: int
-    token: str
-    url: str
-    """Of everything that is its own; `/mcp`, `/v1` and `/usage` follow."""
-    seat: Seat
-    tools: SeatTools
-    model: ModelProxy
-    scope: Scope | None
-    requests: int = 0
-    """In flight."""
-    connections: set[Any] = field(default_factory=set)
-
-    @property
-    def mcp_url(self) -> str:
-        return f"{self.url}/mcp"
-
-    @property
-    def model_url(self) -> str:
-        return f"{self.url}/v1"
-
-    @property
-    def usage_url(self) -> str:
-        return f"{self.url}/usage"
-
-
-class _Refused(Exception):
-    """A request that goes no further."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
 
 
 class Door:
@@ -166,15 +116,15 @@ class Door:
         try:
             place, rest = self._admitted(request)
             if place.requests >= _MOST_REQUESTS:
-                raise _Refused(429, f"{_MOST_REQUESTS} requests of this simulation are being answered: wait for them")
+                raise Refused(429, f"{_MOST_REQUESTS} requests of this simulation are being answered: wait for them")
             place.requests += 1
             scope = current_scope.set(place.scope)
             try:
-                return await self._answered(place, rest, request)
+                return await answer(place, rest, request)
             finally:
                 current_scope.reset(scope)
                 place.requests -= 1
-        except _Refused as error:
+        except Refused as error:
             response = web.json_response({"error": str(error)}, status=error.status)
             if error.status == 401:
                 response.headers["WWW-Authenticate"] = "Bearer"
@@ -192,20 +142,20 @@ class Door:
         """Whose request it is, and the rest of its path.
 
         Raises:
-            _Refused: it is nobody's.
+            Refused: it is nobody's.
         """
         if request.headers.get("Host", "") not in self._hosts:
-            raise _Refused(421, f"the Host is to be {HOST} with the port")
+            raise Refused(421, f"the Host is to be {HOST} with the port")
         origin = request.headers.get("Origin")
         if origin is not None and origin.removeprefix("http://") not in self._hosts:
-            raise _Refused(403, "no page of a browser is let in")
+            raise Refused(403, "no page of a browser is let in")
         number, _, rest = request.path.lstrip("/").partition("/")
         place = self._places.get(int(number)) if number.isdecimal() and len(number) < 19 else None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         known = place.token if place is not None else ""
         fits = hmac.compare_digest(token.strip().encode("utf-8", "replace"), known.encode())
         if place is None or scheme.lower() != "bearer" or not fits:
-            raise _Refused(401, "Authorization: Bearer TOKEN is wanted, the token of this simulation while it runs")
+            raise Refused(401, "Authorization: Bearer TOKEN is wanted, the token of this simulation while it runs")
         self._introduce(place, request.protocol)
         return place, rest
 
@@ -214,109 +164,6 @@ class Door:
             return
         place.connections = {known for known in place.connections if known.transport is not None}
         if len(place.connections) >= _MOST_CONNECTIONS:
-            raise _Refused(429, f"this simulation has {_MOST_CONNECTIONS} connections: close some")
+            raise Refused(429, f"this simulation has {_MOST_CONNECTIONS} connections: close some")
         place.connections.add(protocol)
         self._strangers.discard(protocol)
-
-    async def _answered(self, place: Place, rest: str, request: web.BaseRequest) -> web.StreamResponse:
-        if rest == "mcp":
-            if request.method != "POST":
-                raise _Refused(405, "only POST: there is no stream to listen to, and no session to end")
-            body = await _body(request, _LARGEST_MESSAGE)
-            return await _speak(place, request, body)
-        if rest == "v1/models" and request.method == "GET":
-            return web.json_response(place.model.models())
-        if rest == "v1/chat/completions" and request.method == "POST":
-            return await _complete(place, request, _parsed(await _body(request, _LARGEST_PROMPT)))
-        if rest == "usage" and request.method == "POST":
-            problem = place.model.report(_parsed(await _body(request, _LARGEST_MESSAGE)))
-            if problem is not None:
-                raise ProxyError(400, problem, "invalid_request_error")
-            return web.json_response({"counted": True})
-        raise _Refused(404, "there are /mcp, /v1/chat/completions, /v1/models and /usage")
-
-
-async def _speak(place: Place, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    """The seat's answer: at once as JSON; what takes long as a stream of events, where the client takes one."""
-    answering = respond(place.tools, body, request.headers.get("MCP-Protocol-Version"))
-    if _EVENTS not in request.headers.get("Accept", ""):
-        return _json_response(await answering)
-    return await _patiently(request, answering, _json_response, _as_event)
-
-
-def _json_response(answer: bytes | None) -> web.Response:
-    return web.Response(status=202) if answer is None else web.Response(body=answer, content_type=_JSON)
-
-
-def _as_event(answer: bytes | None) -> bytes:
-    return b"event: message\ndata: " + (answer or b"{}") + b"\n\n"
-
-
-async def _complete(place: Place, request: web.BaseRequest, asked: Any) -> web.StreamResponse:
-    if place.seat.over:
-        raise ProxyError(409, f"{place.seat.over} No more is asked of the model.", "conversation_over")
-    completing = place.model.complete(asked)
-    if isinstance(asked, dict) and asked.get("stream"):
-        return await _patiently(request, completing, None, _as_stream)
-    return _json_response(orjson.dumps(await completing))
-
-
-def _as_stream(completion: dict[str, Any]) -> bytes:
-    chunks = [orjson.dumps(chunk) for chunk in as_chunks(completion)]
-    return b"".join(b"data: " + chunk + b"\n\n" for chunk in (*chunks, b"[DONE]"))
-
-
-async def _patiently(
-    request: web.BaseRequest,
-    work: Awaitable[T],
-    whole: Callable[[T], web.Response] | None,
-    events: Callable[[T], bytes],
-) -> web.StreamResponse:
-    """What comes of some work as a whole, if it comes soon and may be one; else as events, with signs of life before.
-
-    Raises:
-        ProxyError: the work did, before anything was sent.
-    """
-    working = asyncio.ensure_future(work)
-    done, _ = await asyncio.wait({working}, timeout=_SILENCE_S)
-    if done and (whole is not None or working.exception() is not None):
-        result = working.result()
-        if whole is not None:
-            return whole(result)
-    response = web.StreamResponse(headers={"Content-Type": _EVENTS, "Cache-Control": "no-cache, no-transform"})
-    try:
-        await response.prepare(request)
-        while not working.done():
-            await response.write(b": still at work\n\n")
-            await asyncio.wait({working}, timeout=_SILENCE_S)
-        try:
-            told = events(working.result())
-        except ProxyError as error:
-            told = b"data: " + orjson.dumps(error.body()) + b"\n\n"
-        await response.write(told)
-        await response.write_eof()
-    except ConnectionError:
-        # Nobody listens any more; what was begun goes on, as its client may ask for the conversation later.
-        working.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    return response
-
-
-async def _body(request: web.BaseRequest, most: int) -> bytes:
-    """A request's body.
-
-    Raises:
-        _Refused: it is too large.
-    """
-    body = bytearray()
-    while piece := await request.content.readany():
-        body += piece
-        if len(body) > most:
-            raise _Refused(413, f"a body of more than {most >> 20} MiB")
-    return bytes(body)
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except ValueError:
-        raise ProxyError(400, "the body is not JSON", "invalid_request_error") from None

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.agents.mcp.addresses import ADDRESSES_FILE, Addresses, client_name
+from tau2_fleet.agents.mcp.answering import Place
 from tau2_fleet.agents.mcp.clients import Client, Clients
-from tau2_fleet.agents.mcp.door import Door, Place
+from tau2_fleet.agents.mcp.door import Door
 from tau2_fleet.display.console import tell
 from tau2_fleet.fleet.reaper.processes import MARK
 from tau2_fleet.llm.types import ModelError
