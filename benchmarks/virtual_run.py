@@ -28,6 +28,7 @@ from tau2_fleet.simulation.simulate import SimulationJob
 from tau2_fleet.telemetry.events import (
     ConcurrencyChange,
     Event,
+    EventBus,
     LLMCall,
     Scope,
     SimulationDone,
@@ -154,6 +155,7 @@ class VirtualRun:
     async def play(self, *meanwhile: Callable[[VirtualRun], Awaitable[None]]) -> VirtualOutcome:
         """Run to the end; `meanwhile` are things that happen to the servers."""
         with ExitStack() as stack:
+            stack.enter_context(EventBus().in_use())
             others = [asyncio.create_task(self._sample())]
             others += [asyncio.ensure_future(happens(self)) for happens in meanwhile]
             if self.auto is not None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tau2_fleet.telemetry.events import EventBus
 
 # Shells start background jobs with SIGINT ignored, nohup its command with SIGHUP, and children inherit that:
 # tests would press Ctrl-C and hang up in vain.
@@ -29,6 +32,13 @@ def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def event_bus() -> Iterator[EventBus]:
+    """The bus of what a test does in its own process."""
+    with EventBus().in_use() as bus:
+        yield bus
 
 
 _FIRST = ("run", "attacks", "control", "fleet", "benchmark", "docs")

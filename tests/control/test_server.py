@@ -17,6 +17,7 @@ from tau2_fleet.control import address, client, server
 from tau2_fleet.control.beacon import CONTROL_FILE, read_beacon
 from tau2_fleet.control.messages import Answer, Request, State, Status, Verb
 from tau2_fleet.errors import UserError
+from tau2_fleet.telemetry.events import EventBus, bus_in_use
 from tau2_fleet.telemetry.snapshot import DomainCounters, Snapshot
 
 
@@ -26,6 +27,7 @@ class Run:
     def __init__(self) -> None:
         self.done: list[Request] = []
         self.threads: set[int] = set()
+        self.buses: set[EventBus | None] = set()
 
     def status(self, lag_s: float, stack: tuple[str, ...]) -> Status:
         shown = Snapshot({"retail": DomainCounters(4, 1)}, DomainCounters(4, 1))
@@ -34,6 +36,7 @@ class Run:
     def do(self, request: Request, who: str) -> Answer:
         self.done.append(request)
         self.threads.add(threading.get_ident())
+        self.buses.add(bus_in_use())
         return Answer(True, ("as you say",))
 
 
@@ -69,6 +72,7 @@ def test_a_run_is_asked_in_its_event_loop_and_tells_its_status_from_outside(tmp_
         assert (await asyncio.to_thread(client.ask, tmp_path, request)).said == ("as you say",)
         assert run.done == [request]
         assert run.threads == {threading.get_ident()}
+        assert run.buses == {bus_in_use()} != {None}, "what it begins tells its events to the run"
 
     played(tmp_path, run, scene)
 

@@ -211,10 +211,10 @@ def test_a_reader_that_left_does_not_end_the_run(tmp_path: Path) -> None:
 _ON_A_TERMINAL = """
 import logging, sys
 from pathlib import Path
-from tau2_fleet.telemetry.events import ReplicaSample, ReplicaState, emit, subscribe
+from tau2_fleet.telemetry.events import EventBus, ReplicaSample, ReplicaState, emit, subscribe
 from tau2_fleet.telemetry.logs import setup
 from tau2_fleet.display.progress import Progress
-with setup(Path(sys.argv[1]), 20), Progress({"retail": 3, "airline": 1}) as progress:
+with EventBus().in_use(), setup(Path(sys.argv[1]), 20), Progress({"retail": 3, "airline": 1}) as progress:
     subscribe(progress.listen)
     emit(ReplicaState("agent/0", "ready"))
     emit(ReplicaSample("agent/0", 2, 1, 0.25, 0, 0, 0, 0))

@@ -16,6 +16,7 @@ import pytest
 from tau2_fleet.telemetry import events
 from tau2_fleet.telemetry.events import (
     Event,
+    EventBus,
     GpuSample,
     LLMCall,
     ReplicaSample,
@@ -81,6 +82,24 @@ def test_thread_and_task_are_right_with_simulations_interleaved(tmp_path: Path) 
     assert len(calls) == 1000
     assert all(row["task_id"] == str(row["input_tokens"]) for row in calls)
     assert all(row["thread"] == 1000 + int(str(row["input_tokens"])) for row in calls)
+
+
+def test_a_bus_hears_what_is_begun_in_its_block_and_nothing_of_another_run() -> None:
+    async def emitted(number: int) -> None:
+        emit(llm_call(input_tokens=number))
+
+    async def run(number: int) -> list[int]:
+        heard: list[Event] = []
+        with EventBus().in_use() as bus:
+            bus.subscribe(heard.append)
+            await asyncio.gather(emitted(number), asyncio.to_thread(emit, llm_call(input_tokens=number)))
+        emit(llm_call(input_tokens=99))
+        return [event.input_tokens for event in heard if isinstance(event, LLMCall)]
+
+    async def both() -> tuple[list[int], list[int]]:
+        return await asyncio.gather(run(1), run(2))
+
+    assert asyncio.run(both()) == ([1, 1], [2, 2])
 
 
 def test_profile_lines_are_in_the_log_only_when_wanted_but_always_in_the_profile(

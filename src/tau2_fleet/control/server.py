@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import os
 import secrets
@@ -68,6 +69,7 @@ class ControlServer:
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._home = threading.get_ident()
+        self._context = contextvars.copy_context()  # what begins for a client's sake tells its events to this run
         try:
             self._socket, self._path = listen(f"{secrets.token_hex(6)}.sock")
         except OSError as error:
@@ -174,7 +176,7 @@ class ControlServer:
                     future.set_exception(error)
 
         try:
-            self._loop.call_soon_threadsafe(work)
+            self._loop.call_soon_threadsafe(work, context=self._context)
             return future.result(_LOOP_S)
         except TimeoutError:
             if future.cancel():

@@ -37,6 +37,7 @@ from tau2_fleet.run.plan import RunPlan, plan_run
 from tau2_fleet.run.reply_servers import reply_servers
 from tau2_fleet.run.resume import check_same_data
 from tau2_fleet.run.shard_group import group_of_shards
+from tau2_fleet.telemetry.events import EventBus
 from tau2_fleet.telemetry.logs import Logs
 from tau2_fleet.telemetry.logs import setup as logs_of_run
 from tau2_fleet.telemetry.recorder import Recorder
@@ -102,7 +103,7 @@ class Experiment:
         attempt = self._attempt
         attempt.logs.file_line(attempt.first_line())
         interrupts = Interrupts()
-        with interrupts.listening():
+        with EventBus().in_use(), interrupts.listening():
             try:
                 outcome = await self._perform(interrupts)
             except asyncio.CancelledError as error:

@@ -97,32 +97,29 @@ class _Service:
         from tau2_fleet.display.console import err
         from tau2_fleet.fleet.limits import most_for_files, raise_open_files
         from tau2_fleet.run.interrupts import Interrupts
-        from tau2_fleet.telemetry.events import subscribe
+        from tau2_fleet.telemetry.events import EventBus
 
         specs = self._pools()
         config = self._plan.config
         most = config.most_in_flight
         raise_open_files(most_for_files(most) if config.auto_concurrency else most)
         interrupts = Interrupts()
-        silence = subscribe(_show_state)
         fleet: Fleet | None = None
-        try:
-            with interrupts.listening():
-                try:
-                    config = self._plan.config
-                    fleet = await self._lease.fleet(
-                        specs, config.server, self._directory, self._tasks_file(specs), config.hosts
-                    )
-                    self._announce(fleet, specs)
-                    await asyncio.Event().wait()
-                except asyncio.CancelledError as error:
-                    if not interrupts.absorb(error):
-                        raise
-                err.print("stopping the servers")
-                if fleet is not None:
-                    await fleet.detach()
-        finally:
-            silence()
+        bus = EventBus()
+        bus.subscribe(_show_state)
+        with bus.in_use(), interrupts.listening():
+            try:
+                fleet = await self._lease.fleet(
+                    specs, config.server, self._directory, self._tasks_file(specs), config.hosts
+                )
+                self._announce(fleet, specs)
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as error:
+                if not interrupts.absorb(error):
+                    raise
+            err.print("stopping the servers")
+            if fleet is not None:
+                await fleet.detach()
 
     def _pools(self) -> list[PoolSpec]:
         """The pools that the configuration has servers launched for."""

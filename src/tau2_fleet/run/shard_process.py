@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import Context, copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.llm.pause import Pause
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.run.shard_messages import Beginning, Order, Servers, Word, message
-from tau2_fleet.telemetry.events import Event, current_scope
+from tau2_fleet.telemetry.events import Event, EventBus, current_scope, subscribe
 
 if TYPE_CHECKING:
     from tau2_fleet.fleet.router import PoolRouter
@@ -159,7 +160,6 @@ class _Player:
         from tau2_fleet.simulation.domain_context import DomainContext
         from tau2_fleet.simulation.model_clients import make_clients
         from tau2_fleet.telemetry.event_buffer import EventBuffer
-        from tau2_fleet.telemetry.events import subscribe
 
         beginning = Beginning(**first["beginning"])
         raise_open_files(beginning.simulations)
@@ -178,12 +178,14 @@ class _Player:
                 limits.outage_s, limiters, _allowance(beginning),
             )  # fmt: skip
             self._tasks = dict(plan.schedule.tasks)
-            unsubscribe = subscribe(self._buffer.listen)
+            leave = subscribe(self._buffer.listen)
             telling = asyncio.create_task(self._tell_loads())
             async with plan.opened(Path(beginning.run_dir)) as plan:
                 settings = plan.simulation_settings(beginning.run_id, beginning.attempt, clients, models, self._pause)
                 self._contexts = {name: DomainContext(plan.benchmark[name], settings) for name in plan.selection.tasks}
-                threading.Thread(target=self._listen, args=(asyncio.get_running_loop(),), daemon=True).start()
+                threading.Thread(
+                    target=self._listen, args=(asyncio.get_running_loop(), copy_context()), daemon=True
+                ).start()
                 self._speaker.say(Word.ready)
                 async with collected_in_turn(lambda: len(self._playing)):
                     await self._over.wait()
@@ -191,7 +193,7 @@ class _Player:
                     task.cancel()
                 await asyncio.gather(*self._playing.values(), telling, return_exceptions=True)
             await clients.close()
-            unsubscribe()
+            leave()
         self._buffer.close()
         self._speaker.say(Word.over, moved=self._routes.moved)
 
@@ -209,11 +211,11 @@ class _Player:
             plan.benchmark[name].load()
         return plan
 
-    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _listen(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         """Take orders, in a thread of its own: it hears of the run's end even if the loop stands still."""
         with suppress(ValueError, RuntimeError):
             for line in sys.stdin.buffer:
-                loop.call_soon_threadsafe(self._obey, orjson.loads(line))
+                loop.call_soon_threadsafe(self._obey, orjson.loads(line), context=context)
             threading.Timer(_LAST_S, os._exit, (1,)).start()
             loop.call_soon_threadsafe(self._over.set)
 
@@ -291,7 +293,8 @@ def main() -> int:
     first = orjson.loads(line)
 
     async def run() -> None:
-        await _Player(speaker).run(first)
+        with EventBus().in_use():
+            await _Player(speaker).run(first)
 
     try:
         asyncio.run(run())

@@ -1,4 +1,4 @@
-"""Typed events of a run, and the one place they are handed to (`emit`).
+"""Typed events of a run, and the bus that hands them to whoever listens (`emit`).
 
 The ground floor of telemetry: every room may import this module, it imports none. An event is a
 small dataclass; what is done with it (file, log line, trace, W&B) is the recorder's business.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Self
 
 logger = logging.getLogger(__name__)
 
@@ -178,30 +180,73 @@ Listener = Callable[[Event], None]
 Writer = Callable[[Sequence[Event]], None]
 """Hears events in bulk, in order, a little later (see `buffer`)."""
 
-_listeners: tuple[Listener, ...] = ()
 
+class EventBus:
+    """Who hears the events of one run; `in_use` makes it that of a block and of all that is begun there.
 
-def emit(event: Event) -> None:
-    """Hand an event to whoever listens; nothing happens when no one does.
-
-    A listener that fails is reported once and left out from then on: telemetry never ends a run.
+    It belongs to whoever opens the block: `run/experiment.py`, `run/serve.py`, a shard's process.
     """
-    for listener in _listeners:
+
+    __slots__ = ("_listeners",)
+
+    def __init__(self) -> None:
+        self._listeners: tuple[Listener, ...] = ()
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Add a listener; the returned function takes it away again."""
+        self._listeners = (*self._listeners, listener)
+        return lambda: self._leave_out(listener)
+
+    def emit(self, event: Event) -> None:
+        """Hand an event to every listener.
+
+        One that fails is reported once and left out from then on: telemetry never ends a run.
+        """
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                self._leave_out(listener)
+                logger.warning("a listener of events failed and is left out from now on", exc_info=True)
+
+    @contextmanager
+    def in_use(self) -> Iterator[Self]:
+        """Hear what is emitted in the block, in tasks that begin there, and in threads by `asyncio.to_thread`.
+
+        Another thread that has the event loop do something must hand on a context of the block.
+        """
+        token = _bus.set(self)
         try:
-            listener(event)
-        except Exception:
-            _leave_out(listener)
-            logger.warning("a listener of events failed and is left out from now on", exc_info=True)
+            yield self
+        finally:
+            _bus.reset(token)
+
+    def _leave_out(self, listener: Listener) -> None:
+        self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+
+_bus: ContextVar[EventBus | None] = ContextVar("event_bus", default=None)
+
+
+def bus_in_use() -> EventBus | None:
+    """The bus of the block that this is called in."""
+    return _bus.get()
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
-    """Add a listener; the returned function takes it away again."""
-    global _listeners
-    _listeners = (*_listeners, listener)
+    """Add a listener to the bus in use; the returned function takes it away again.
 
-    return lambda: _leave_out(listener)
+    Raises:
+        LookupError: there is no bus.
+    """
+    bus = _bus.get()
+    if bus is None:
+        raise LookupError("no event bus is in use here")
+    return bus.subscribe(listener)
 
 
-def _leave_out(listener: Listener) -> None:
-    global _listeners
-    _listeners = tuple(other for other in _listeners if other is not listener)
+def emit(event: Event) -> None:
+    """Hand an event to the bus in use; nothing happens where there is none."""
+    bus = _bus.get()
+    if bus is not None:
+        bus.emit(event)

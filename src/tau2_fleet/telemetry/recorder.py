@@ -5,21 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tau2_fleet.display.progress import Progress
 from tau2_fleet.telemetry.event_buffer import EventBuffer
-from tau2_fleet.telemetry.events import Event, Listener, RunMark, Writer, emit, subscribe
+from tau2_fleet.telemetry.events import Event, EventBus, Listener, RunMark, Writer, bus_in_use, emit, subscribe
 from tau2_fleet.telemetry.lines import event_line, level_of
 from tau2_fleet.telemetry.logs import Logs
 from tau2_fleet.telemetry.profile_writer import ProfileWriter
 
 
 class Recorder:
-    """Listens to a run's events from `with` to its end.
+    """Listens to a run's events from `with` to its end: on the bus in use, or one of its own where there is none.
 
     Args:
         run_dir: gets `profile.jsonl`; that of an earlier attempt is gone on with.
@@ -48,12 +49,15 @@ class Recorder:
             self._writers.insert(0, _log_writer(logs))
         self._deferred: EventBuffer | None = None
         self._profile: ProfileWriter | None = None
-        self._unsubscribe: list[Callable[[], None]] = []
+        self._listening = ExitStack()
 
     def __enter__(self) -> Self:
         self._profile = ProfileWriter(self._run_dir / "profile.jsonl")
         self._deferred = EventBuffer([self._profile.write, *self._writers])
-        self._unsubscribe += [subscribe(listener) for listener in (self._deferred.listen, *self._listeners)]
+        if bus_in_use() is None:
+            self._listening.enter_context(EventBus().in_use())
+        for listener in (self._deferred.listen, *self._listeners):
+            self._listening.callback(subscribe(listener))
         emit(RunMark("start"))
         return self
 
@@ -61,9 +65,7 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         emit(RunMark("end"))
-        for unsubscribe in self._unsubscribe:
-            unsubscribe()
-        self._unsubscribe.clear()
+        self._listening.close()
         if self._deferred is not None:
             self._deferred.close()
             self._deferred = None
