@@ -14,7 +14,7 @@ import aiohttp
 import psutil
 import pytest
 
-from tau2_fleet.agents.mcp import door
+from tau2_fleet.agents.mcp import answering, door
 from tau2_fleet.agents.mcp.protocol import respond
 from tests.agents.mcp.support import Raw, customer, hold, next_address, scaffolds
 from tests.simulation.scenes import CREATE, TASK, Lines, reply, simulation
@@ -153,7 +153,7 @@ def test_nonsense_on_the_wire_harms_nobody(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_an_answer_that_takes_long_shows_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "_SILENCE_S", 0.05)
+    monkeypatch.setattr(answering, "_SILENCE_S", 0.05)
     go_on = asyncio.Event()
 
     class Slow(Lines):
