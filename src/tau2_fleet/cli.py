@@ -89,6 +89,9 @@ def _main(given: list[str]) -> int:
     if command is None:
         sys.stderr.write(f"error: {_unknown(name)}\n")
         return ExitStatus.FAILED
+    if "" in rest:
+        sys.stderr.write(f"error: {name}: an argument is empty, as of a variable of the shell that is not set\n")
+        return ExitStatus.FAILED
     try:
         return int(import_module(command.module).main(rest))
     except KeyboardInterrupt:

@@ -361,6 +361,7 @@ def test_other_programs_results_files_are_read(tmp_path: Path):
         (["--baseline", "RUN", "--candidate", "nowhere"], "no such file or directory"),
         (["--baseline", "RUN", "--candidate", "RUN", "--fail-below=3"], "percentage points"),
         (["--baseline", "RUN", "--by", "seed"], "nothing to compare"),
+        (["--baseline", "RUN", "--candidate", ""], "an argument is empty"),
     ],
 )
 def test_wrong_use_is_told_in_a_line(tmp_path: Path, words: list[str], message: str):

@@ -150,6 +150,11 @@ def test_odd_simulations_of_other_programs_are_named(tmp_path: Path):
     assert status == 0, err
     assert "a.json: 1 simulations have the task and trial of another one" in out
     assert "b.json: 1 simulations have no reward, and count as failures" in out
+    told = json.loads(first.read_bytes())
+    told["info"] |= {"user_info": "me", "agent_info": [1]}
+    (odd := tmp_path / "odd.json").write_text(json.dumps(told))
+    status, out, err = call("compare", "--baseline", odd, "--candidate", second)
+    assert (status, "unknown" in out) == (0, True), err
     third = results(tmp_path / "c.json", [None, None], "m3")
     status, _, err = call("compare", "--baseline", first, "--candidate", third)
     assert status == 1

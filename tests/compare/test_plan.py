@@ -54,6 +54,13 @@ def test_cost_and_hours_are_those_of_the_trials_at_the_pilots_pace(pilot: Path):
     assert one["tasks_by_trials"]["1"] > one["tasks_by_trials"]["8"]
 
 
+def test_a_pilot_that_is_all_alike_or_lost_to_infrastructure_says_so(tmp_path: Path):
+    alike = write_run(tmp_path / "alike", drawn(1.0, 3, tasks=4, trials=2))
+    assert "chance counts as none" in call("plan", alike)[1]
+    lost = write_run(tmp_path / "lost", {"retail/0": ["infrastructure_error", 1.0, "infrastructure_error"]})
+    assert "2 simulations of the pilot are infrastructure failures" in call("plan", lost)[1]
+
+
 def test_what_more_trials_cannot_show_is_not_reachable(pilot: Path):
     status, out, _ = call("plan", pilot, "--detect", "1pp", "--effects-sd", "20pp")
     assert status == 0

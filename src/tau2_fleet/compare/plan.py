@@ -44,6 +44,8 @@ class Pilot:
     duration_s: float
     at_once: float
     """Simulations in flight, the mean over the run."""
+    infrastructure: int = 0
+    """Simulations that ended for a reason outside agent, user and environment; they count as failures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def pilot_of(side: Side) -> Pilot:
         cost_usd=None if None in costs else fmean(cost for cost in costs if cost is not None),
         duration_s=total_s / len(every),
         at_once=max(total_s / wall_s, 1.0) if wall_s else 1.0,
+        infrastructure=sum(one.infrastructure for one in every),
     )
 
 
@@ -191,7 +194,16 @@ def _said(pilot: Pilot, whence: str) -> list[str]:
         "help against it: where a row is not reachable, only more tasks do (--effects-sd 5pp states another).",
         "n = (z + z)² (ω² + σ²/K + σ²/K) / δ², Miller 2024 (arXiv:2411.00640); the power is that of compare's test.",
     ]
-    if pilot.within_is_bound:
+    if pilot.infrastructure:
+        lines.append(
+            f"{pilot.infrastructure} simulations of the pilot are infrastructure failures, which count as failures: "
+            "a plan from a run without them is another one."
+        )
+    if not pilot.within:
+        lines.append(
+            "No task went both ways in the pilot, so chance counts as none: a candidate whose tasks do needs more."
+        )
+    elif pilot.within_is_bound:
         lines.append("Chance within tasks is taken as large as it can be, for want of a second trial: fewer may do.")
     return lines
 

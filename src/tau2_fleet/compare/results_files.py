@@ -21,13 +21,13 @@ def read_results_source(path: Path) -> Source:
         UserError: it cannot be read, or (`EmptySource`) holds no simulation with a reward.
     """
     results = read_results(path)
-    head = results.head.get("info") or {}
-    user, agent = head.get("user_info") or {}, head.get("agent_info") or {}
+    head = _object(results.head.get("info"))
+    user, agent = _object(head.get("user_info")), _object(head.get("agent_info"))
     keys: Json = {
         "max_steps": head.get("max_steps"),
         "max_errors": head.get("max_errors"),
         "user_llm.model": user.get("llm"),
-        "user_llm.temperature": (user.get("llm_args") or {}).get("temperature"),
+        "user_llm.temperature": _object(user.get("llm_args")).get("temperature"),
     }
     block = head.get("benchmark")
     notes = [f"{path}: a results file, which says nothing of judge, experts and servers"]
@@ -80,9 +80,8 @@ def _outcomes(path: Path, results: Results, notes: list[str]) -> list[Outcome]:
 
 def _as_record(simulation: Json, domain: str) -> Json:
     """A simulation of the benchmark's schema in the form of a record."""
-    info = simulation.get("reward_info")
-    info = info if isinstance(info, dict) else {}
-    note = (info.get("info") or {}).get("note") if isinstance(info.get("info"), dict) else None
+    info = _object(simulation.get("reward_info"))
+    note = _object(info.get("info")).get("note")
     ending = str(simulation.get("termination_reason") or "")
     if isinstance(note, str) and note.partition(":")[0] in OURS:
         ending = note.partition(":")[0]
@@ -115,6 +114,11 @@ def _tokens(messages: list[Any]) -> dict[str, int]:
         "input_tokens": sum(int(_number(one.get("prompt_tokens"))) for one in used),
         "output_tokens": sum(int(_number(one.get("completion_tokens"))) for one in used),
     }
+
+
+def _object(value: Any) -> Json:
+    """What other programs write where an object should be counts as nothing said."""
+    return value if isinstance(value, dict) else {}
 
 
 def _number(value: Any) -> float:
