@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tau2_fleet.run.job_end import JobEnd
 from tau2_fleet.run.seed_means import seed_means
-from tau2_fleet.run.sweep import JobEnd
 from tests.compare.runs import drawn, write_run
 from tests.run.runs import run
 

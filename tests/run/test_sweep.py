@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from tau2_fleet.errors import ExitStatus
-from tau2_fleet.run.sweep import JobEnd, show_sweep, title_of, write_sweep
+from tau2_fleet.run.job_end import JobEnd
+from tau2_fleet.run.sweep import show_sweep, title_of, write_sweep
 from tests.run.test_outcome import COMPLETE, FAILED, outcome
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.analysis.domain_of_run import domain_of_run, own_domains
-from tau2_fleet.analysis.rescore_report import RescoreReport, Row, show
+from tau2_fleet.analysis.rescore_report import RescoredRow, RescoreReport, show
 from tau2_fleet.analysis.score_again import Scored, Ways, alone, score_again
 from tau2_fleet.benchmark.settings import DEFAULT, BenchmarkSettings
 from tau2_fleet.display.console import complain
@@ -248,7 +248,7 @@ async def _score(
     """Score a simulation under each version; it keeps what the first gives."""
     copies = [simulation, *({**simulation} for _ in domains[1:])]
     report.rows.append(
-        Row(
+        RescoredRow(
             tuple(
                 [
                     await score_again(
@@ -288,7 +288,7 @@ async def _rescore_records(report: RescoreReport, target: Path | None, options: 
         for line in stored_lines(path):
             if line.record is None:
                 damaged = Scored(f"line {line.number}", None, detail=f"damaged: {line.damage}")
-                report.rows.append(Row(tuple(damaged for _ in versions)))
+                report.rows.append(RescoredRow(tuple(damaged for _ in versions)))
                 continue
             record = line.record.as_dict()
             if last[line.record.key] == line.number:

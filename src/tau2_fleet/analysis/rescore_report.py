@@ -17,7 +17,7 @@ _FIGURES = ("new reward", "changed", "refused", "other outputs")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RescoredRow:
     """One simulation under each version."""
 
     scored: tuple[Scored, ...]
@@ -37,7 +37,7 @@ class RescoreReport:
     path: Path
     versions: list[str] = field(default_factory=list)
     domains: list[str] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[RescoredRow] = field(default_factory=list)
     outside: dict[str, frozenset[str]] = field(default_factory=dict)
     """By version, the endings that its own averages leave out."""
     problem: str | None = None
@@ -88,7 +88,7 @@ def _titles(report: RescoreReport) -> tuple[str, ...]:
     return ("new",) if len(report.versions) == 1 else tuple(report.versions)
 
 
-def _told(report: RescoreReport, row: Row) -> list[Cell]:
+def _told(report: RescoreReport, row: RescoredRow) -> list[Cell]:
     first = row.scored[0]
     new = [cell("refused", "red") if one.new is None else cell(_number(one.new)) for one in row.scored]
     details = [

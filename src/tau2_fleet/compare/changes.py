@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tau2_fleet.analysis.causes import Cause
 from tau2_fleet.compare.sides import Side
-from tau2_fleet.compare.sources import Outcome
+from tau2_fleet.compare.sources import SimulationOutcome
 from tau2_fleet.evaluation import paired
 from tau2_fleet.evaluation.paired import Interval
 from tau2_fleet.evaluation.permutation import sign_flip
@@ -38,31 +38,31 @@ class Change:
         return self.candidate - self.baseline
 
 
-def _tool_calls(one: Outcome) -> float:
+def _tool_calls(one: SimulationOutcome) -> float:
     return one.tool_calls
 
 
-def _steps(one: Outcome) -> float:
+def _steps(one: SimulationOutcome) -> float:
     return one.steps
 
 
-def _input_tokens(one: Outcome) -> float | None:
+def _input_tokens(one: SimulationOutcome) -> float | None:
     return one.input_tokens
 
 
-def _output_tokens(one: Outcome) -> float | None:
+def _output_tokens(one: SimulationOutcome) -> float | None:
     return one.output_tokens
 
 
-def _cost(one: Outcome) -> float | None:
+def _cost(one: SimulationOutcome) -> float | None:
     return one.cost_usd
 
 
-def _duration(one: Outcome) -> float:
+def _duration(one: SimulationOutcome) -> float:
     return one.duration_s
 
 
-_FIGURES: tuple[tuple[str, str, Callable[[Outcome], float | None]], ...] = (
+_FIGURES: tuple[tuple[str, str, Callable[[SimulationOutcome], float | None]], ...] = (
     ("tool_calls", "tool calls", _tool_calls),
     ("steps", "steps", _steps),
     ("input_tokens", "tokens in", _input_tokens),
@@ -90,14 +90,14 @@ def causes_side_by_side(baseline: Side, candidate: Side, tasks: Sequence[str]) -
             yield _change(cause.value, cause.words, _is(cause.value), baseline, candidate, tasks, most=1.0)
 
 
-def _is(cause: str) -> Callable[[Outcome], float]:
+def _is(cause: str) -> Callable[[SimulationOutcome], float]:
     return lambda one: float(one.cause == cause)
 
 
 def _change(
     name: str,
     words: str,
-    of: Callable[[Outcome], float | None],
+    of: Callable[[SimulationOutcome], float | None],
     baseline: Side,
     candidate: Side,
     tasks: Sequence[str],
@@ -115,7 +115,7 @@ def _change(
     )
 
 
-def _means(side: Side, tasks: Sequence[str], of: Callable[[Outcome], float | None]) -> NDArray[numpy.float64]:
+def _means(side: Side, tasks: Sequence[str], of: Callable[[SimulationOutcome], float | None]) -> NDArray[numpy.float64]:
     import numpy
 
     return numpy.array([sum(of(one) or 0.0 for one in side.trials[task]) / len(side.trials[task]) for task in tasks])

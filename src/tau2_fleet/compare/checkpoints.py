@@ -7,7 +7,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from tau2_fleet.compare.comparison import METHODS
-from tau2_fleet.compare.document import Cell, Document, Section
+from tau2_fleet.compare.document import Cell, Document, TableSection
 from tau2_fleet.compare.gate import points
 from tau2_fleet.compare.sides import Side, common_tasks, grouped, pooled, refuse_unlike
 from tau2_fleet.compare.sources import Source
@@ -65,7 +65,7 @@ def between_checkpoints(
     return Document(
         title=f"checkpoints by {key}",
         lead=(lead,),
-        sections=(Section("Checkpoints", ("side", key, "simulations", "pass^1"), rows, words=2),),
+        sections=(TableSection("Checkpoints", ("side", key, "simulations", "pass^1"), rows, words=2),),
         notes=("The checkpoint is the unit: interval and p are Welch's, over the scores of checkpoints.", *notes),
         methods=METHODS.partition(". ")[0] + ".",
         chart=(),

@@ -28,7 +28,7 @@ from tau2_fleet.compare.sides import (
     refuse_unlike,
     unknown_keys,
 )
-from tau2_fleet.compare.sources import Outcome
+from tau2_fleet.compare.sources import SimulationOutcome
 from tau2_fleet.display.console import complain, out, tell, wide
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.power import LEVEL
@@ -188,7 +188,7 @@ def _comparison(
         notes.append(f"only one side's files say something of {', '.join(unknown)}, which is therefore not compared")
     beside = next((path.parent for path in options.output if path.suffix.lower() in (".html", ".md")), None)
 
-    def link(side: Side, outcome: Outcome) -> str | None:
+    def link(side: Side, outcome: SimulationOutcome) -> str | None:
         return side.link(outcome, beside=beside)
 
     return compare(baseline, candidate, tasks.common, list(dict.fromkeys(notes)), link)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tau2_fleet.compare.changes import Change, causes_side_by_side, figures_side_by_side
 from tau2_fleet.compare.reviewed import reviewed_in_part, without_errors
 from tau2_fleet.compare.sides import Side, natural
-from tau2_fleet.compare.sources import Outcome
+from tau2_fleet.compare.sources import SimulationOutcome
 from tau2_fleet.evaluation import paired
 from tau2_fleet.evaluation.metrics import pass_k
 from tau2_fleet.evaluation.paired import Interval, Spread, TaskPair
@@ -32,7 +32,7 @@ METHODS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DifferenceRow:
     """The difference of one figure in one domain, or over all."""
 
     name: str
@@ -74,7 +74,7 @@ class Infrastructure:
 
     failures: tuple[int, int]
     """Of the baseline and the candidate; they count as failures in the headline."""
-    excluded: Row | None
+    excluded: DifferenceRow | None
     """The difference without them; None where there are none, or nothing is left."""
     thinned: tuple[str, ...]
     """Tasks that have fewer trials without them."""
@@ -88,7 +88,7 @@ class Infrastructure:
 class WithoutCustomer:
     """The difference without simulations in which the customer erred, on both sides."""
 
-    row: Row | None
+    row: DifferenceRow | None
     """None where nothing is left."""
     left_out: tuple[int, int]
     """Simulations of the baseline and of the candidate."""
@@ -104,11 +104,11 @@ class Comparison:
     candidate: Side
     tasks: tuple[str, ...]
     """Those that both have."""
-    overall: Row
-    domains: tuple[Row, ...]
+    overall: DifferenceRow
+    domains: tuple[DifferenceRow, ...]
     """None of its own where there is only one."""
-    mean_of_domains: Row | None
-    pass_k: tuple[Row, ...]
+    mean_of_domains: DifferenceRow | None
+    pass_k: tuple[DifferenceRow, ...]
     """pass^2 and on: intervals without tests."""
     infrastructure: Infrastructure
     better: tuple[Flip, ...]
@@ -131,7 +131,7 @@ def compare(
     candidate: Side,
     tasks: Sequence[str],
     notes: Sequence[str] = (),
-    link: Callable[[Side, Outcome], str | None] | None = None,
+    link: Callable[[Side, SimulationOutcome], str | None] | None = None,
 ) -> Comparison:
     """Compare two sides on the tasks that both have (at least one).
 
@@ -150,7 +150,7 @@ def compare(
         baseline=baseline,
         candidate=candidate,
         tasks=tuple(tasks),
-        overall=row_of(OVERALL, pairs),
+        overall=difference_row(OVERALL, pairs),
         domains=_domain_rows(by_domain) if several else (),
         mean_of_domains=_mean_row(by_domain) if several else None,
         pass_k=tuple(row for k in range(2, most + 1) for row in [_pass_k_row(pairs, k)] if row.interval is not None),
@@ -171,14 +171,16 @@ def _without_customer(baseline: Side, candidate: Side, tasks: Sequence[str]) -> 
     kept = without_errors(baseline, candidate, tasks)
     if kept is None:
         return None
-    row = row_of("without the customer's errors", kept.pairs) if kept.pairs else None
+    row = difference_row("without the customer's errors", kept.pairs) if kept.pairs else None
     return WithoutCustomer(row, kept.left_out, kept.emptied)
 
 
-def row_of(name: str, pairs: Sequence[TaskPair], level: float = 1 - CONFIDENCE, p: float | None = None) -> Row:
+def difference_row(
+    name: str, pairs: Sequence[TaskPair], level: float = 1 - CONFIDENCE, p: float | None = None
+) -> DifferenceRow:
     """The difference of pass^1; `p` where it is adjusted already."""
     test = paired.test_difference(pairs)
-    return Row(
+    return DifferenceRow(
         name=name,
         tasks=len(pairs),
         baseline=_side_estimate([pair.baseline for pair in pairs]),
@@ -192,14 +194,15 @@ def row_of(name: str, pairs: Sequence[TaskPair], level: float = 1 - CONFIDENCE, 
     )
 
 
-def _domain_rows(by_domain: dict[str, list[TaskPair]]) -> tuple[Row, ...]:
+def _domain_rows(by_domain: dict[str, list[TaskPair]]) -> tuple[DifferenceRow, ...]:
     adjusted = holm([paired.test_difference(pairs).p for pairs in by_domain.values()])
     return tuple(
-        row_of(name, pairs, level, p) for (name, pairs), (p, level) in zip(by_domain.items(), adjusted, strict=True)
+        difference_row(name, pairs, level, p)
+        for (name, pairs), (p, level) in zip(by_domain.items(), adjusted, strict=True)
     )
 
 
-def _mean_row(by_domain: dict[str, list[TaskPair]]) -> Row:
+def _mean_row(by_domain: dict[str, list[TaskPair]]) -> DifferenceRow:
     pairs = [pair for found in by_domain.values() for pair in found]
     means = [
         [sum(share[0] / share[1] for share in side) / len(side) for side in _sides(found)]
@@ -207,17 +210,21 @@ def _mean_row(by_domain: dict[str, list[TaskPair]]) -> Row:
     ]
     first, second = (sum(values) / len(means) for values in zip(*means, strict=True))
     spread = paired.mean_of_domains(pairs)
-    return Row(MEAN_OF_DOMAINS, len(pairs), Estimate(first), Estimate(second), second - first, _ends(spread, 0.05))
+    return DifferenceRow(
+        MEAN_OF_DOMAINS, len(pairs), Estimate(first), Estimate(second), second - first, _ends(spread, 0.05)
+    )
 
 
 def _sides(pairs: Sequence[TaskPair]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     return [pair.baseline for pair in pairs], [pair.candidate for pair in pairs]
 
 
-def _pass_k_row(pairs: Sequence[TaskPair], k: int) -> Row:
+def _pass_k_row(pairs: Sequence[TaskPair], k: int) -> DifferenceRow:
     first, second = (_side_estimate(side, k) for side in _sides(pairs))
     spread = paired.of_tasks_like_these(pairs, k)
-    return Row(f"pass^{k}", len(pairs), first, second, second.value - first.value, _ends(spread, 1 - CONFIDENCE))
+    return DifferenceRow(
+        f"pass^{k}", len(pairs), first, second, second.value - first.value, _ends(spread, 1 - CONFIDENCE)
+    )
 
 
 def _side_estimate(counts: Sequence[tuple[int, int]], k: int = 1) -> Estimate:
@@ -232,11 +239,11 @@ def _one_sided(pairs: Sequence[TaskPair]) -> Interval | None:
     return _ends(paired.of_tasks_like_these(pairs), 2 * (1 - CONFIDENCE))
 
 
-def _passed(outcome: Outcome) -> bool:
+def _passed(outcome: SimulationOutcome) -> bool:
     return outcome.passed
 
 
-def _pair(baseline: Side, candidate: Side, task: str, passed: Callable[[Outcome], bool]) -> TaskPair:
+def _pair(baseline: Side, candidate: Side, task: str, passed: Callable[[SimulationOutcome], bool]) -> TaskPair:
     first, second = baseline.trials[task], candidate.trials[task]
     return TaskPair(task, (sum(map(passed, first)), len(first)), (sum(map(passed, second)), len(second)))
 
@@ -261,7 +268,7 @@ def _infrastructure(baseline: Side, candidate: Side, tasks: Sequence[str]) -> In
     any_failure = bool(sum(failures))
     return Infrastructure(
         failures=(failures[0], failures[1]),
-        excluded=row_of("without infrastructure failures", left) if any_failure and left else None,
+        excluded=difference_row("without infrastructure failures", left) if any_failure and left else None,
         thinned=tuple(sorted(thinned, key=natural)),
         emptied=tuple(sorted(emptied, key=natural)),
         bounds=infrastructure_bounds(baseline, candidate, tasks),
@@ -282,7 +289,9 @@ def infrastructure_bounds(baseline: Side, candidate: Side, tasks: Sequence[str])
     return Interval(ends[0], ends[1])
 
 
-def _flip(baseline: Side, candidate: Side, pair: TaskPair, link: Callable[[Side, Outcome], str | None] | None) -> Flip:
+def _flip(
+    baseline: Side, candidate: Side, pair: TaskPair, link: Callable[[Side, SimulationOutcome], str | None] | None
+) -> Flip:
     links: list[str | None] = []
     for side in (baseline, candidate):
         trials = side.trials[pair.name]

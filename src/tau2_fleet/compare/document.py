@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tau2_fleet.compare.changes import Change
-from tau2_fleet.compare.comparison import METHODS, Comparison, Flip, Row
+from tau2_fleet.compare.comparison import METHODS, Comparison, DifferenceRow, Flip
 from tau2_fleet.compare.gate import Decision, points
 from tau2_fleet.compare.sides import Side
 from tau2_fleet.evaluation.paired import Interval
@@ -23,7 +23,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class TableSection:
     """A table under a title."""
 
     title: str
@@ -41,10 +41,10 @@ class Document:
     title: str
     lead: tuple[str, ...]
     """What matters, in sentences."""
-    sections: tuple[Section, ...]
+    sections: tuple[TableSection, ...]
     notes: tuple[str, ...]
     methods: str
-    chart: tuple[Row, ...]
+    chart: tuple[DifferenceRow, ...]
     """Differences that are drawn."""
     figures: dict[str, Any] | None = None
     """Ready for JSON, where there is no `Comparison` that has them."""
@@ -107,8 +107,8 @@ def _lead(comparison: Comparison) -> Iterator[str]:
             yield f"Without them {len(customer.emptied)} tasks are left out: {_some(customer.emptied)}."
 
 
-def _sections(comparison: Comparison) -> Iterator[Section]:
-    yield Section(
+def _sections(comparison: Comparison) -> Iterator[TableSection]:
+    yield TableSection(
         "Sides",
         ("side", "model", "runs", "benchmark", "tasks", "simulations", "trials a task", "pass^1"),
         tuple(
@@ -121,7 +121,7 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
         words=4,
     )
     rows = [*comparison.domains, *([comparison.mean_of_domains] if comparison.mean_of_domains else [])]
-    yield Section(
+    yield TableSection(
         "Difference of pass^1",
         ("", "tasks", "baseline", "candidate", "Δ", "95% on tasks like these", "95% on these very tasks", "p"),
         tuple(_difference(row) for row in (*rows, comparison.overall)),
@@ -130,36 +130,36 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
         else "",
     )
     if comparison.infrastructure.excluded is not None:
-        yield Section(
+        yield TableSection(
             "Without infrastructure failures",
             ("", "tasks", "baseline", "candidate", "Δ", "95% on tasks like these", "95% on these very tasks", "p"),
             (_difference(comparison.infrastructure.excluded),),
         )
     if comparison.without_customer is not None and comparison.without_customer.row is not None:
-        yield Section(
+        yield TableSection(
             "Without simulations in which the customer erred, as reviewed",
             ("", "tasks", "baseline", "candidate", "Δ", "95% on tasks like these", "95% on these very tasks", "p"),
             (_difference(comparison.without_customer.row),),
         )
-    yield Section(
+    yield TableSection(
         "All k trials passed",
         ("", "tasks", "baseline", "candidate", "Δ", "95% on tasks like these"),
         tuple(_difference(row)[:6] for row in comparison.pass_k),
     )
-    yield Section(
+    yield TableSection(
         "Why reward was lost, by primary cause",
         ("cause", "baseline", "candidate", "Δ", "95% interval"),
         tuple(_cause(change) for change in comparison.causes),
         "Shares of simulations.",
     )
-    yield Section(
+    yield TableSection(
         "What changed in a simulation",
         ("mean over tasks", "baseline", "candidate", "Δ", "95% interval", "p"),
         tuple(_figure(change) for change in comparison.figures),
         "Not adjusted for their number.",
     )
     for title, flips in (("Tasks that went worse", comparison.worse), ("Tasks that went better", comparison.better)):
-        yield Section(
+        yield TableSection(
             f"{title}: {len(flips)}",
             ("task", "baseline", "candidate", "Δ"),
             tuple(_flip(flip) for flip in flips),
@@ -176,7 +176,7 @@ def _side(side: Side, tasks: Sequence[str], estimate: Estimate) -> tuple[Cell, .
     return tuple(map(Cell, texts))
 
 
-def _difference(row: Row) -> tuple[Cell, ...]:
+def _difference(row: DifferenceRow) -> tuple[Cell, ...]:
     level = f" ({1 - row.level:.1%})" if abs(row.level - 0.05) > 1e-9 and row.interval is not None else ""
     return tuple(
         map(

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tau2_fleet.compare.comparison import Comparison, Row
-from tau2_fleet.compare.document import Document, Section
-from tau2_fleet.compare.gate import Decision, Verdict, points
+from tau2_fleet.compare.comparison import Comparison, DifferenceRow
+from tau2_fleet.compare.document import Document, TableSection
+from tau2_fleet.compare.gate import Decision, GateVerdict, points
 from tau2_fleet.compare.sides import Side
 from tau2_fleet.display.console import neutralise
 from tau2_fleet.display.formats import TableFormat, table_text
@@ -42,7 +42,7 @@ def show(shown: Document, console: Console) -> None:
     console.print(shown.methods, markup=False)
 
 
-def _table(section: Section) -> Table:
+def _table(section: TableSection) -> Table:
     table = Table(title=section.title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for index, column in enumerate(section.columns):
         table.add_column(column, justify="left" if index < section.words else "right", no_wrap=True, header_style="dim")
@@ -103,7 +103,7 @@ def html(documents: Sequence[Document]) -> str:
 _WIDTH, _LEFT, _ROW = 620, 178, 26
 
 
-def _chart(rows: Sequence[Row]) -> str:
+def _chart(rows: Sequence[DifferenceRow]) -> str:
     """Differences with their intervals on one axis around zero, as SVG text."""
     shown = [row for row in rows if row.interval is not None]
     if not shown:
@@ -197,7 +197,7 @@ def _side(side: Side) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: DifferenceRow) -> dict[str, Any]:
     return {
         "tasks": row.tasks,
         "baseline": asdict(row.baseline),
@@ -250,15 +250,15 @@ def junit(compared: Mapping[str, tuple[Comparison, Sequence[Decision]]]) -> byte
             "testsuite",
             name=neutralise(f"tau2-fleet compare {name}"),
             tests=str(max(len(decisions), 1)),
-            failures=str(sum(one.verdict is Verdict.FAILED for one in decisions)),
-            errors=str(sum(one.verdict is Verdict.UNDECIDED for one in decisions)),
+            failures=str(sum(one.verdict is GateVerdict.FAILED for one in decisions)),
+            errors=str(sum(one.verdict is GateVerdict.UNDECIDED for one in decisions)),
         )
         for decision in decisions:
             case = ElementTree.SubElement(suite, "testcase", classname="compare", name=neutralise(decision.name))
-            if decision.verdict is Verdict.PASSED:
+            if decision.verdict is GateVerdict.PASSED:
                 ElementTree.SubElement(case, "system-out").text = decision.line
             else:
-                kind = "failure" if decision.verdict is Verdict.FAILED else "error"
+                kind = "failure" if decision.verdict is GateVerdict.FAILED else "error"
                 ElementTree.SubElement(case, kind, type=str(decision.verdict), message=decision.line)
         if not decisions:
             case = ElementTree.SubElement(suite, "testcase", classname="compare", name="overall")

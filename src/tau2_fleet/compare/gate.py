@@ -9,14 +9,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tau2_fleet.compare.comparison import OVERALL, Comparison, Row, infrastructure_bounds
+from tau2_fleet.compare.comparison import OVERALL, Comparison, DifferenceRow, infrastructure_bounds
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.paired import Interval
 
 _POINTS = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*pp\s*")
 
 
-class Verdict(StrEnum):
+class GateVerdict(StrEnum):
     """What a gate says."""
 
     PASSED = "passed"
@@ -29,9 +29,9 @@ class Verdict(StrEnum):
 
 
 _STATUS = {
-    Verdict.PASSED: ExitStatus.FINISHED,
-    Verdict.FAILED: ExitStatus.NEGATIVE,
-    Verdict.UNDECIDED: ExitStatus.PARTIAL,
+    GateVerdict.PASSED: ExitStatus.FINISHED,
+    GateVerdict.FAILED: ExitStatus.NEGATIVE,
+    GateVerdict.UNDECIDED: ExitStatus.PARTIAL,
 }
 
 
@@ -54,7 +54,7 @@ class Decision:
     difference: float
     bounds: Interval | None
     """Lower and upper one-sided 95% bounds."""
-    verdict: Verdict
+    verdict: GateVerdict
     reason: str
 
     @property
@@ -132,25 +132,25 @@ def decide(comparison: Comparison, margins: Mapping[str, float]) -> list[Decisio
     return [_decide(comparison, name, margin, rows.get(name)) for name, margin in margins.items()]
 
 
-def _decide(comparison: Comparison, name: str, margin: float, row: Row | None) -> Decision:
+def _decide(comparison: Comparison, name: str, margin: float, row: DifferenceRow | None) -> Decision:
     if row is None:
         known = ", ".join(comparison.domain_bounds)
         raise UserError(f"the policy has a margin for {name}, which was not compared; domains: {known}")
     bounds = comparison.one_sided if name == OVERALL else comparison.domain_bounds[name]
     if bounds is None:
-        return Decision(name, margin, row.difference, None, Verdict.UNDECIDED, "one task says nothing of others")
-    verdict, reason = Verdict.UNDECIDED, "the interval straddles the margin"
+        return Decision(name, margin, row.difference, None, GateVerdict.UNDECIDED, "one task says nothing of others")
+    verdict, reason = GateVerdict.UNDECIDED, "the interval straddles the margin"
     if bounds.low > margin:
-        verdict, reason = Verdict.PASSED, "the lower bound is above the margin"
+        verdict, reason = GateVerdict.PASSED, "the lower bound is above the margin"
     elif bounds.high < margin:
-        verdict, reason = Verdict.FAILED, "the upper bound is below the margin"
+        verdict, reason = GateVerdict.FAILED, "the upper bound is below the margin"
     hidden = _bounds(comparison, name)
-    if verdict is not Verdict.UNDECIDED and hidden.low < margin < hidden.high:
+    if verdict is not GateVerdict.UNDECIDED and hidden.low < margin < hidden.high:
         reason = (
             f"infrastructure failures could hide anything from {points(hidden.low)} to {points(hidden.high)}, "
             "which straddles the margin"
         )
-        verdict = Verdict.UNDECIDED
+        verdict = GateVerdict.UNDECIDED
     return Decision(name, margin, row.difference, bounds, verdict, reason)
 
 
@@ -161,7 +161,7 @@ def _bounds(comparison: Comparison, name: str) -> Interval:
     return infrastructure_bounds(comparison.baseline, comparison.candidate, tasks)
 
 
-def whole(decisions: Sequence[Decision]) -> Verdict:
+def whole(decisions: Sequence[Decision]) -> GateVerdict:
     """Failed if any failed, undecided if any is, else passed."""
     verdicts = {decision.verdict for decision in decisions}
-    return next(one for one in (Verdict.FAILED, Verdict.UNDECIDED, Verdict.PASSED) if one in verdicts)
+    return next(one for one in (GateVerdict.FAILED, GateVerdict.UNDECIDED, GateVerdict.PASSED) if one in verdicts)

@@ -6,7 +6,15 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tau2_fleet.compare.sources import EmptySource, Json, Outcome, Source, benchmark_of, criteria_of, outcome_of
+from tau2_fleet.compare.sources import (
+    EmptySource,
+    Json,
+    SimulationOutcome,
+    Source,
+    benchmark_of,
+    criteria_of,
+    outcome_of,
+)
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.record.results_file import UNREADABLE, read_results
 
@@ -47,13 +55,13 @@ def read_results_source(path: Path) -> Source:
     return source
 
 
-def _outcomes(path: Path, results: Results, notes: list[str]) -> list[Outcome]:
+def _outcomes(path: Path, results: Results, notes: list[str]) -> list[SimulationOutcome]:
     """The simulations of a results file; those that are odd are named.
 
     Raises:
         EmptySource: none has a reward.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[SimulationOutcome] = []
     unreadable = unscored = 0
     for one in results.simulations():
         if UNREADABLE in one:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, product
 from typing import Any
 
-from tau2_fleet.compare.sources import Outcome, Source, task_criteria
+from tau2_fleet.compare.sources import SimulationOutcome, Source, task_criteria
 from tau2_fleet.errors import UserError
 
 _FREE = ("seed",)
@@ -27,7 +27,7 @@ class Side:
     name: str
     """`baseline` or `candidate`, or a value that runs were grouped by."""
     sources: list[Source]
-    trials: dict[str, list[Outcome]] = field(default_factory=dict)
+    trials: dict[str, list[SimulationOutcome]] = field(default_factory=dict)
     """By task, in the order of sources and trials."""
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class Side:
     def simulations(self) -> int:
         return sum(map(len, self.trials.values()))
 
-    def link(self, outcome: Outcome, **where: Any) -> str | None:
+    def link(self, outcome: SimulationOutcome, **where: Any) -> str | None:
         """Where a report shows one of its simulations."""
         source = next(source for source in self.sources if any(one is outcome for one in source.outcomes))
         return source.link(outcome.task, outcome.trial, **where)

@@ -36,7 +36,7 @@ class EmptySource(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SimulationOutcome:
     """One simulation, as comparisons see it."""
 
     task: str
@@ -67,7 +67,7 @@ class Source:
     """One run, or one results file."""
 
     path: Path
-    outcomes: list[Outcome]
+    outcomes: list[SimulationOutcome]
     keys: dict[str, Any]
     """What results depend on, by configuration key; empty where it is not known."""
     benchmark: dict[str, Any]
@@ -107,7 +107,7 @@ def read_run(directory: Path) -> Source:
     if not (directory / RECORD_FILE).is_file():
         raise no_run(directory)
     stored, reviews = LatestRecords(directory), read_reviews(directory)
-    outcomes: list[Outcome] = []
+    outcomes: list[SimulationOutcome] = []
     met: set[str] = set()
     for record in stored:
         review = reviews.get(record.key)
@@ -205,10 +205,10 @@ def task_criteria(source: Source) -> dict[str, str]:
     return source.criteria
 
 
-def outcome_of(record: Json, left_out: bool | None = None) -> Outcome:
+def outcome_of(record: Json, left_out: bool | None = None) -> SimulationOutcome:
     """What comparisons need of a record; `left_out` is that of the outcome."""
     row = row_of(record)
-    return Outcome(
+    return SimulationOutcome(
         task=sys.intern(row.id),
         trial=int(row.trial),
         seed=row.seed,

@@ -94,7 +94,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Provider:
+class ProviderRequests:
     """A paid provider's requests."""
 
     in_flight: int
@@ -128,7 +128,7 @@ class Status:
     """In flight at the fleet's servers."""
     held: int = 0
     """Simulations whose next request a pause holds back, as far as this process plays them."""
-    providers: Mapping[str, Provider] = field(default_factory=dict)
+    providers: Mapping[str, ProviderRequests] = field(default_factory=dict)
     log_level: str = ""
     lag_s: float = 0.0
     """Since when the event loop has not turned; 0: it turns."""
@@ -147,7 +147,7 @@ class Status:
         """
         names = {one.name for one in fields(cls)}
         given = {name: one for name, one in value.items() if name in names}
-        providers = {name: Provider(**one) for name, one in given.get("providers", {}).items()}
+        providers = {name: ProviderRequests(**one) for name, one in given.get("providers", {}).items()}
         lists = {name: tuple(map(str, given.get(name, ()))) for name in ("stack", "by_hand")}
         shown = Snapshot.of(given["shown"])
         return cls(**{**given, "state": State(given["state"]), "shown": shown, "providers": providers, **lists})

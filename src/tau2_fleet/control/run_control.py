@@ -15,7 +15,7 @@ from tau2_fleet.batch.runner import Runner
 from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.batch.settings import AUTO
 from tau2_fleet.batch.steering import Steering
-from tau2_fleet.control.messages import Answer, Provider, Request, State, Status, Verb
+from tau2_fleet.control.messages import Answer, ProviderRequests, Request, State, Status, Verb
 from tau2_fleet.display.console import neutralise, tell
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.router import PoolRouter
@@ -119,7 +119,7 @@ class RunControl:
             requests=0 if playing is None else sum(router.in_flight for router in playing.routers),
             held=self._limiters.pause.held,
             providers={
-                name: Provider(gate.in_flight, gate.waiting, gate.limit if isfinite(gate.limit) else None)
+                name: ProviderRequests(gate.in_flight, gate.waiting, gate.limit if isfinite(gate.limit) else None)
                 for name, gate in gates.items()
             },
             log_level=logging.getLevelName(self._logs.level),

@@ -41,7 +41,7 @@ def add_training_arguments(parser: Arguments) -> None:
 
 
 @dataclass
-class Selection:
+class TrainingSelection:
     """Which simulations are taken, and why others were left."""
 
     all_tasks: bool
@@ -116,7 +116,9 @@ class Selection:
             raise UserError(f"no simulation to learn from: {why}{hint}")
 
 
-def card(export: Export, selection: Selection, what: str, fields: dict[str, str], counts: dict[str, Any]) -> str:
+def card(
+    export: Export, selection: TrainingSelection, what: str, fields: dict[str, str], counts: dict[str, Any]
+) -> str:
     """The data card, in the form that hubs of data sets read.
 
     Args:

@@ -75,7 +75,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     from tau2_fleet.fleet.host import make_hosts
     from tau2_fleet.health.hosts import check_hosts
     from tau2_fleet.health.model_checks import check_keys, check_lifetimes, check_remote, check_wandb
-    from tau2_fleet.health.servers import check_external, check_gpus, check_models, check_plan
+    from tau2_fleet.health.servers import check_checkpoints, check_external, check_gpus, check_plan
     from tau2_fleet.health.vllm_programs import check_vllm
     from tau2_fleet.run.plan import plan_run
     from tau2_fleet.run.resume import check_same_data
@@ -101,7 +101,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     files_here = not valid or make_hosts(config.hosts).here
     report.run("GPUs", lambda: check_gpus(local and needs_vllm and config.server.device != "cpu"))
     report.run("vllm", lambda: check_vllm(config.server, needs_vllm and files_here, CHECKOUT))
-    report.run("model", lambda: check_models(launches if files_here else []))
+    report.run("model", lambda: check_checkpoints(launches if files_here else []))
     if specs is not None:
         if local:
             report.run("fleet", lambda: check_plan(specs, config.server))

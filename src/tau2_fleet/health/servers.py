@@ -57,7 +57,7 @@ def _driver() -> str | None:
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
-def check_models(specs: Sequence[PoolSpec]) -> Iterator[Finding]:
+def check_checkpoints(specs: Sequence[PoolSpec]) -> Iterator[Finding]:
     """The checkpoints that the fleet is to serve, and room for those that must be downloaded."""
     missing: dict[str, Path] = {}
     for spec in specs:

@@ -101,7 +101,7 @@ def _chosen(found: FirstPass, options: Options) -> dict[SimulationKey, float]:
 
 async def _ask(directory: Path, cases: Cases, keys: Sequence[SimulationKey], options: Options) -> tuple[Asked, float]:
     """The votes on these simulations, and what all of the run's have cost so far."""
-    from tau2_fleet.run.model_lifetimes import check_lifetimes
+    from tau2_fleet.run.model_lifetimes import refuse_ended_models
 
     assert options.judge is not None
     read_dotenv()
@@ -127,7 +127,7 @@ async def _ask(directory: Path, cases: Cases, keys: Sequence[SimulationKey], opt
                     "it would limit nothing.\nSet judge.price.input and judge.price.output (USD per million tokens), "
                     "or add it to data/prices."
                 )
-            await check_lifetimes({"judge": options.judge}, http, date.today(), experiment=None, begun=None)
+            await refuse_ended_models({"judge": options.judge}, http, date.today(), experiment=None, begun=None)
             await preflight({"judge": options.judge}, http)
             reviewer = Reviewer(settings, options.judge, clients, votes, policy)
             try:

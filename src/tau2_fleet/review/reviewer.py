@@ -25,7 +25,7 @@ from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.review.answers import Unusable, Vote, read_vote
 from tau2_fleet.review.case import Case
 from tau2_fleet.review.prompt import SYSTEM, question
-from tau2_fleet.review.servers import Clients
+from tau2_fleet.review.servers import ReviewClients
 from tau2_fleet.review.settings import ReviewSettings
 from tau2_fleet.review.votes import Answer, VoteFile, digest_of
 
@@ -70,7 +70,7 @@ class Reviewer:
         self,
         settings: ReviewSettings,
         judge: ModelSettings,
-        clients: Clients,
+        clients: ReviewClients,
         votes: VoteFile,
         policy: Callable[[Case], str | None],
     ) -> None:

@@ -47,7 +47,7 @@ class FixedServers:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Clients:
+class ReviewClients:
     """The model that reviews, asked for its answer in the form of a schema, and without one."""
 
     with_schema: Model
@@ -62,7 +62,7 @@ class Clients:
 @asynccontextmanager
 async def reviewing_clients(
     settings: ModelSettings, http: HttpPool, *, most: int, call_timeout_s: float
-) -> AsyncIterator[Clients]:
+) -> AsyncIterator[ReviewClients]:
     """The clients of a model, and for `simulated` the server behind them, while they are used.
 
     Args:
@@ -81,7 +81,7 @@ async def reviewing_clients(
 
 def _clients(
     settings: ModelSettings, http: HttpPool, endpoints: list[Endpoint] | None, most: int, call_timeout_s: float
-) -> Clients:
+) -> ReviewClients:
     prices = PriceTable.shipped()
     limiters = Limiters(most=dict.fromkeys(Provider, most))
 
@@ -100,7 +100,7 @@ def _clients(
     with_schema = client(dataclasses.replace(settings, extra_body={**form_of(settings), **settings.extra_body}))
     known = settings.price is not None or settings.provider.is_pool or prices.find(settings.model or "") is not None
     price = prices.price_of(settings) if known else FREE
-    return Clients(with_schema, client(settings), (price.input / 1e6, price.output / 1e6), known)
+    return ReviewClients(with_schema, client(settings), (price.input / 1e6, price.output / 1e6), known)
 
 
 def form_of(settings: ModelSettings) -> dict[str, Any]:

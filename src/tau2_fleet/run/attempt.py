@@ -22,7 +22,7 @@ from tau2_fleet.batch.settings import Order
 from tau2_fleet.config import Config
 from tau2_fleet.display.console import neutralise
 from tau2_fleet.record.store import Store
-from tau2_fleet.run.in_flight import InFlight
+from tau2_fleet.run.in_flight import RunConcurrency
 from tau2_fleet.run.job_context import JobContext
 from tau2_fleet.run.plan import RunPlan
 from tau2_fleet.telemetry.lines import head
@@ -46,7 +46,7 @@ class Attempt:
     learned: LearnedLengths
     """How long simulations of this model were; grows with those that end."""
     lengths: ExpectedLengths
-    in_flight: InFlight
+    in_flight: RunConcurrency
     limits: Limits
     run_id: str = field(default_factory=lambda: secrets.token_hex(4))
     started: datetime = field(default_factory=lambda: datetime.now())
@@ -69,7 +69,7 @@ class Attempt:
             schedule=schedule,
             learned=learned,
             lengths=lengths,
-            in_flight=InFlight(config, schedule, lengths),
+            in_flight=RunConcurrency(config, schedule, lengths),
             limits=Limits(config.limits.run_timeout_s, config.limits.grace_s),
         )
 

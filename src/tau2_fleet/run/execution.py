@@ -23,7 +23,7 @@ from tau2_fleet.record.line import Record
 from tau2_fleet.run.attempt import Attempt
 from tau2_fleet.run.gc_policy import collected_in_turn
 from tau2_fleet.run.interrupts import Interrupts
-from tau2_fleet.run.model_lifetimes import check_models
+from tau2_fleet.run.model_lifetimes import try_models
 from tau2_fleet.run.model_names import named_by_servers
 from tau2_fleet.run.money import Purse, tell_forecast
 from tau2_fleet.run.plan import write_played_tasks
@@ -112,7 +112,7 @@ class Execution:
             try:
                 async with asyncio.timeout_at(attempt.limits.deadline_s) as clock:
                     begun = None if attempt.config.resume is None else attempt.run_dir
-                    await check_models(attempt.plan, http, self._today(), begun)
+                    await try_models(attempt.plan, http, self._today(), begun)
                     self._control.doing = "starting servers and reading domains"
                     fleet = await self._fleet_and_domains()
             except TimeoutError:

@@ -24,7 +24,7 @@ _A_PROCESS = 5_500
 """Simulations that one process plays with some of a core to spare."""
 
 
-class InFlight:
+class RunConcurrency:
     """The simulations that one run, or its part of a sharded one, plays at once."""
 
     def __init__(self, config: Config, schedule: Schedule, lengths: ExpectedLengths) -> None:

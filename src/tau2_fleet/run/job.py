@@ -29,8 +29,8 @@ from tau2_fleet.run.directory import (
     remove_unused,
     save_composition,
 )
+from tau2_fleet.run.job_end import JobEnd
 from tau2_fleet.run.resume import check_resumable
-from tau2_fleet.run.sweep import JobEnd
 from tau2_fleet.telemetry.secrets import redact
 
 if TYPE_CHECKING:

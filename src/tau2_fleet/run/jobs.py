@@ -43,6 +43,7 @@ from tau2_fleet.run.job import (
     status_of,
     sweep_dir_of_job,
 )
+from tau2_fleet.run.job_end import JobEnd
 from tau2_fleet.run.launchers import (
     AnnouncedLauncher,
     JobsElsewhere,
@@ -57,7 +58,7 @@ from tau2_fleet.run.launchers import (
     wait_for_jobs,
 )
 from tau2_fleet.run.resume import resumed_arguments, save_sweep
-from tau2_fleet.run.sweep import JobEnd, Sweep, show_sweep, title_of, write_sweep
+from tau2_fleet.run.sweep import Sweep, show_sweep, title_of, write_sweep
 
 if TYPE_CHECKING:
     from tau2_fleet.run.job_context import JobContext

@@ -33,8 +33,9 @@ from tau2_fleet.record.lock import is_locked
 from tau2_fleet.record.reading import read_object
 from tau2_fleet.run.directory import COMPOSITION_DIR, swept_keys
 from tau2_fleet.run.job import do_job, overrides_of_job, run_dir_of_job, sweep_dir_of_job
+from tau2_fleet.run.job_end import JobEnd
 from tau2_fleet.run.lost_jobs import JobsLostError, is_queued, losses_watched, slurm_job
-from tau2_fleet.run.sweep import JobEnd, title_of
+from tau2_fleet.run.sweep import title_of
 from tau2_fleet.telemetry.secrets import redact
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from tau2_fleet.batch.shard import Shard
 from tau2_fleet.config import Config, flat, result_digest
 from tau2_fleet.config.compare import Difference, different_result_keys
 from tau2_fleet.record.merging_records import RecordIndex, different_models, overlap
-from tau2_fleet.run.plan import shard_of
+from tau2_fleet.run.plan import own_shard
 
 _NAMED = 6
 
@@ -35,7 +35,7 @@ class MergedRun:
 
     @property
     def shard(self) -> Shard:
-        return shard_of(self.config)
+        return own_shard(self.config)
 
 
 def refuse_different(runs: Sequence[MergedRun]) -> None:

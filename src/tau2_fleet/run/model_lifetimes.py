@@ -19,7 +19,7 @@ from tau2_fleet.run.plan import RunPlan
 log = logging.getLogger(__name__)
 
 
-async def check_models(plan: RunPlan, http: HttpPool, today: date, begun: Path | None) -> None:
+async def try_models(plan: RunPlan, http: HttpPool, today: date, begun: Path | None) -> None:
     """That the models elsewhere live, can be asked, and take what they will be sent.
 
     Args:
@@ -29,7 +29,7 @@ async def check_models(plan: RunPlan, http: HttpPool, today: date, begun: Path |
         UserError: what is wrong with which of them.
     """
     models = plan.models.by_name()
-    await check_lifetimes(models, http, today, experiment=plan.config.experiment_name, begun=begun)
+    await refuse_ended_models(models, http, today, experiment=plan.config.experiment_name, begun=begun)
     with_tools = list(plan.models.experts)
     if plan.models.user is not None and not plan.models.user.provider.is_pool:
         domains = plan.benchmark.values()
@@ -39,7 +39,7 @@ async def check_models(plan: RunPlan, http: HttpPool, today: date, begun: Path |
     await preflight(models, http, with_tools)
 
 
-async def check_lifetimes(
+async def refuse_ended_models(
     models: Mapping[str, ModelSettings], http: HttpPool, today: date, *, experiment: str | None, begun: Path | None
 ) -> None:
     """Warn of models whose end is near; what OpenAI itself says of it counts more than the files.

@@ -189,12 +189,12 @@ def plan_run(config: Config) -> RunPlan:
         config.experts,
         judged=bool(selection.needing_judge(config.judge.always)),
     )
-    schedule = make_schedule(selection.tasks, seed=config.seed, num_trials=config.num_trials).only(shard_of(config))
+    schedule = make_schedule(selection.tasks, seed=config.seed, num_trials=config.num_trials).only(own_shard(config))
     names = Implementations.of(config.agent.mode)
     return RunPlan(config, version, domains, selection, schedule, models, scaffolds, _instructions(config), names)
 
 
-def shard_of(config: Config) -> Shard:
+def own_shard(config: Config) -> Shard:
     """The part of the simulations that a run with this configuration takes."""
     return Shard(config.shard.index, config.shard.count)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tau2_fleet.evaluation.metrics import Metrics, Result, measure
 
 if TYPE_CHECKING:
-    from tau2_fleet.run.sweep import JobEnd
+    from tau2_fleet.run.job_end import JobEnd
 
 _SEED = "seed"
 

@@ -25,7 +25,7 @@ from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.pause import Pause
 from tau2_fleet.paths import IMPORT_ROOT
 from tau2_fleet.record.line import Record, SimulationKey, read_line
-from tau2_fleet.run.shard_messages import Beginning, Order, Servers, Word, message
+from tau2_fleet.run.shard_messages import Beginning, Command, Servers, Word, message
 from tau2_fleet.simulation.simulate import SimulationJob
 from tau2_fleet.telemetry.decoding import EventDecoder
 from tau2_fleet.telemetry.events import current_scope, emit
@@ -66,7 +66,7 @@ class _Shard:
     """Of each server: requests of this process in flight, and answered."""
     over: bool = False
 
-    def send(self, kind: Order, **fields: Any) -> None:
+    def send(self, kind: Command, **fields: Any) -> None:
         """Tell the process something; one that is gone is found to be so elsewhere."""
         if self.process is not None and self.process.stdin is not None and not self.process.stdin.is_closing():
             self.process.stdin.write(message(kind, **fields))
@@ -138,14 +138,14 @@ class ShardProcesses:
         finally:
             for one in (shard, *self._shards):
                 if one.pending.pop(job.thread, None) is not None and not pending.done.done():
-                    one.send(Order.cancel, thread=job.thread)
+                    one.send(Command.cancel, thread=job.thread)
 
     def cancel(self, key: SimulationKey, reason: str) -> bool:
         """See `Players.cancel`."""
         for shard in self._shards:
             for thread, pending in shard.pending.items():
                 if pending.job.key == key:
-                    shard.send(Order.finish, thread=thread, reason=reason)
+                    shard.send(Command.finish, thread=thread, reason=reason)
                     return True
         return False
 
@@ -157,7 +157,7 @@ class ShardProcesses:
 
     def _order(self, shard: _Shard, pending: _Pending) -> None:
         job = pending.job
-        shard.send(Order.run, key=list(job.key), seed=job.seed, thread=job.thread)
+        shard.send(Command.run, key=list(job.key), seed=job.seed, thread=job.thread)
 
     # Processes
 
@@ -174,8 +174,8 @@ class ShardProcesses:
             start_new_session=True,
             limit=_LONGEST_LINE,
         )
-        shard.send(Order.begin, beginning=asdict(self._beginning), servers=self._servers.as_dict())
-        shard.send(Order.state, **self._state)
+        shard.send(Command.begin, beginning=asdict(self._beginning), servers=self._servers.as_dict())
+        shard.send(Command.state, **self._state)
         for pending in shard.pending.values():
             self._order(shard, pending)
 
@@ -222,7 +222,7 @@ class ShardProcesses:
         """End all processes, in good order where they can."""
         self._ending = True
         for shard in self._shards:
-            shard.send(Order.end)
+            shard.send(Command.end)
             if shard.process is not None and shard.process.stdin is not None:
                 shard.process.stdin.close()
         keeping = [task for task in self._tasks if not task.done()]
@@ -321,13 +321,13 @@ class ShardProcesses:
             if state != self._state:
                 self._state = state
                 for shard in self._shards:
-                    shard.send(Order.state, **state)
+                    shard.send(Command.state, **state)
             now = self._look_at_servers()
             if (now.ready.keys(), now.closed) != (self._servers.ready.keys(), self._servers.closed):
                 self._servers = now
                 told = now.as_dict()
                 for shard in self._shards:
-                    shard.send(Order.servers, servers=told)
+                    shard.send(Command.servers, servers=told)
 
     def _take_loads(self, shard: _Shard, loads: Sequence[Sequence[int]]) -> None:
         """What a process's requests come to at each server, for whoever looks whether servers answer any."""

@@ -15,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from tau2_fleet.display.console import neutralise
-from tau2_fleet.errors import ExitStatus
 from tau2_fleet.record.atomic import write_json
 from tau2_fleet.record.reading import SUMMARY_FILE
+from tau2_fleet.run.job_end import JobEnd, overall_of
 
 if TYPE_CHECKING:
     from tau2_fleet.evaluation.proportions import Estimate
@@ -25,27 +25,6 @@ if TYPE_CHECKING:
     from tau2_fleet.run.seed_means import SeedMean
 
 _PASSES_SHOWN = 4
-
-
-@dataclass(frozen=True, slots=True)
-class JobEnd:
-    """How one job ended."""
-
-    run_dir: Path
-    overrides: list[str]
-    exit_status: int
-    error: str | None = None
-    """In one line, why it did not run, or not to its end."""
-    results: Mapping[str, Any] | None = None
-    """The part of the job's `summary.json` that is about results; None: it has none."""
-
-    @property
-    def objective(self) -> float | None:
-        """The headline reward of a job that is complete, for whoever searches for the best one; None: there is none."""
-        if self.exit_status != ExitStatus.FINISHED:
-            return None
-        reward = _overall(self.results, "metrics").get("average_reward")
-        return float(reward["value"]) if isinstance(reward, Mapping) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +120,7 @@ def _with_interval(estimate: Estimate) -> str:
 
 
 def _figures(results: Mapping[str, Any] | None) -> list[str]:
-    inventory, metrics = _overall(results, "inventory"), _overall(results, "metrics")
+    inventory, metrics = overall_of(results, "inventory"), overall_of(results, "metrics")
     if not inventory:
         return ["-"] * 6
     counts = [f"{inventory['finished']}/{inventory['scheduled']}", str(inventory["infrastructure_errors"])]
@@ -156,8 +135,3 @@ def _figures(results: Mapping[str, Any] | None) -> list[str]:
         "-" if first is None else f"{first['value']:.3f}",
         f"${metrics['cost_usd']:.2f}",
     ]
-
-
-def _overall(results: Mapping[str, Any] | None, part: str) -> Mapping[str, Any]:
-    found = ((results or {}).get(part) or {}).get("overall")
-    return found if isinstance(found, Mapping) else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tau2_fleet.benchmark.calculator import ToolDeadline
 from tau2_fleet.benchmark.comparison import Difference
@@ -15,17 +15,48 @@ from tau2_fleet.benchmark.transcript import Mismatch, RecordedCall, mismatch
 from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
-    from tau2_fleet.benchmark.custom.domain import CustomDomain
     from tau2_fleet.benchmark.package import Task, ToolCall
 
 _TRIES = 4
 """Processes that may end, each at somebody else's request, before a question is given up."""
 
 
+class RemoteDomain(Protocol):
+    """What an environment needs of its domain, and of the process that plays it."""
+
+    async def answer(self, what: str, **arguments: Any) -> Any:
+        """What the process answers.
+
+        Raises:
+            ChildError, ChildRefused, CallHeld: it does not.
+        """
+        ...
+
+    def next_number(self) -> int:
+        """The number of a new environment."""
+        ...
+
+    def forget(self, number: int) -> None:
+        """An environment is needed no more."""
+        ...
+
+    def opened(self, task: Task, solo: bool, calls: Sequence[RecordedCall]) -> dict[str, Any]:
+        """What an environment is opened with, that begins or stands after these calls."""
+        ...
+
+    def scored(self, task: Task, solo: bool, calls: Sequence[RecordedCall], *, strict: bool) -> dict[str, Any]:
+        """What a run is scored by."""
+        ...
+
+    def history(self, task: Task) -> list[RecordedCall]:
+        """The calls of a task's message history."""
+        ...
+
+
 class RemoteEnvironment:
     """Tools and databases of one simulation; its calls are kept, so that it can be made again in another process."""
 
-    def __init__(self, domain: CustomDomain, task: Task, *, solo: bool = False) -> None:
+    def __init__(self, domain: RemoteDomain, task: Task, *, solo: bool = False) -> None:
         self.solo = solo
         self.task = task
         self._domain = domain

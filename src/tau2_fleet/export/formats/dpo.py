@@ -13,7 +13,7 @@ from tau2_fleet.export.conversation import Trained, Turn, agent_turns
 from tau2_fleet.export.export_format import Arguments, Export, Refused
 from tau2_fleet.export.formats.sft import Encoded
 from tau2_fleet.export.runs import Json, Run
-from tau2_fleet.export.training import CARD, Selection, add_training_arguments, card
+from tau2_fleet.export.training import CARD, TrainingSelection, add_training_arguments, card
 from tau2_fleet.record.atomic import replaced, write_text
 from tau2_fleet.record.line import SimulationKey
 
@@ -62,7 +62,7 @@ class Dpo:
     def write(self, export: Export) -> None:
         if export.options.pairs < 1:
             raise UserError("--pairs is at least 1")
-        selection = Selection(export.options.all)
+        selection = TrainingSelection(export.options.all)
         groups = _groups(export, selection)
         pairs = shared = 0
         written: set[tuple[str, SimulationKey]] = set()
@@ -95,7 +95,7 @@ class Dpo:
         export.notes.append(f"{pairs} pairs of {len(selection.tasks)} tasks")
 
 
-def _groups(export: Export, selection: Selection) -> list[list[_Trial]]:
+def _groups(export: Export, selection: TrainingSelection) -> list[list[_Trial]]:
     """Trials of one task under one prompt, of all runs together.
 
     Raises:
@@ -136,7 +136,7 @@ def _pairs(trials: list[_Trial], most: int) -> Iterator[tuple[_Trial, _Trial]]:
 
 
 def _pair(
-    export: Export, run: Run, other_run: Run, rejected: Json, selection: Selection, chosen: Json
+    export: Export, run: Run, other_run: Run, rejected: Json, selection: TrainingSelection, chosen: Json
 ) -> tuple[Json, dict[str, tuple[list[Turn], list[int]]]] | None:
     """What a line says of a pair; None where there is nothing to learn from it, which is noted."""
     options, trained = export.options, Trained(export.options.train_on)

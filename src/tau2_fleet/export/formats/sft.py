@@ -12,7 +12,7 @@ from tau2_fleet.export.conversation import Trained, Turn, agent_turns
 from tau2_fleet.export.export_format import Arguments, Export
 from tau2_fleet.export.runs import Json, Run
 from tau2_fleet.export.token_sequences import tokens_of
-from tau2_fleet.export.training import CARD, Selection, add_training_arguments, card
+from tau2_fleet.export.training import CARD, TrainingSelection, add_training_arguments, card
 from tau2_fleet.record.atomic import replaced, write_text
 from tau2_fleet.record.line import encode_line
 
@@ -44,7 +44,7 @@ class Sft:
         return "sft"
 
     def write(self, export: Export) -> None:
-        selection, counts = Selection(export.options.all), _Counts()
+        selection, counts = TrainingSelection(export.options.all), _Counts()
         with replaced(export.path / FILE) as file:
             for run in export.runs:
                 writer = _Conversations(run, export.options)
