@@ -18,7 +18,8 @@ from rich.console import Console
 from tau2_fleet.display.progress import Mode, Progress, mode_for
 from tau2_fleet.telemetry.events import ReplicaSample, ReplicaState, StepComplete, emit, subscribe
 from tau2_fleet.telemetry.levels import INFO, PROFILE, WARNING
-from tau2_fleet.telemetry.run_counters import RATE_WINDOW_S, RunCounters
+from tau2_fleet.telemetry.replica_counters import RATE_WINDOW_S
+from tau2_fleet.telemetry.run_counters import RunCounters
 from tau2_fleet.telemetry.snapshot import InFlight
 from tests.telemetry.earlier import Earlier
 from tests.telemetry.events_of import llm_call, simulation

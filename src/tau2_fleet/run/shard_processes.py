@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
@@ -21,11 +21,11 @@ import orjson
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.router import PoolRouter
-from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.pause import Pause
 from tau2_fleet.paths import IMPORT_ROOT
 from tau2_fleet.record.line import Record, SimulationKey, read_line
-from tau2_fleet.run.shard_messages import Beginning, Command, Servers, Word, message
+from tau2_fleet.run.shard_messages import Beginning, Command, Word, message
+from tau2_fleet.run.shard_servers import SharedServers
 from tau2_fleet.simulation.simulate import SimulationJob
 from tau2_fleet.telemetry.decoding import EventDecoder
 from tau2_fleet.telemetry.events import current_scope, emit
@@ -62,8 +62,6 @@ class _Shard:
     refusal: str | None = None
     pending: dict[int, _Pending] = field(default_factory=dict)
     """By the number of the simulation in log lines."""
-    loads: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    """Of each server: requests of this process in flight, and answered."""
     over: bool = False
 
     def send(self, kind: Command, **fields: Any) -> None:
@@ -94,19 +92,17 @@ class ShardProcesses:
         `pause` is the run's: the processes follow it, and the level of its log, within `_LOOK_AT_SERVERS_S`.
         """
         self._beginning = beginning
-        self._routers = routers
         self._keep_prompt = keep_prompt
         self._pause = pause
         self._state: Json = {"paused": False, "level": log.getEffectiveLevel()}
         self._shards = [_Shard(number) for number in range(count)]
-        self._numbers: dict[int, tuple[Endpoint, int]] = {}
-        self._servers = Servers({}, {})
+        self._servers = SharedServers(routers)
         self._decoder = EventDecoder()
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = False
 
     async def __aenter__(self) -> Self:
-        self._servers = self._look_at_servers()
+        self._servers.look()
         try:
             await asyncio.gather(*(self._start(shard) for shard in self._shards))
             self._tasks = [asyncio.create_task(self._keep(shard)) for shard in self._shards]
@@ -174,7 +170,7 @@ class ShardProcesses:
             start_new_session=True,
             limit=_LONGEST_LINE,
         )
-        shard.send(Command.begin, beginning=asdict(self._beginning), servers=self._servers.as_dict())
+        shard.send(Command.begin, beginning=asdict(self._beginning), servers=self._servers.now.as_dict())
         shard.send(Command.state, **self._state)
         for pending in shard.pending.values():
             self._order(shard, pending)
@@ -215,7 +211,7 @@ class ShardProcesses:
             if pending.deaths >= _MOST_DEATHS and not pending.done.done():
                 told = f"{pending.job.key.label}: {pending.deaths} processes died ({how}) while they played it"
                 pending.done.set_exception(UserError(told))
-        shard.loads = {}
+        self._servers.forget_loads(shard.number)
         await self._start(shard)
 
     async def _close(self) -> None:
@@ -261,11 +257,9 @@ class ShardProcesses:
         elif word is Word.prompt:
             self._keep_prompt(said["digest"], payload.decode("utf-8", "surrogatepass"))
         elif word is Word.loads:
-            self._take_loads(shard, said["loads"])
+            self._servers.take_loads(shard.number, said["loads"])
         elif word is Word.unanswered:
-            if said["number"] in self._servers.ready:
-                pool, endpoint = self._servers.ready[said["number"]]
-                self._routers[pool].unanswered(endpoint)
+            self._servers.unanswered(said["number"])
         elif word is Word.log:
             self._log(said, payload.decode("utf-8", "replace"))
         elif word is Word.refused:
@@ -274,8 +268,7 @@ class ShardProcesses:
             shard.ready.set()
         elif word is Word.over:
             shard.over = True
-            for pool, moved in said["moved"].items():
-                self._routers[pool].moved += moved
+            self._servers.moved(said["moved"])
 
     def _take_end(self, shard: _Shard, word: Word, said: Json, payload: bytes) -> None:
         pending = shard.pending.pop(said["thread"], None)
@@ -304,15 +297,6 @@ class ShardProcesses:
 
     # Servers
 
-    def _look_at_servers(self) -> Servers:
-        ready: dict[int, tuple[str, Endpoint]] = {}
-        closed = {pool: router.closed for pool, router in self._routers.items() if router.closed is not None}
-        for pool, router in self._routers.items():
-            for load in router.loads():
-                _, number = self._numbers.setdefault(id(load.endpoint), (load.endpoint, len(self._numbers)))
-                ready[number] = pool, load.endpoint
-        return Servers(ready, closed)
-
     async def _tell_news(self) -> None:
         """Let the processes know what comes into the routing, what leaves it, and the run's state; until cancelled."""
         while True:
@@ -322,24 +306,10 @@ class ShardProcesses:
                 self._state = state
                 for shard in self._shards:
                     shard.send(Command.state, **state)
-            now = self._look_at_servers()
-            if (now.ready.keys(), now.closed) != (self._servers.ready.keys(), self._servers.closed):
-                self._servers = now
-                told = now.as_dict()
+            if self._servers.look():
+                told = self._servers.now.as_dict()
                 for shard in self._shards:
                     shard.send(Command.servers, servers=told)
-
-    def _take_loads(self, shard: _Shard, loads: Sequence[Sequence[int]]) -> None:
-        """What a process's requests come to at each server, for whoever looks whether servers answer any."""
-        shard.loads = {number: (in_flight, answered) for number, in_flight, answered in loads}
-        for number in shard.loads:
-            if number in self._servers.ready:
-                self._report(number)
-
-    def _report(self, number: int) -> None:
-        pool, endpoint = self._servers.ready[number]
-        found = [shard.loads[number] for shard in self._shards if number in shard.loads]
-        self._routers[pool].report(endpoint, sum(one for one, _ in found), sum(two for _, two in found))
 
 
 async def _ended(shard: _Shard) -> None:

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from tau2_fleet.evaluation.forecasting import Forecast
@@ -19,57 +18,13 @@ from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.telemetry.cost_ahead import CostAhead
 from tau2_fleet.telemetry.events import Event, LLMCall, ReplicaSample, ReplicaState, ReplyCondition, Scope, StepComplete
 from tau2_fleet.telemetry.lengths_left import LengthsLeft, SimulationKey
+from tau2_fleet.telemetry.live_simulations import LiveSimulations
+from tau2_fleet.telemetry.replica_counters import ReplicaCounters
 from tau2_fleet.telemetry.snapshot import DomainCounters, InFlight, ReplicaFigures, Snapshot
 
-RATE_WINDOW_S = 15.0
-"""Tokens per second are over this long."""
 _MANY = 100
 _ETA_S = 1 / 400
 """With more than `_MANY` in flight an ETA stands for so many seconds times their number: it looks at each of them."""
-
-
-@dataclass(slots=True)
-class ReplicaCounters:
-    """One server as last seen."""
-
-    state: str = "ready"
-    running: float | None = None
-    waiting: float | None = None
-    kv_use: float | None = None
-    calls: int = 0
-    output_tokens: int = 0
-    recent: deque[tuple[float, int]] = field(default_factory=deque)
-    """(monotonic second, output tokens) of calls within `RATE_WINDOW_S`; calls of one second are one entry."""
-
-    def add(self, now_s: float, tokens: int) -> None:
-        self.calls += 1
-        self.output_tokens += tokens
-        second = float(int(now_s))
-        if self.recent and self.recent[-1][0] == second:
-            self.recent[-1] = (second, self.recent[-1][1] + tokens)
-        else:
-            self.recent.append((second, tokens))
-
-    def tokens_per_s(self, now_s: float, since_s: float) -> float:
-        """Output tokens per second of the last `RATE_WINDOW_S`, or since the run began."""
-        while self.recent and self.recent[0][0] < now_s - RATE_WINDOW_S:
-            self.recent.popleft()
-        window = min(RATE_WINDOW_S, max(now_s - since_s, 1.0))
-        return sum(tokens for _, tokens in list(self.recent)) / window
-
-
-@dataclass(slots=True)
-class Waiting:
-    """One simulation in flight."""
-
-    started_s: float
-    """Monotonic seconds."""
-    last_s: float
-    """When its last event was heard."""
-    waits_for: str = "user"
-    """Who owes the next message; a conversation opens with the greeting to the user."""
-    steps: int = 0
-    """Messages delivered so far."""
 
 
 class StoredSimulation(Protocol):
@@ -124,7 +79,7 @@ class RunCounters:
         self._left = LengthsLeft(lengths)
         self._costs = CostAhead()
         self.paused: Callable[[], bool] = lambda: False
-        """Whether no request goes out; `experiment.py` puts the run's own pause in its place."""
+        """Whether no request goes out; `run/experiment.py` puts the run's own pause in its place."""
         self._eta: tuple[float, float | None] = (-math.inf, None)
         self.began_s = clock()
         self.domains = {name: DomainCounters(total) for name, total in totals.items()}
@@ -134,7 +89,7 @@ class RunCounters:
         self.replicas: dict[str, ReplicaCounters] = {}
         self.replies: Counter[tuple[str, str]] = Counter()
         """(role, condition) to how often it was found in this attempt's replies."""
-        self._live: OrderedDict[SimulationKey, Waiting] = OrderedDict()
+        self._live = LiveSimulations()
         self._to_repeat = {record.key: record for record in stored if record.termination_reason in OURS}
         for record in stored:
             self._count(record, 1)
@@ -156,15 +111,14 @@ class RunCounters:
 
     def started(self, key: SimulationKey) -> None:
         """A simulation left the queue."""
-        now = self.clock()
-        self._live[key] = Waiting(now, now)
+        self._live.began(key, self.clock())
         self._left.began(key)
         self._domain(key[0]).in_flight += 1
 
     def finished(self, key: SimulationKey, reward: float | None, reason: str, cost_usd: float) -> Finished:
         """A simulation is stored."""
         domain = self._domain(key[0])
-        waiting = self._live.pop(key, None)
+        waiting = self._live.ended(key)
         if waiting is not None:
             domain.in_flight -= 1
         if key in self._to_repeat:
@@ -231,15 +185,7 @@ class RunCounters:
             self._heard(scope, None)
 
     def _heard(self, scope: Scope, waits_for: str | None) -> None:
-        key = (scope.domain, scope.task_id, scope.trial)
-        waiting = self._live.get(key)
-        if waiting is None:
-            return
-        waiting.last_s = self.clock()
-        if waits_for is not None:
-            waiting.waits_for = waits_for
-            waiting.steps += 1
-        self._live.move_to_end(key)
+        self._live.heard((scope.domain, scope.task_id, scope.trial), waits_for, self.clock())
 
     def _replica(self, name: str) -> ReplicaCounters:
         replica = self.replicas.get(name)
@@ -275,7 +221,7 @@ class RunCounters:
         at, eta_s = self._eta
         if len(self._live) > _MANY and now - at < _ETA_S * len(self._live) and eta_s is not None:
             return max(0.0, eta_s - (now - at))
-        ages = {key: now - waiting.started_s for key, waiting in self._in_flight()}
+        ages = self._live.ages(now)
         eta_s = self._left.seconds(ages, left - len(ages))
         self._eta = now, eta_s
         return eta_s
@@ -313,31 +259,11 @@ class RunCounters:
         overall = self.overall()
         if overall.in_flight > most or overall.total - overall.done > overall.in_flight:
             return []
-        now = self.clock()
-        return [_told(key, waiting, now) for key, waiting in self._in_flight()]
-
-    def _in_flight(self) -> list[tuple[SimulationKey, Waiting]]:
-        for _ in range(3):
-            try:
-                return list(self._live.items())
-            except RuntimeError:  # the event loop's thread changed it meanwhile
-                continue
-        return []
+        return self._live.idle_longest(None, self.clock())
 
     def idle_longest(self, count: int) -> list[InFlight]:
         """Simulations in flight heard from least lately."""
-        now = self.clock()
-        for _ in range(3):
-            try:
-                oldest = list(itertools.islice(self._live.items(), count))
-            except RuntimeError:  # the event loop's thread changed it meanwhile
-                continue
-            return [_told(key, waiting, now) for key, waiting in oldest]
-        return []
-
-
-def _told(key: SimulationKey, waiting: Waiting, now_s: float) -> InFlight:
-    return InFlight(*key, now_s - waiting.last_s, waiting.waits_for, waiting.steps)
+        return self._live.idle_longest(count, self.clock())
 
 
 def _next_after(step: StepComplete) -> str:
