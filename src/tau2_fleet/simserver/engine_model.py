@@ -25,6 +25,7 @@ from enum import Enum
 
 from tau2_fleet.fleet.settings import EngineSettings
 from tau2_fleet.simserver.kv_pool import Hold, KvPool, Prompt
+from tau2_fleet.simserver.writers import Writers
 
 _ROUNDING_S = 1e-9
 
@@ -99,12 +100,7 @@ class EngineModel:
         self._ends: list[tuple[int, int, Generation]] = []
         """Those that write, by the count of steps at which they are done."""
         self._order = 0
-        self._writers = 0
-        self._context = 0
-        """Tokens of context of all that write."""
-        self._steps = 0
-        self._phases = [0] * self._block
-        """Writers by (context - count of steps) modulo the block: who needs a block at which step."""
+        self._writers = Writers(options.block_tokens)
         self._under_way = 0
         """Steps planned together; 0: the engine is idle."""
         self._read_now: list[tuple[Generation, int]] = []
@@ -180,7 +176,7 @@ class EngineModel:
             read = sum(tokens for _, tokens in self._read_now)
             self._ends_s = self._now_s + self._duration_s(1, len(self._read_now), read)
             return
-        self._under_way = max(1, min(self._first_end() - self._steps, self._steps_in(self._pool.free)))
+        self._under_way = max(1, min(self._first_end() - self._writers.steps, self._writers.steps_in(self._pool.free)))
         self._ends_s = self._now_s + self._duration_s(self._under_way)
 
     def _first_end(self) -> int:
@@ -194,7 +190,7 @@ class EngineModel:
     def _make_room(self) -> bool:
         """Send back who came last until every writer has room for one more token."""
         preempted = False
-        while self._pool.free < self._blocks_for(1) and len(self._running) > 1:
+        while self._pool.free < self._writers.blocks_for(1) and len(self._running) > 1:
             victim = next(reversed(self._running))
             self._take_out(victim)
             victim.phase = GenerationPhase.waiting
@@ -206,7 +202,7 @@ class EngineModel:
 
     def _share_out(self, *, admit: bool) -> None:
         """Give what the writers leave of the step's tokens to prompts: those begun first, then those that wait."""
-        left = self._budget - self._writers
+        left = self._budget - self._writers.count
         for request in self._reading:
             if left <= 0:
                 return
@@ -214,7 +210,7 @@ class EngineModel:
         while admit and left > 0 and self._waiting and len(self._running) < self._max_requests:
             request = self._waiting[0]
             context = request.prompt_tokens + request._written
-            room = self._pool.free - self._blocks_for(1)
+            room = self._pool.free - self._writers.blocks_for(1)
             if self._running and self._pool.needed(request.prompt, context) > room:
                 return
             self._waiting.popleft()
@@ -238,8 +234,8 @@ class EngineModel:
         return tokens
 
     def _duration_s(self, steps: int, readers: int = 0, read_tokens: int = 0) -> float:
-        batch = self._writers + readers
-        context = steps * self._context + self._writers * steps * (steps - 1) / 2
+        batch = self._writers.count + readers
+        context = steps * self._writers.context + self._writers.count * steps * (steps - 1) / 2
         one_s = self._step_s + self._request_s * (batch - 1)
         return steps * one_s + self._context_s * context + self._read_s * read_tokens
 
@@ -249,7 +245,7 @@ class EngineModel:
             return
         passed_s = max(0.0, now_s - self._now_s)
         # The duration of n steps is quadratic in n.
-        a = self._context_s * self._writers / 2
+        a = self._context_s * self._writers.count / 2
         b = self._duration_s(1)
         b -= a
         steps = passed_s / b if a <= 0 else (math.sqrt(b * b + 4 * a * passed_s) - b) / (2 * a)
@@ -260,16 +256,15 @@ class EngineModel:
         steps = self._under_way
         self.counts.busy_s += self._ends_s - self._now_s
         self._now_s = self._ends_s
-        self._pool.take(self._blocks_for(steps))
-        self._context += self._writers * steps
-        self._steps += steps
+        self._pool.take(self._writers.blocks_for(steps))
+        self._writers.take(steps)
         for request, tokens in self._read_now:
             if request.phase is not GenerationPhase.reading:
                 continue  # cancelled meanwhile
             request._to_read -= tokens
             if not request._to_read:
                 self._begin_writing(request)
-        while self._ends and self._ends[0][0] <= self._steps:
+        while self._ends and self._ends[0][0] <= self._writers.steps:
             end, _, request = heapq.heappop(self._ends)
             if request.phase is GenerationPhase.writing and end == self._end_of(request):
                 self._end(request, done)
@@ -278,11 +273,9 @@ class EngineModel:
         """The step that read the last of the prompt has written a token, too."""
         del self._reading[request]
         request.phase = GenerationPhase.writing
-        request._began_at = self._steps - 1
+        request._began_at = self._writers.steps - 1
         context = request.prompt_tokens + request._written
-        self._writers += 1
-        self._context += context
-        self._phases[(context - self._steps) % self._block] += 1
+        self._writers.join(context)
         if not request.first_token_at:
             request.first_token_at = self._now_s
         self._order += 1
@@ -305,28 +298,9 @@ class EngineModel:
             del self._reading[request]
         else:
             begun = request.prompt_tokens + request._written
-            context = begun + self._steps - request._began_at - 1
-            self._writers -= 1
-            self._context -= context
-            self._phases[(context - self._steps) % self._block] -= 1
+            context = begun + self._writers.steps - request._began_at - 1
+            self._writers.leave(context)
             hold.own_blocks += -(-context // self._block) - -(-begun // self._block)
-            request._written += self._steps - request._began_at
+            request._written += self._writers.steps - request._began_at
         self._pool.release(hold)
         request._hold = None
-
-    def _blocks_for(self, steps: int) -> int:
-        """Blocks that the writers need for so many more tokens each."""
-        rounds, rest = divmod(steps, self._block)
-        more = sum(self._phases[-(self._steps + step) % self._block] for step in range(rest))
-        return rounds * self._writers + more
-
-    def _steps_in(self, blocks: int) -> int:
-        """Steps that the writers can take with so many blocks."""
-        rounds, left = divmod(max(0, blocks), max(1, self._writers))
-        steps = rounds * self._block
-        for _ in range(self._block):
-            left -= self._phases[-(self._steps + steps) % self._block]
-            if left < 0:
-                break
-            steps += 1
-        return steps
