@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import aiohttp
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.fleet.admission import Admission
 from tau2_fleet.fleet.external_servers import problem_of
 from tau2_fleet.fleet.launch import end_servers
 from tau2_fleet.fleet.plan import PoolSpec
@@ -51,7 +52,7 @@ class Supervisor:
         self._stagger_s = stagger_s
         self._stall_timeout_s = stall_timeout_s
         self._hints = {replica.name: asyncio.Event() for replica in self._replicas}
-        self._changed = asyncio.Event()
+        self._admission = Admission(self._replicas, routers)
         self._tasks: list[asyncio.Task[None]] = []
         self._begun = False
         self._told: set[str] = set()
@@ -74,7 +75,7 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         for replica in self._replicas:
-            self._withdraw(replica)
+            self._admission.withdraw(replica)
 
     def hint(self, endpoint: Endpoint) -> None:
         """A request to this endpoint was not answered: look at it now."""
@@ -89,7 +90,7 @@ class Supervisor:
             UserError: a pool cannot come to that any more; shows commands and the telling lines of logs.
         """
         while True:
-            self._changed.clear()
+            self._admission.changed.clear()
             waiting = False
             for spec in pools:
                 own = [replica for replica in self._replicas if replica.pool == spec.name]
@@ -106,12 +107,12 @@ class Supervisor:
             for task in self._tasks:
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                     raise error
-            await self._changed.wait()
+            await self._admission.changed.wait()
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s: watching it has failed", task.get_name(), exc_info=error)
-            self._changed.set()
+            self._admission.changed.set()
 
     # One launched replica
 
@@ -126,21 +127,21 @@ class Supervisor:
                 if replica.phase is not Phase.ready:
                     await self._until_ready(replica)
                 reason = await self._until_down(replica)
-                self._withdraw(replica)
+                self._admission.withdraw(replica)
                 replica.forgive(self._watch)
             except (StartError, UserError) as error:
                 final = isinstance(error, StartError) and error.final
                 reason = str(error)
                 replica.failure = reason
                 replica.failed_once = True
-            self._withdraw(replica)
-            self._set(replica, Phase.down, reason)
+            self._admission.withdraw(replica)
+            self._admission.enter(replica, Phase.down, reason)
             await self._end(replica)
             if final or replica.attempts >= self._watch.max_attempts or replica.stalls >= self._watch.most_stalls:
                 self._give_up(replica, reason)
                 return
             pause = min(self._watch.backoff_s * 2 ** max(0, replica.attempts - 1), self._watch.backoff_max_s)
-            self._set(replica, Phase.restarting, reason)
+            self._admission.enter(replica, Phase.restarting, reason)
             self._tell(replica, reason, f"started again in {pause:.0f} s")
             await asyncio.sleep(pause)
 
@@ -153,7 +154,7 @@ class Supervisor:
             await self._start(replica)
         except OSError as error:
             raise StartError(f"server {replica.name} cannot be launched: {error}", final=False) from error
-        self._set(replica, Phase.starting)
+        self._admission.enter(replica, Phase.starting)
 
     async def _until_ready(self, replica: Replica) -> None:
         process = replica.process
@@ -172,7 +173,7 @@ class Supervisor:
             except ProbeError as error:
                 problem = str(error)
             if not problem and process.status() is None:
-                self._admit(replica)
+                self._admission.admit(replica)
                 log.info("server %s is ready on %s (pid %d)", replica.name, replica.base_url, process.pid)
                 return
             if time.monotonic() > over:
@@ -185,7 +186,7 @@ class Supervisor:
         process, hint = replica.process, self._hints[replica.name]
         assert process is not None
         if replica.endpoint is None and process.status() is None:
-            self._admit(replica)
+            self._admission.admit(replica)
             hint.set()
         misses = 0
         next_look = time.monotonic() + self._watch.health_s
@@ -203,8 +204,8 @@ class Supervisor:
             except ProbeError as error:
                 misses += 1
                 if replica.phase is Phase.ready:
-                    self._withdraw(replica)
-                    self._set(replica, Phase.down, str(error))
+                    self._admission.withdraw(replica)
+                    self._admission.enter(replica, Phase.down, str(error))
                 if misses >= self._watch.hang_after and process.status() is None:
                     return f"server {replica.name} stopped answering ({error})"
                 next_look = time.monotonic() + self._watch.recheck_s
@@ -212,7 +213,7 @@ class Supervisor:
             misses = 0
             next_look = time.monotonic() + self._watch.health_s
             if replica.phase is not Phase.ready:
-                self._admit(replica)
+                self._admission.admit(replica)
             if stalled := await stall.look():
                 replica.stalls += 1
                 return stalled
@@ -235,13 +236,13 @@ class Supervisor:
                 problem = "" if await stall.answers() else stalled
                 stalled = problem
             if not problem and replica.endpoint is None:
-                self._admit(replica)
+                self._admission.admit(replica)
                 lost = None
                 self._routers[replica.pool].reopen()
             elif problem and replica.phase is Phase.ready:
                 lost = replica.endpoint
-                self._withdraw(replica)
-                self._set(replica, Phase.down, problem)
+                self._admission.withdraw(replica)
+                self._admission.enter(replica, Phase.down, problem)
                 log.warning("server %s: %s", replica.name, problem)
             elif problem:
                 if replica.failure is None and not final:
@@ -249,13 +250,13 @@ class Supervisor:
                 replica.failure = problem
                 if not replica.failed_once and (final or time.monotonic() > began + patience):
                     replica.failed_once = True
-                    self._set(replica, Phase.down, problem)
+                    self._admission.enter(replica, Phase.down, problem)
                 left = stall_patience if stalled else patience
                 if replica.down_since is not None and time.monotonic() > replica.down_since + left:
                     if lost is not None:
                         lost.abandon()  # nobody will reset the connections of a server that hangs elsewhere
                         lost = None
-                    self._close_if_lost(replica.pool, problem)
+                    self._admission.close_if_lost(replica.pool, problem)
             pause = self._watch.health_s if replica.phase is Phase.ready else self._watch.recheck_s
             await _set_within(self._hints[replica.name], pause)
             self._hints[replica.name].clear()
@@ -266,23 +267,10 @@ class Supervisor:
         router = self._routers[replica.pool]
         return StallWatch(self._http, replica, router, self._stall_timeout_s, self._watch.health_s)
 
-    def _admit(self, replica: Replica) -> None:
-        if replica.endpoint is None:
-            self._routers[replica.pool].add(replica.new_endpoint())
-        replica.failed_once = False
-        self._set(replica, Phase.ready)
-
-    def _withdraw(self, replica: Replica) -> None:
-        if replica.endpoint is not None:
-            load = self._routers[replica.pool].load(replica.endpoint)
-            replica.answered += load.answered if load is not None else 0
-            self._routers[replica.pool].remove(replica.endpoint)
-            replica.endpoint = None
-
     def _give_up(self, replica: Replica, reason: str) -> None:
-        self._set(replica, Phase.failed, reason)
+        self._admission.enter(replica, Phase.failed, reason)
         self._tell(replica, reason, "given up")
-        self._close_if_lost(replica.pool, reason)
+        self._admission.close_if_lost(replica.pool, reason)
 
     def _tell(self, replica: Replica, reason: str, next_step: str) -> None:
         """Log a failure: in full for the first of its kind, not at all where `enough_ready` is about to raise it."""
@@ -293,16 +281,6 @@ class Supervisor:
         kind = cause.replace(replica.name, "")
         told, self._told = kind in self._told, self._told | {kind}
         log.warning("%s; %s%s", cause, next_step, "" if told or not rest else f"\n{rest}")
-
-    def _close_if_lost(self, pool: str, reason: str) -> None:
-        own = [replica for replica in self._replicas if replica.pool == pool]
-        lost = (Phase.failed, Phase.down) if own[0].external else (Phase.failed,)
-        if all(replica.phase in lost for replica in own):
-            self._routers[pool].close(reason.partition("\n")[0])
-
-    def _set(self, replica: Replica, phase: Phase, detail: str | None = None) -> None:
-        replica.enter(phase, detail.partition("\n")[0] if detail else None)
-        self._changed.set()
 
     async def _end(self, replica: Replica) -> None:
         if replica.process is not None:
