@@ -34,9 +34,9 @@ class PoolSpec:
     needs_tools: bool = True
     """Whether its preflight must find a fitting tool-call parser."""
     sends_seed: bool = True
+    """Whether its requests carry a seed, the preflight's too."""
     thinking_history: str = "none"
     """What of their thinking its models get back; `tau2_fleet.llm.settings.ThinkingHistory` says what there is."""
-    """Whether its requests carry a seed, the preflight's too."""
     min_ready: int = 1
     may_shrink: bool = False
     """Whether fewer replicas than `num` will do when the GPUs do not hold more (the agent's pool)."""
