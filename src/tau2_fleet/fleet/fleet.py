@@ -202,7 +202,10 @@ class Fleet:
     def _start_reaper(self) -> Reaper:
         """The reaper of this fleet's servers, which lives as long as the fleet."""
         if self._reaper is None:
-            self._reaper = Reaper(self.logs / "reaper.log")
+            try:
+                self._reaper = Reaper(self.logs / "reaper.log")
+            except (OSError, RuntimeError) as error:
+                raise UserError(f"no server can be started: {error}") from error
         return self._reaper
 
     def _running(self) -> list[tuple[Replica, ServerProcess]]:

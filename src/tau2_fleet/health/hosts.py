@@ -36,7 +36,10 @@ async def check_hosts(config: Config, specs: Sequence[PoolSpec], run_dir: Path) 
     if not isinstance(hosts, FarHosts) or any(finding.state is FindingState.problem for finding in found):
         return found
     with tempfile.TemporaryDirectory(prefix="tau2-fleet-doctor-") as logs:
-        reaper = Reaper(Path(logs) / "reaper.log")
+        try:
+            reaper = Reaper(Path(logs) / "reaper.log")
+        except (OSError, RuntimeError) as error:
+            return [*found, problem("hosts", f"no server can be started: {error}")]
         try:
             hosts.begin(Opening(config.server, kinds, Path(logs), reaper))
             found += await _each(hosts, config, real, run_dir)

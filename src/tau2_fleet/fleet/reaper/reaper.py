@@ -95,7 +95,7 @@ class Reaper:
         runner = identify(os.getpid())
         assert runner is not None
         first = subprocess.Popen(
-            [sys.executable, "-E", "-S", "-m", __name__, str(runner.pid), str(runner.started), str(self._log)],
+            [sys.executable, "-E", "-S", "-B", "-m", __name__, str(runner.pid), str(runner.started), str(self._log)],
             cwd=IMPORT_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
