@@ -26,9 +26,12 @@ def names(folder: str) -> list[str]:
 
 
 def target_of(choice: Choice) -> tuple[str, dict[str, Any]]:
-    """The name or import path of a choice, and its options; the first is empty where there is none."""
-    if isinstance(choice, str):
-        return choice, {}
+    """The name or import path of a choice, and its options; the first is empty where there is none.
+
+    What is no choice (a number or a list, typed in its place) is taken for a name, which `find` does not find.
+    """
+    if not isinstance(choice, Mapping):
+        return "" if choice is None else str(choice), {}
     options = {str(name): value for name, value in choice.items()}
     return str(options.pop(TARGET, "") or ""), options
 
