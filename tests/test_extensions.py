@@ -68,7 +68,10 @@ def test_a_part_is_found_by_the_name_of_its_file_or_by_its_import_path(choice: A
         ("quits.Part", r"some\.key: quits\.Part cannot be had: SystemExit: $"),
         ("sys.exit", r"some\.key: sys\.exit failed while it was made: SystemExit"),
         ("elsewhere.broken", r"some\.key: elsewhere\.broken failed while it was made: ValueError: no luck$"),
-        ({"_target_": "very_small", "sise": 3}, r"very_small failed while it was made: TypeError: .*'sise'"),
+        (
+            {"_target_": "very_small", "sise": 3},
+            r"very_small failed while it was made: TypeError: .*'sise'; did you mean size\?$",
+        ),
         ("elsewhere.number", r"elsewhere\.number is a int, not a class or function to call"),
         ("elsewhere.other_thing", r"elsewhere\.other_thing made a int, which has no size, speak: no Named"),
     ],

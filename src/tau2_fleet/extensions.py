@@ -6,8 +6,10 @@ A configuration says `sticky` (the class `Sticky` in that folder's `sticky.py`),
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
 
@@ -85,11 +87,22 @@ def make(choice: Choice, key: str, folder: str, wanted: type[T], **context: Any)
     except (Exception, SystemExit) as error:
         raise UserError(
             f"{key}: {target} failed while it was made: {type(error).__name__}: {_one_line(error)}"
+            + (misspelt_option(found, options) if isinstance(error, TypeError) else "")
         ) from error
     if missing := [name for name in _public_names(wanted) if not hasattr(part, name)]:
         made = type(part).__name__
         raise UserError(f"{key}: {target} made a {made}, which has no {', '.join(missing)}: no {wanted.__name__}")
     return part  # type: ignore[no-any-return]
+
+
+def misspelt_option(code: Any, options: Iterable[str]) -> str:
+    """`; did you mean size?` where a class or function does not take one of these options, and one that is alike."""
+    try:
+        taken = list(inspect.signature(code).parameters)
+    except (TypeError, ValueError):
+        return ""
+    near = [get_close_matches(name, taken, n=1) for name in options if name not in taken]
+    return next((f"; did you mean {found[0]}?" for found in near if found), "")
 
 
 def _public_names(wanted: type) -> list[str]:

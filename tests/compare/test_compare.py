@@ -73,6 +73,31 @@ def test_what_differs_beside_the_agent_is_refused_and_named(tmp_path: Path, over
     assert f"allowed to differ: {key}" in out
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "meant"),
+    [
+        ("--allow-diff", "limitz", "limits"),
+        ("--allow-diff", "user_lm", "user_llm"),
+        ("--allow-diff", "max_step", "max_steps"),
+        ("--by", "seeds", "seed"),
+    ],
+)
+def test_a_key_that_is_none_is_refused_with_what_was_meant(tmp_path: Path, option: str, name: str, meant: str):
+    first, second = write_run(tmp_path / "a", drawn(0.5, 1)), write_run(tmp_path / "b", drawn(0.5, 2))
+    commands = [("compare", "--baseline", first, "--candidate", second)]
+    for command in [*commands, ("plan", first, second)] if option == "--allow-diff" else commands:
+        status, _, err = call(*command, option, name)
+        assert status == 1
+        assert f"{option} {name}: there is no such key. Did you mean {meant}" in err
+
+
+def test_keys_and_groups_that_are_there_may_be_allowed_though_nothing_of_them_differs(tmp_path: Path):
+    first, second = write_run(tmp_path / "a", drawn(0.5, 1)), write_run(tmp_path / "b", drawn(0.5, 2))
+    allowed = ["limits", "wandb", "benchmark", "judge.model", "domain.retail.tasks"]
+    words = [word for key in allowed for word in ("--allow-diff", key)]
+    assert call("compare", "--baseline", first, "--candidate", second, *words)[0] == 0
+
+
 def test_an_allowed_difference_lets_no_other_pass(tmp_path: Path):
     first = write_run(tmp_path / "a", drawn(0.5, 1))
     second = write_run(tmp_path / "b", drawn(0.5, 2), "user_llm.model=other", "max_steps=50")

@@ -187,6 +187,8 @@ def words_for_people(message: str, words: list[str]) -> None:
         ("temperature=0", ["temperature", "agent.temperature"]),
         ("+server.foo=1", ["server.foo: there is no such key"]),
         ("+foo=1", ["foo: there is no such key"]),
+        ("agent.scaffold.comand=1", ["agent.scaffold.comand: ", "Did you mean agent.scaffold.command?"]),
+        ("agent.scaffold.command=1", ["no such option. It is one of agent/scaffold=mcp."]),
         ("server.num=abc", ["server.num=abc", "a whole number"]),
         ("server.num=null", ["server.num=null", "a whole number"]),
         ("server.gpu_ids=0", ["server.gpu_ids=0", "[0,1]"]),

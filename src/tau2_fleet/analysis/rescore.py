@@ -25,8 +25,9 @@ from tau2_fleet.evaluation.verdicts import read_verdicts
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.line import SimulationKey, encode_line
 from tau2_fleet.record.overview import refuse_sweep
-from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object, stored_lines
+from tau2_fleet.record.reading import RECORD_FILE, stored_lines
 from tau2_fleet.record.results_file import COMPRESSED, NotJsonError, Results, read_results
+from tau2_fleet.record.summary import read_summary
 
 if TYPE_CHECKING:
     from tau2_fleet.benchmark.domain import Domain
@@ -274,7 +275,7 @@ async def _rescore_records(report: RescoreReport, target: Path | None, options: 
     for line in stored_lines(path):
         if line.record is not None:
             last[line.record.key] = line.number
-    versions = _versions(options, path, read_object(path.parent / SUMMARY_FILE).get("benchmark"))
+    versions = _versions(options, path, read_summary(path.parent).get("benchmark"))
     domains: dict[str, list[Domain]] = {}
     tasks: dict[str, list[Mapping[str, Task]]] = {}
     for name in dict.fromkeys(key.domain for key in last):

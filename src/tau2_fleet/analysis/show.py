@@ -74,7 +74,7 @@ def _show(options: argparse.Namespace) -> None:
         passed = sum(not one.failed for one in chosen)
         out.print(
             f"\n{passed} of {len(chosen)} with reward 1, pass^1 {_pass_rate(chosen)}; "
-            f"--task {_example(everything)} shows one, --failed why",
+            f"--task {_example(everything)} shows one{', --failed why' if passed < len(chosen) else ''}",
             markup=False,
         )
         return

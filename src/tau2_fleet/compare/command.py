@@ -15,6 +15,7 @@ from tau2_fleet.compare.effects import remember
 from tau2_fleet.compare.forms import FORMS, file_bytes, show
 from tau2_fleet.compare.gate import Decision, Policy, decide, read_points, read_policy, whole
 from tau2_fleet.compare.inputs import read_inputs
+from tau2_fleet.compare.names import refuse_misspelt
 from tau2_fleet.compare.sides import (
     Refused,
     Side,
@@ -28,7 +29,7 @@ from tau2_fleet.compare.sides import (
     refuse_unlike,
     unknown_keys,
 )
-from tau2_fleet.compare.sources import SimulationOutcome
+from tau2_fleet.compare.sources import SimulationOutcome, Source
 from tau2_fleet.display.console import complain, out, tell, wide
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.power import LEVEL
@@ -138,6 +139,7 @@ def _asked(baselines: Sequence[str], options: argparse.Namespace) -> _Asked:
         if options.by is None or not baselines:
             raise UserError("compare needs --baseline A… and --candidate B…, or --baseline SWEEP --by KEY")
         found = read_inputs(baselines)
+        _refuse_misspelt(options, found.sources)
         groups = [pooled(value, sources, allowed) for value, sources in grouped(found.sources, options.by)]
         if len(groups) < 2:
             raise UserError(f"--by {options.by}: all runs have {groups[0].name}; there is nothing to compare")
@@ -145,6 +147,7 @@ def _asked(baselines: Sequence[str], options: argparse.Namespace) -> _Asked:
     if not baselines:
         raise UserError("--baseline is missing: what the candidate is compared with, a directory or a results file")
     first, second = read_inputs(baselines), read_inputs(options.candidate)
+    _refuse_misspelt(options, [*first.sources, *second.sources])
     refuse_shared(first.sources, second.sources)
     notes = [*first.notes, *second.notes]
     if options.by is None:
@@ -166,6 +169,11 @@ def _asked(baselines: Sequence[str], options: argparse.Namespace) -> _Asked:
         if value not in other
     ]
     return _Asked(sides_by_value, notes)
+
+
+def _refuse_misspelt(options: argparse.Namespace, sources: Sequence[Source]) -> None:
+    refuse_misspelt("--allow-diff", options.allow_diff, sources)
+    refuse_misspelt("--by", [options.by] if options.by else [], sources)
 
 
 def _comparison(

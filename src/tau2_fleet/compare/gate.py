@@ -9,11 +9,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from tau2_fleet.benchmark.task_sets import nearest
 from tau2_fleet.compare.comparison import OVERALL, Comparison, DifferenceRow, infrastructure_bounds
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.paired import Interval
 
 _POINTS = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*pp\s*")
+_PARTS = ("overall", "domains", "baseline")
+"""Of a policy file."""
 
 
 class GateVerdict(StrEnum):
@@ -102,11 +105,12 @@ def read_policy(path: Path) -> Policy:
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(found, Mapping):
         raise UserError(f"{path}: expected overall, domains or baseline")
-    unknown = [str(name) for name in found if name not in ("overall", "domains", "baseline")]
+    unknown = [str(name) for name in found if name not in _PARTS]
     domains = found.get("domains") or {}
     if unknown or not isinstance(domains, Mapping):
+        meant = nearest(unknown[0], _PARTS) if unknown else ""
         raise UserError(
-            f"{path}: {unknown[0] if unknown else 'domains'}: expected overall: -3pp, domains: {{retail: -5pp}}"
+            f"{path}: {unknown[0] if unknown else 'domains'}{meant}: expected overall: -3pp, domains: {{retail: -5pp}}"
         )
     margins = {OVERALL: found["overall"]} if "overall" in found else {}
     margins |= {str(name): margin for name, margin in domains.items()}
@@ -135,7 +139,8 @@ def decide(comparison: Comparison, margins: Mapping[str, float]) -> list[Decisio
 def _decide(comparison: Comparison, name: str, margin: float, row: DifferenceRow | None) -> Decision:
     if row is None:
         known = ", ".join(comparison.domain_bounds)
-        raise UserError(f"the policy has a margin for {name}, which was not compared; domains: {known}")
+        meant = nearest(name, comparison.domain_bounds)
+        raise UserError(f"the policy has a margin for {name}, which was not compared{meant}; domains: {known}")
     bounds = comparison.one_sided if name == OVERALL else comparison.domain_bounds[name]
     if bounds is None:
         return Decision(name, margin, row.difference, None, GateVerdict.UNDECIDED, "one task says nothing of others")

@@ -15,12 +15,13 @@ from rich.table import Table
 from tau2_fleet.compare.effects import remembered
 from tau2_fleet.compare.gate import points, read_points
 from tau2_fleet.compare.inputs import read_inputs
+from tau2_fleet.compare.names import refuse_misspelt
 from tau2_fleet.compare.sides import Refused, Side, pooled
 from tau2_fleet.compare.sources import Source
 from tau2_fleet.display.console import complain, out, tell, wide
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.planning import POWER, Noise, smallest_difference, tasks_needed, trials_needed
-from tau2_fleet.record.reading import SUMMARY_FILE, read_object
+from tau2_fleet.record.summary import read_summary
 
 STATED = (0.0, 0.1, 0.2)
 """Standard deviations of effects over tasks that are tried where nothing is known of them: all tasks move alike, and
@@ -92,7 +93,7 @@ def pilot_of(side: Side) -> Pilot:
 
 
 def _wall_s(source: Source) -> float:
-    found = read_object(source.path / SUMMARY_FILE).get("duration_s") if source.path.is_dir() else None
+    found = read_summary(source.path, quiet=True).get("duration_s") if source.path.is_dir() else None
     return float(found) if isinstance(found, int | float) else 0.0
 
 
@@ -133,6 +134,7 @@ def _plan(options: argparse.Namespace) -> None:
     if not 0.05 < options.power < 1:
         raise UserError(f"--power={options.power:g}: expected a chance between 0.05 and 1, such as 0.8")
     inputs = read_inputs(options.runs)
+    refuse_misspelt("--allow-diff", options.allow_diff, inputs.sources)
     side = pooled("pilot", inputs.sources, options.allow_diff)
     pilot = pilot_of(side)
     deviations, whence = _effects(options, side)

@@ -21,7 +21,8 @@ from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.evaluation.termination import OURS
 from tau2_fleet.record.latest import LatestRecords
 from tau2_fleet.record.lock import LOCK_FILE, is_locked
-from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, no_run, read_object
+from tau2_fleet.record.reading import RECORD_FILE, no_run
+from tau2_fleet.record.summary import read_summary
 from tau2_fleet.record.task_texts import TaskTexts
 
 Json = dict[str, Any]
@@ -117,7 +118,7 @@ def read_run(directory: Path) -> Source:
         met.update(key for ending, key in _LIMITS.items() if record.termination_reason == ending)
     if not outcomes:
         raise EmptySource(f"{directory}: no simulation is over yet{_damaged(stored)}")
-    summary = read_object(directory / SUMMARY_FILE)
+    summary = read_summary(directory)
     keys, limits, notes = _configuration(directory)
     if stored.damage.count:
         notes.append(f"{directory}: {stored.damage}, passed over")

@@ -159,12 +159,25 @@ def _unknown_key(key: str, sources: Sources) -> str:
             )
         return f"{key}: there is no domain {parts[1]}.{did_you_mean(nearest(parts[1], there))} {NO_TASKS}"
     if "scaffold" in parts:
-        group = key.partition(".scaffold")[0]
-        return (
-            f"{key}: the chosen file of {group}/scaffold/ has no such option; one that its code takes all the same is "
-            f"added with a plus: +{key}=..."
-        )
+        return _unknown_option(key, sources)
     return unknown_key(key, sources)
+
+
+def _unknown_option(key: str, sources: Sources) -> str:
+    """What to say of an option that the chosen scaffold lacks."""
+    group, _, option = key.partition(".scaffold.")
+    options = sources.options(f"{group}/scaffold")
+    others = [f"{group}/scaffold={name}" for name, known in options.items() if option in known]
+    meant = nearest(option, {name for known in options.values() for name in known})
+    hint = (
+        f" It is one of {' and '.join(others)}."
+        if others
+        else did_you_mean([f"{group}.scaffold.{name}" for name in meant])
+    )
+    return (
+        f"{key}: the chosen file of {group}/scaffold/ has no such option.{hint} "
+        f"One that its code takes all the same is added with a plus: +{key}=..."
+    )
 
 
 def _null_where_none_can_be(text: str, overrides: Sequence[str], sources: Sources) -> str:

@@ -30,6 +30,20 @@ class Sources:
         }
         return sorted(name for name in found if name.partition("/")[0] != "hydra")
 
+    def options(self, group: str) -> dict[str, list[str]]:
+        """What the files of a group hold beside a `_target_`: choice to names, as far as they can be read."""
+        import yaml
+
+        found: dict[str, list[str]] = {}
+        for path in [path for folder in self.folders for path in sorted((folder / group).glob("*.yaml"))]:
+            try:
+                content = yaml.safe_load(path.read_bytes())
+            except (OSError, ValueError, yaml.YAMLError):
+                continue
+            if isinstance(content, dict):
+                found[path.stem] = [str(name) for name in content if not str(name).startswith("_")]
+        return found
+
 
 SHIPPED = Sources()
 """The program's own files alone."""

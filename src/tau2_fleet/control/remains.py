@@ -16,7 +16,8 @@ import psutil
 from tau2_fleet.control.beacon import CONTROL_FILE, SILENT_S, Beacon
 from tau2_fleet.control.messages import State, Status
 from tau2_fleet.errors import UserError
-from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object
+from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE
+from tau2_fleet.record.summary import read_summary
 from tau2_fleet.telemetry.snapshot import DomainCounters, Snapshot
 
 
@@ -69,7 +70,7 @@ def _ago(seconds: float) -> str:
 
 def _ended(run_dir: Path) -> Status:
     """By its summary."""
-    summary = read_object(run_dir / SUMMARY_FILE)
+    summary = read_summary(run_dir)
     if not summary:
         if not is_run(run_dir):
             raise UserError(f"{run_dir} is no run directory")

@@ -12,7 +12,7 @@ from tau2_fleet.display.console import complain, out, tell
 from tau2_fleet.errors import ExitStatus, UserError, writing
 from tau2_fleet.export import formats
 from tau2_fleet.export.export_format import Export, ExportFormat, Refused
-from tau2_fleet.export.runs import Filters, Run
+from tau2_fleet.export.runs import Filters, Run, refuse_unknown
 from tau2_fleet.extensions import make, names
 from tau2_fleet.record.atomic import folder_replaced, write_json
 from tau2_fleet.record.reading import RECORD_FILE
@@ -81,6 +81,7 @@ def _runs(directories: Sequence[Path], filters: Filters) -> list[Run]:
         Run(directory, _printable(path.name if names_differ else str(path)), filters)
         for directory, path in zip(found, given, strict=True)
     ]
+    refuse_unknown(filters, [key for run in runs for key in run.stored.keys])
     if not any(filters.holds_key(key) for run in runs for key in run.stored.keys):
         what = "holds no simulation" if not any(len(run.stored) for run in runs) else "no simulation is as asked for"
         known = sorted({key.domain for run in runs for key in run.stored.keys})

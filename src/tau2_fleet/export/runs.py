@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 
 from tau2_fleet.analysis.domain_of_run import domain_of_run
 from tau2_fleet.benchmark.identity import BenchmarkIdentity
+from tau2_fleet.benchmark.task_sets import nearest
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.latest import LatestRecords
 from tau2_fleet.record.line import SimulationKey, decode_line
-from tau2_fleet.record.reading import PROMPT_FILE, SUMMARY_FILE, read_config, read_object
+from tau2_fleet.record.reading import PROMPT_FILE, read_config
+from tau2_fleet.record.summary import read_summary
 from tau2_fleet.regular import lines_of, open_file
 from tau2_fleet.telemetry.secrets import record_redactor
 
@@ -57,6 +59,21 @@ class Filters:
         return found | {name: value for name, value in rewards.items() if value is not None}
 
 
+def refuse_unknown(filters: Filters, keys: Sequence[SimulationKey]) -> None:
+    """Make sure that each name of the filters is one of these simulations', where there is any.
+
+    Raises:
+        UserError: one is not, and would be passed over in silence beside others.
+    """
+    domains = dict.fromkeys(key.domain for key in keys)
+    tasks = dict.fromkeys(name for key in keys for name in (f"{key.domain}/{key.task_id}", key.task_id))
+    for option, names, known in (("--domain", filters.domains, domains), ("--task", sorted(filters.tasks), tasks)):
+        for name in names if known else ():
+            if name not in known:
+                there = f"; domains: {', '.join(domains)}" if known is domains else ""
+                raise UserError(f"{option} {name}: no simulation is of it{nearest(name, known)}{there}")
+
+
 @dataclass
 class Run:
     """One run directory."""
@@ -78,7 +95,7 @@ class Run:
     @cached_property
     def summary(self) -> Json:
         """Empty where the run is not over."""
-        return read_object(self.directory / SUMMARY_FILE)
+        return read_summary(self.directory)
 
     @cached_property
     def config(self) -> Json:

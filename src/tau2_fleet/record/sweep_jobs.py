@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tau2_fleet.record.reading import SUMMARY_FILE, read_object
+from tau2_fleet.record.summary import read_summary
 
 
 def jobs_without(directories: Sequence[Path], file: str) -> list[Path]:
@@ -17,8 +17,7 @@ def jobs_without(directories: Sequence[Path], file: str) -> list[Path]:
     for directory in directories:
         if (directory / file).is_file():
             continue
-        named = read_object(directory / SUMMARY_FILE).get("jobs")
-        jobs = [job for job in named if isinstance(job, dict)] if isinstance(named, list) else []
+        jobs = read_summary(directory).get("jobs") or []
         places = {directory / str(job["directory"]) for job in jobs if job.get("directory")}
         places |= {path.parents[1] for path in directory.glob("*/.hydra/config.yaml")}
         missing |= dict.fromkeys(sorted(place for place in places if not (place / file).is_file()))

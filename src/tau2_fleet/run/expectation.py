@@ -21,7 +21,7 @@ from tau2_fleet.llm.prices import Price, PriceTable
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.llm.types import Usage
 from tau2_fleet.record.latest import LatestRecords
-from tau2_fleet.record.reading import SUMMARY_FILE, read_object
+from tau2_fleet.record.summary import read_summary
 from tau2_fleet.run.plan import RunPlan
 
 _PACE_DOUBT = 0.1
@@ -111,7 +111,7 @@ def read_earlier(directories: Iterable[Path]) -> Earlier:
     for directory in directories:
         own = list(_seen(directory))
         found += own
-        took = read_object(directory / SUMMARY_FILE).get("duration_s")
+        took = read_summary(directory).get("duration_s")
         if isinstance(took, int | float) and took > 0:
             wall_s += took
             timed_s += sum(one.duration_s for one in own)

@@ -17,9 +17,10 @@ from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.llm.settings import ModelSettings
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.line import encode_line
-from tau2_fleet.record.reading import SUMMARY_FILE, read_object
+from tau2_fleet.record.reading import SUMMARY_FILE
 from tau2_fleet.record.results import ResultsInfo, RoleInfo, write_results
 from tau2_fleet.record.store import Store
+from tau2_fleet.record.summary import read_summary
 from tau2_fleet.run.outcome import Outcome, write_summary
 from tau2_fleet.run.plan import RunPlan
 from tau2_fleet.run.versions import git_commit, versions
@@ -64,7 +65,7 @@ class RunFiles:
             with replaced(self.run_dir / VERDICTS_FILE) as file:
                 file.writelines(judged)
         reference, departed = departures(plan.config)
-        saved = read_object(self.run_dir / SUMMARY_FILE)
+        saved = read_summary(self.run_dir)
         more = {
             "benchmark": plan.identity.as_dict(),
             "reference": {"name": reference, "departures": departed | plan.identity.departures() | other_judge(plan)},

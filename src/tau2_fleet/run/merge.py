@@ -103,7 +103,8 @@ def _read(directory: Path) -> MergedRun:
     """
     from tau2_fleet.display.console import tell
     from tau2_fleet.record.merging_records import RecordIndex, read_index
-    from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object
+    from tau2_fleet.record.reading import RECORD_FILE
+    from tau2_fleet.record.summary import read_summary
     from tau2_fleet.run.directory import load_saved
     from tau2_fleet.run.merge_checks import MergedRun, RefusedMerge
     from tau2_fleet.run.resume import saved_digests
@@ -114,7 +115,7 @@ def _read(directory: Path) -> MergedRun:
     index = read_index(directory) if (directory / RECORD_FILE).is_file() else RecordIndex(directory)
     if index.damage.count:
         tell(f"{directory}: the record has {index.damage}; what they held is left out", "warning: ", "yellow")
-    return MergedRun(directory, config, saved_digests(directory), read_object(directory / SUMMARY_FILE), index)
+    return MergedRun(directory, config, saved_digests(directory), read_summary(directory), index)
 
 
 @contextmanager

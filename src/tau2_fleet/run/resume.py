@@ -21,7 +21,8 @@ from tau2_fleet.config.schema import Config
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.lifetime import model_ends
 from tau2_fleet.record.atomic import write_json, write_text
-from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE, read_object
+from tau2_fleet.record.reading import RECORD_FILE, read_object
+from tau2_fleet.record.summary import read_summary
 from tau2_fleet.run.directory import COMPOSITION_DIR, TASK_IDS_FILE, load_saved, saved_overrides
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def save_digests(plan: RunPlan, run_dir: Path) -> None:
 
 def saved_digests(run_dir: Path) -> dict[str, dict[str, str]]:
     """What `save_digests` kept; of runs of earlier releases what their summary says; empty where nothing is known."""
-    saved = read_object(run_dir / DIGESTS_FILE) or read_object(run_dir / SUMMARY_FILE).get("digests")
+    saved = read_object(run_dir / DIGESTS_FILE) or read_summary(run_dir).get("digests")
     return {part: files for part, files in saved.items() if isinstance(files, dict)} if isinstance(saved, dict) else {}
 
 
