@@ -83,6 +83,20 @@ def test_answers_are_asked_for_by_the_schema_once_and_never_again(run: Path) -> 
         assert len(reviewer.asked) == 2 * 6 * 3
 
 
+def test_conversations_that_are_alike_are_one_question_and_a_second_review_finds_the_same(
+    records: list[Json], tmp_path: Path
+) -> None:
+    run = write(tmp_path / "run", [records[1] | {"trial": trial, "id": f"{trial}"} for trial in range(3)])
+    answers = ["```JSON %s ```", "%s", "no"]
+    with scripted(lambda _, asked: answers[len(reviewer.asked) % 3].replace("%s", answer(asked))) as reviewer:
+        assert call("review", run, *reviewer.arguments)[0] == 0
+        before, asked = (run / "reviews.jsonl").read_bytes(), len(reviewer.asked)
+        assert len({(one["messages"][-1]["content"], one["seed"]) for one in reviewer.bodies}) == asked
+        assert [len(one["votes"]) for one in lines(run)] == [3, 3, 3]
+        call("review", run, *reviewer.arguments)
+    assert ((run / "reviews.jsonl").read_bytes(), len(reviewer.asked)) == (before, asked)
+
+
 def test_a_server_that_takes_no_schema_is_asked_without(run: Path) -> None:
     bodies: list[Json] = []
 

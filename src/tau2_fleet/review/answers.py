@@ -13,7 +13,7 @@ from tau2_fleet.analysis.reviews import Effect, ErrorKind, Mark, Party, Severity
 from tau2_fleet.review.case import Case
 from tau2_fleet.review.rules import verdict_of
 
-_FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.S)
+_FENCED = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.S | re.I)
 _NEAR = 2
 """Turns by which two votes may differ on where an error is."""
 _MOST_ERRORS = 50
@@ -68,6 +68,7 @@ def _mark(value: Any, case: Case) -> Mark:
         raise Unusable(f"an error without {error}" if isinstance(error, KeyError) else str(error)[:100]) from None
     if kind.party is Party.setup or not isinstance(quote, str) or not isinstance(reason, str):
         raise Unusable("an error of another form")
+    turn = int(turn) if isinstance(turn, float) and turn.is_integer() else turn
     if not isinstance(turn, int) or isinstance(turn, bool) or not 0 <= turn < len(case.messages):
         raise Unusable(f"turn {str(turn)[:20]} is none of the conversation's")
     place = _where(quote, turn, case)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.model import Model
@@ -80,6 +81,8 @@ class Reviewer:
         self._takes_schema = True
         self._file = votes
         self._policy = policy
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Digest of a question to the lock of those that want its answer."""
         self._purse = asyncio.Condition()
         self._reserved_usd = 0.0
         self._in_flight = 0
@@ -126,18 +129,18 @@ class Reviewer:
         """One vote; None where no answer could be used."""
         for attempt in range(ATTEMPTS):
             digest = digest_of(self._judge, SYSTEM, text, number, attempt)
-            answer = self._file.get(digest)
-            if answer is None:
-                try:
-                    answer = await self._paid(case, text, number, attempt, digest)
-                except ContextOverflowError as error:
-                    self.asked.note(str(error))
-                    return None
-                except FatalModelError:
-                    raise
-                except ModelError as error:
-                    self.asked.note(str(error))
-                    continue
+            try:
+                # Conversations that are alike are one question: who comes second waits for the answer to the first.
+                async with self._asking.setdefault(digest, asyncio.Lock()):
+                    answer = self._file.get(digest) or await self._paid(case, text, number, attempt, digest)
+            except ContextOverflowError as error:
+                self.asked.note(str(error))
+                return None
+            except FatalModelError:
+                raise
+            except ModelError as error:
+                self.asked.note(str(error))
+                continue
             try:
                 return read_vote(answer.text, name, case)
             except Unusable as error:
