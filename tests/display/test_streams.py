@@ -75,3 +75,15 @@ def test_what_was_printed_is_out_at_the_end_though_a_stream_keeps_some_back(
             assert (tmp_path / "out").read_text() == ""
         assert sys.stdout is file
         assert (tmp_path / "out").read_text() == "kept back\n"
+
+
+def test_what_a_reader_that_left_did_not_read_is_forgotten() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as file:
+        guard = GuardedStream(file)
+        for _ in range(2):
+            guard.write("nobody reads this")
+            guard.flush()
+        assert guard.problem is None
+        file.flush()  # as Python does once more at the end of a program

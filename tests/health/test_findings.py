@@ -108,3 +108,20 @@ def test_an_old_interpreter_and_no_checkout_are_said(tmp_path: Path, monkeypatch
     assert "cannot be read: No such file" in machine.check_packages(tmp_path).text
     (found,) = machine.describe_data({"mock": {"db.json": "0123456789abcdef"}}, {"mock": "/data"})
     assert (found.state, found.text) == (FindingState.note, "mock reads /data: db.json 0123456789ab")
+
+
+@pytest.mark.parametrize(
+    ("ports", "taken", "state", "told"),
+    [
+        ([1900], (), FindingState.ok, "1900 on 127.0.0.1 free"),
+        ([1900, 1901, 1902], (), FindingState.ok, "1900 to 1902 on 127.0.0.1 free"),
+        ([1900, 1901, 1902], (1901, 1902), FindingState.problem, "1901 is held by process 7 (it)"),
+    ],
+)
+def test_the_first_port_that_is_taken_is_named_with_its_holder(
+    ports: list[int], taken: tuple[int, ...], state: FindingState, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "is_free", lambda _, port: port not in taken)
+    monkeypatch.setattr(servers, "holder", lambda _: "process 7 (it)")
+    found = servers._ports("127.0.0.1", ports)
+    assert (found.state, found.text) == (state, told)

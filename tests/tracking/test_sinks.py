@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tau2_fleet.errors import UserError
+from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.telemetry.run_counters import RunCounters
 from tau2_fleet.telemetry.settings import WandbMode, WandbSettings
 from tau2_fleet.tracking import tracker as tracker_module
+from tau2_fleet.tracking.process import Service
 from tau2_fleet.tracking.start import TrackedRun
 from tau2_fleet.tracking.tracker import Tracker
 from tests.telemetry.run_directory import write_run
@@ -160,3 +163,31 @@ def test_a_large_file_is_sent_compressed_and_not_copied(tmp_path: Path) -> None:
     files = [path for path in (tmp_path / "run" / "wandb").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 1_000_000
     assert json.loads((tmp_path / "run" / "wandb" / "run_id.json").read_text())["step"] > 0
+
+
+class Heard:
+    """A tracker that remembers how it was ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[int] = []
+
+    def finish(self, summary: dict[str, Any], status: int) -> None:
+        self.ends.append(status)
+
+
+def test_a_tracker_hears_of_a_lost_run_by_a_status_that_no_run_ends_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers: list[Any] = []
+
+    def timer(*about: Any) -> threading.Thread:
+        timers.append(about)
+        return threading.Thread()
+
+    monkeypatch.setattr("threading.Timer", timer)
+    service, sink = Service(io.BytesIO()), Heard()
+    service.orphaned()
+    assert (sink.ends, timers) == ([], []), "nothing was begun"
+    service._sink = sink  # type: ignore[assignment]
+    service.orphaned()
+    [status] = sink.ends
+    assert status not in {*ExitStatus}
+    assert timers == [(10.0, os._exit, (1,))], "a tracker that hangs is left"
