@@ -29,9 +29,7 @@ def test_of_a_run_that_has_ended_the_last_lines_are_told(
     block: int, lines: int, shown: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "_BLOCK", block)
-    monkeypatch.setattr(
-        "tau2_fleet.control.client.status", lambda _: SimpleNamespace(state=SimpleNamespace(live=False))
-    )
+    goes_on(monkeypatch, False)
     (tmp_path / "run.log").write_text("one\ntwo\nthree\n")
     assert list(watching.tail(tmp_path, lines)) == shown
 
@@ -50,11 +48,8 @@ def test_what_comes_is_told_once_and_a_log_that_was_moved_aside_is_followed_by_t
         log.rename(tmp_path / "run.log.1")
         log.write_text("new file\n")
 
-    news = iter([lambda: more("half a "), lambda: more("line\nnext\n"), moved])
-    left = [True, True, True, False, False]
-    monkeypatch.setattr(
-        "tau2_fleet.control.client.status", lambda _: SimpleNamespace(state=SimpleNamespace(live=left.pop(0)))
-    )
+    news = iter([lambda: more("half a "), lambda: more("line\nnext\n"), moved, log.unlink])
+    goes_on(monkeypatch, *[True] * 5, False)
     monkeypatch.setattr("time.sleep", lambda _: next(news)())
     assert list(watching.tail(tmp_path, 5)) == ["before", "half a line", "next", "new file"]
 

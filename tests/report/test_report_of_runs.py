@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from tau2_fleet.analysis.cause_shares import CauseShare
 from tau2_fleet.analysis.causes import Cause
 from tau2_fleet.report.charts import causes
 from tau2_fleet.report.command import main
+from tau2_fleet.report.page import make_report
 from tau2_fleet.tracking.wandb_tables import run_files
 from tests.run.runs import run
 
@@ -67,3 +71,14 @@ def test_the_figures_beside_a_bar_are_not_cut_off(share: float, simulations: int
     width, start = re.findall(r'viewBox="0 0 (\d+) ', drawn)[0], re.findall(r'class="value" x="([\d.]+)"', drawn)[0]
     text = re.findall(r'class="value"[^>]*>([^<]+)', drawn)[0]
     assert float(start) + _SIGN * len(text) <= float(width)
+
+
+def test_conversations_fill_one_chunk_after_the_other(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tau2_fleet.report.page._CHUNK_BYTES", 4_000)
+    text = make_report([run_dir], tmp_path / "page.html").read_text()
+    found = re.findall(r'<script[^>]*class="chunk"[^>]*>([^<]+)</script>', text)
+    conversations = [json.loads(gzip.decompress(base64.b64decode(chunk))) for chunk in found]
+    assert 1 < len(conversations) < 9
+    assert len({one["key"] for chunk in conversations for one in chunk}) == 9

@@ -65,6 +65,7 @@ def answers(server: RunningServer, *pieces: bytes, limit_s: float = 20) -> bytes
         (400, POST + b"X: \x00\r\n\r\n"),
         (400, POST + b"X: a\nTransfer-Encoding: chunked\r\n\r\n"),
         (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"),
+        (400, b"\r\n\r\n"),
         (400, b"GET  /health HTTP/1.1\r\n\r\n"),
         (400, b"GET /health HTTP/2.0\r\n\r\n"),
         (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),

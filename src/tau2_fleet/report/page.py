@@ -82,7 +82,6 @@ class RunPart:
             "lengths_chart": charts.lengths(self.figures),
             "time_chart": charts.time_split(self.figures),
             "versions": self.run.summary.get("versions") or {},
-            "models": self.run.summary.get("models") or {},
             "stopped": self.run.summary.get("stopped"),
             "live": not self.run.summary,
         }
