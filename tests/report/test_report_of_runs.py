@@ -58,6 +58,7 @@ def test_a_sweep_leaves_one_page_for_all_its_jobs(tmp_path: Path) -> None:
     assert [path.relative_to(sweep) for path in sweep.rglob("report.html")] == [Path("report.html")]
     page = (sweep / "report.html").read_text()
     assert page.count("pass^1 is ") == 2
+    assert "<td>[airline, retail, telecom]</td><td>[mock]</td>" in page
     anchors = re.findall(r' id="([^"]*)"', page)
     assert len(anchors) == len(set(anchors))
     assert {"run-1", "run-2", "departures", "departures-2"} <= set(anchors) & set(re.findall(r'href="#([^"?]+)"', page))

@@ -265,4 +265,9 @@ def _natural(text: str) -> tuple[int, int, str]:
 
 
 def _shown(value: Any) -> str:
+    """A value of a key as a command line would take it."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
     return "null" if value is None else str(value)
