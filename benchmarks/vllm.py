@@ -1,7 +1,9 @@
-"""Two real vLLM servers on the CPU: what routing does to the prefix cache, sticky beside random and least-loaded.
+"""Two real vLLM servers on the CPU: what routing does to the prefix cache, and `max_concurrency=auto` beside numbers.
 
-Needs `make install-vllm`. The load is the same for all: conversations that begin with one long prompt and grow
-turn by turn; only the first words of the prompt differ, so that no policy profits from another's cache.
+Needs `make install-vllm`. For routing, sticky beside random and least-loaded, the load is the same for all:
+conversations that begin with one long prompt and grow turn by turn; only the first words of the prompt differ, so that
+no policy profits from another's cache. For concurrency whole runs of a few of the benchmark's tasks, their customers
+simulated, on the same two servers.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.rows import Row
+from benchmarks.whole_run import play
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.kinds.vllm import Vllm
 from tau2_fleet.fleet.plan import PoolSpec
@@ -34,6 +37,13 @@ from tests.vllm.local import AGENT_HABITS, CPU_ENVIRONMENT, SERVE_FLAGS, checkpo
 CONVERSATIONS, TURNS = 12, 8
 _PROMPT_WORDS = 900
 _MESSAGE_WORDS = 60
+_NUMBERS = (1, 2, 4, 8)
+_WITHIN = 1 / 1.10
+"""Auto may take a tenth longer than the best of these numbers."""
+_RUNS = 2
+"""Of each; the quicker one counts."""
+_KEY = "TAU2_FLEET_BENCHMARK_KEY"
+"""The variable that hands the servers' key to the runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +67,11 @@ class CacheUse:
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Hit rate and computed prompt tokens; the load is small enough to be the same in a quick run."""
-    del quick
-    found = asyncio.run(measure())
+    """Hit rate and computed prompt tokens; the load is small enough to be the same in a quick run.
+
+    Auto beside numbers in a full one.
+    """
+    found, seconds = asyncio.run(measure(with_runs=not quick))
     sticky = found["sticky"]
     table = []
     for policy in ("random", "least_loaded"):
@@ -69,11 +81,16 @@ def rows(*, quick: bool) -> list[Row]:
             Row(f"vllm/prefix-cache hit rate, {policy}", sticky.hit_rate, other.hit_rate, "share", beside, more=True),
             Row(f"vllm/computed prompt tokens, {policy}", sticky.computed, other.computed, "tokens/request", beside),
         ]
+    if seconds:
+        best = min(_NUMBERS, key=lambda number: seconds[number])
+        detail = {"seconds by number": {str(number): round(found, 2) for number, found in seconds.items()}}
+        beside = f"max_concurrency={best}"
+        table.append(Row("vllm/auto", seconds["auto"], seconds[best], "s", beside, goal=_WITHIN, detail=detail))
     return table
 
 
-async def measure() -> dict[str, CacheUse]:
-    """The same load under every policy, on one pair of servers."""
+async def measure(*, with_runs: bool) -> tuple[dict[str, CacheUse], dict[int | str, float]]:
+    """The same load under every policy, on one pair of servers; and the seconds of whole runs by `max_concurrency`."""
     os.environ.update(CPU_ENVIRONMENT)
     command = executable()
     model = checkpoint(command, "agent", AGENT_HABITS)
@@ -83,9 +100,37 @@ async def measure() -> dict[str, CacheUse]:
         fleet = Fleet([pool], server, Path(directory))
         try:
             await fleet.start()
-            return {policy: await _load(policy, fleet.endpoints()) for policy in ("sticky", "random", "least_loaded")}
+            endpoints = fleet.endpoints()
+            found = {policy: await _load(policy, endpoints) for policy in ("sticky", "random", "least_loaded")}
+            return found, await asyncio.to_thread(_runs, endpoints) if with_runs else {}
         finally:
             await fleet.stop()
+
+
+def _runs(endpoints: Sequence[Endpoint]) -> dict[int | str, float]:
+    """Seconds of a run by `max_concurrency`, of auto too, each the best of some in turn."""
+    if endpoints[0].api_key is not None:
+        os.environ[_KEY] = endpoints[0].api_key
+    overrides = (
+        "experiment=smoke",
+        "domain=[mock,retail]",
+        "num_tasks=8",
+        "max_steps=24",
+        "server=external",
+        f"server.endpoints=[{','.join(endpoint.base_url for endpoint in endpoints)}]",
+        f"server.api_key_env={_KEY}",
+        f"agent.model={endpoints[0].model}",
+        "agent.max_output_tokens=100",
+        "agent.max_context_tokens=32768",
+        "agent.temperature=0",
+        "judge=none",
+    )
+    seconds: dict[int | str, float] = {}
+    for _ in range(_RUNS):
+        for number in ("auto", *_NUMBERS):
+            wall_s = play(*overrides, f"max_concurrency={number}").wall_s
+            seconds[number] = min(wall_s, seconds.get(number, wall_s))
+    return seconds
 
 
 async def _load(policy: str, endpoints: Sequence[Endpoint]) -> CacheUse:

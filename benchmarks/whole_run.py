@@ -14,17 +14,22 @@ import resource
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tau2_fleet.errors import ExitStatus
+
 ROOT = Path(__file__).resolve().parents[1]
 
 _TICK_S = 0.01
 _LOOK_EVERY = 10
 """Ticks between two looks at the memory."""
+_LONGEST = 10
+"""Lags that are kept with the second in which they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +45,10 @@ class WholeRun:
     in_flight_s: float
     """Sum of the simulations' durations."""
     drawn_s: float
-    """Sum of the latencies that their requests drew."""
+    """Sum of the latencies that the requests of these drew."""
     requests: int
+    asked: int
+    """Of these, those of the simulations above."""
     cpu_s: float
     """The runner's own, while simulations ran."""
     base_bytes: int
@@ -49,6 +56,11 @@ class WholeRun:
     peak_bytes: int
     lags_ms: dict[str, float]
     """Quantiles of the event loop's lag; a long one counts for every tick it swallowed."""
+    own_lag_ms: float
+    """The most CPU time that the loop's thread spent between two ticks beyond a tick's length: its own longest stall,
+    whoever else uses the machine."""
+    longest_lags: list[tuple[float, float, float]]
+    """(second, ms, ms of own CPU) of the longest ones, in the order of time."""
     memory: list[tuple[float, float]]
     """(seconds, MiB) through the run."""
     in_flight: list[tuple[float, int]]
@@ -58,7 +70,7 @@ class WholeRun:
     prompt_tokens: float
     cached_tokens: float
     connected: float
-    """Share of the calls that had to open a connection."""
+    """Share of the calls that had to open a connection, in the second half of the run: at first all have to."""
 
     @property
     def rate(self) -> float:
@@ -66,18 +78,25 @@ class WholeRun:
         return self.requests / self.wall_s
 
 
-def play(*overrides: str) -> WholeRun:
+def play(*overrides: str, stop_after_s: int | None = None) -> WholeRun:
     """Start the process, and wait for its end.
 
+    Args:
+        stop_after_s: when the run is broken off; what was in flight then is not among its simulations.
+
     Raises:
-        RuntimeError: it failed, or not every simulation finished.
+        RuntimeError: it failed, or not every simulation finished though it was not broken off.
     """
+    expected = ExitStatus.FINISHED
+    if stop_after_s is not None:
+        overrides = (*overrides, f"limits.run_timeout_s={stop_after_s}", "limits.grace_s=0")
+        expected = ExitStatus.NEGATIVE
     with TemporaryDirectory() as directory:
         run_dir = Path(directory) / "run"
         (run_dir / ".hydra").mkdir(parents=True)
         command = [sys.executable, "-m", "benchmarks.whole_run", str(run_dir), *overrides]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
+        if done.returncode != expected:
             raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
         watched = json.loads((run_dir / "watched.json").read_text())
         return _read(run_dir, watched)
@@ -95,6 +114,7 @@ def _read(run_dir: Path, watched: dict[str, Any]) -> WholeRun:
     first = min(start for start, _ in spans)
     last = max(start + duration for start, duration in spans)
     drawn: dict[str, float] = {}
+    asked = Counter(text.partition("/")[2].rpartition("/")[0] for text, _ in watched["requests"])
     if watched["latency"] is not None:
         profile = load_profile(watched["latency"])
         for text, messages in watched["requests"]:
@@ -110,7 +130,9 @@ def _read(run_dir: Path, watched: dict[str, Any]) -> WholeRun:
     before = [size for when, size in samples if when <= first] or [samples[0][1]]
     after = [(when, size) for when, size in samples if when > first] or samples[-1:]
     cpu = dict(watched["cpu"])
-    lags = [lag for when, lag in watched["lags"] if first <= when <= last]
+    late = [(when - first, lag, own) for when, lag, own in watched["lags"] if first <= when <= last]
+    lags = [lag for _, lag, _ in late]
+    longest = sorted(sorted(late, key=lambda one: -one[1])[:_LONGEST])
     prompt, cached = _tokens(run_dir / "profile.jsonl")
     return WholeRun(
         simulations=len(records),
@@ -118,24 +140,27 @@ def _read(run_dir: Path, watched: dict[str, Any]) -> WholeRun:
         wall_s=last - first,
         ideal_s=ideal_s,
         in_flight_s=sum(duration for _, duration in spans),
-        drawn_s=sum(drawn.values()),
+        drawn_s=sum(drawn.get(name, 0.0) for name in names),
         requests=len(watched["requests"]),
+        asked=sum(asked[name] for name in names),
         cpu_s=_at(cpu, last) - _at(cpu, first),
         base_bytes=before[-1],
         peak_bytes=max(size for _, size in after),
         lags_ms={name: 1000 * _quantile(lags, share) for name, share in (("p50", 0.5), ("p99", 0.99), ("most", 1.0))},
+        own_lag_ms=1000 * max(own for _, _, own in late),
+        longest_lags=[(round(when, 2), round(1000 * lag, 1), round(1000 * own, 1)) for when, lag, own in longest],
         memory=_thinned([(when - first, size / 2**20) for when, size in after]),
         in_flight=_thinned(_counted([(start - first, start - first + duration) for start, duration in spans])),
         busy=_busy(run_dir / "profile.jsonl", first),
         prompt_tokens=prompt,
         cached_tokens=cached,
-        connected=_connected(records),
+        connected=_connected(records, since=(first + last) / 2),
     )
 
 
-def _connected(records: Sequence[dict[str, Any]]) -> float:
-    calls = [call for record in records for call in record["calls"]]
-    return sum(call.get("connect_ms") is not None for call in calls) / max(1, len(calls))
+def _connected(records: Sequence[dict[str, Any]], since: float) -> float:
+    calls = [call for record in records for call in record["calls"] if call["started"] >= since]
+    return sum(bool(call.get("connect_ms")) for call in calls) / max(1, len(calls))
 
 
 def _simulation(record: dict[str, Any]) -> str:
@@ -215,16 +240,17 @@ class _Watch:
     def __init__(self) -> None:
         self.memory: list[tuple[float, int]] = []
         self.cpu: list[tuple[float, float]] = []
-        self.lags: list[tuple[float, float]] = []
+        self.lags: list[tuple[float, float, float]] = []
         self.requests: list[tuple[str, int]] = []
 
     async def look(self) -> None:
         """Wake at every tick and note how late it is."""
         tick = 0
         while True:
-            wanted = time.perf_counter() + _TICK_S
+            wanted, spent = time.perf_counter() + _TICK_S, time.thread_time()
             await asyncio.sleep(_TICK_S)
-            self.lags.append((time.time(), max(0.0, time.perf_counter() - wanted)))
+            own = max(0.0, time.thread_time() - spent - _TICK_S)
+            self.lags.append((time.time(), max(0.0, time.perf_counter() - wanted), own))
             tick += 1
             if tick % _LOOK_EVERY == 0:
                 self.memory.append((time.time(), _resident()))
@@ -283,7 +309,7 @@ def main() -> int:
         "latency": simulated.latency,
         "scale": simulated.latency_scale,
         "seed": simulated.seed,
-        "concurrency": config.max_concurrency,
+        "concurrency": config.most_in_flight,
     }
     (run_dir / "watched.json").write_text(json.dumps(found))
     return status

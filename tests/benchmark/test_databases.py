@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from datetime import datetime
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tau2_fleet.benchmark.databases import CowList, CowTable, Snapshot, canonical, copy_value, thawed
+from tau2_fleet.benchmark.databases import CowList, CowTable, Snapshot, canonical, copy_value, surely_same, thawed
 from tau2_fleet.benchmark.domains import load_domain
 
 KEYS = st.sampled_from("abcdef")
@@ -101,6 +102,7 @@ def test_every_record_of_every_domain_is_copied_whole(name: str) -> None:
                 copied = copy_value(record)
                 assert copied == record
                 assert canonical(copied) == canonical(record)
+                assert surely_same(copied, record)
                 assert not _mutables(copied) & _mutables(record)
 
 
@@ -132,6 +134,25 @@ def test_copying_with_a_memo_keeps_two_references_to_one_object_one() -> None:
 def test_texts_are_equal_only_for_values_of_the_same_type(pair: tuple[Any, Any]) -> None:
     left, right = pair
     assert (canonical({"x": left}) == canonical({"x": right})) == (type(left) is type(right) and left == right)
+
+
+@pytest.mark.parametrize(
+    ("value", "other"),
+    [
+        (3, 3.0),
+        (1, True),
+        (0.0, -0.0),
+        (datetime.fromisoformat("2025-01-01T01:00+01:00"), datetime.fromisoformat("2025-01-01T00:00+00:00")),
+        ({"a": None}, {"b": None}),
+        ({1: "a"}, {True: "a"}),
+        ([1], [1, 2]),
+        (None, ""),
+    ],
+)
+def test_values_with_different_texts_are_never_called_the_same(value: Any, other: Any) -> None:
+    assert canonical([value]) != canonical([other])
+    assert not surely_same([value], [other])
+    assert not surely_same({"a": [{"x": value}]}, {"a": [{"x": other}]})
 
 
 def test_a_snapshot_opened_twice_gives_two_databases() -> None:

@@ -174,6 +174,22 @@ def test_a_drained_run_ends_in_good_order_and_names_what_was_done(live: tuple[Po
     assert ctl("pause", run_dir).returncode == 1
 
 
+def test_a_drained_sweep_ends_with_the_job_at_hand_and_can_go_on(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    process = start(None, *SLOW, "--multirun", "seed=1,2", f"hydra.sweep.dir={sweep}")
+    try:
+        wait_for(lambda: list(sweep.glob("0_*/simulations.jsonl")) and stored(next(sweep.glob("0_*"))) >= 2, 60)
+        done = ctl("drain", sweep)
+        assert (done.returncode, "the sweep ends with it" in done.stdout) == (0, True)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 3
+        assert "1 of 2 jobs did not begin: seed=2" in said
+        assert "resume=" in said
+    finally:
+        kill(process)
+        assert_no_server_remains(sweep)
+
+
 def test_shards_are_paused_cancelled_and_drained_by_the_one_run_that_they_are(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = begun(run_dir, "shards=2")

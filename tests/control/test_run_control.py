@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,6 +146,36 @@ def test_a_drained_run_ends_with_what_is_in_flight_and_says_why(tmp_path: Path) 
     scene = play(tmp_path, told)
     assert lines(tmp_path) == 2
     assert scene.runner.stop_reason is RunEnd.DRAINED
+
+
+def test_the_drain_of_a_sweep_ends_it_with_a_job_that_the_next_one_waits_for_alone(tmp_path: Path) -> None:
+    async def told(scene: Scene) -> None:
+        assert "its launcher's" in scene.do(Verb.drain, every=True).said[1]
+        assert not scene.control.ends_sweep
+        scene.control._leads_sweep = True
+        assert "no further job begins" in scene.do(Verb.drain, every=True).said[1]
+        assert scene.control.ends_sweep
+        scene.do(Verb.resume)
+        assert not scene.control.ends_sweep
+
+    play(tmp_path, told)
+    assert lines(tmp_path) == 10
+
+
+def test_the_time_of_a_run_can_be_set_and_taken_away_while_it_goes_on(tmp_path: Path) -> None:
+    async def told(scene: Scene) -> None:
+        for value in ("soon", "-1", "0.0000001"):
+            assert not scene.do(Verb.set, key="limits.run_timeout_s", value=value).done
+        assert scene.do(Verb.set, key="limits.run_timeout_s", value="1000").done
+        assert scene.do(Verb.set, key="limits.run_timeout_s", value="null").done
+        age_s = time.monotonic() - scene.runner.limits.began_s
+        assert scene.do(Verb.set, key="limits.run_timeout_s", value=f"{age_s + 0.2}").done
+        await scene.until(lambda: scene.runner.stopping)
+
+    scene = play(tmp_path, told)
+    assert scene.runner.stop_reason is RunEnd.TIMEOUT
+    refused = scene.do(Verb.set, key="limits.max_cost_usd", value="1").said[0]
+    assert "only max_concurrency, log_level and limits.run_timeout_s can be set" in refused
 
 
 def test_a_drain_that_is_taken_back_ends_nothing(tmp_path: Path) -> None:

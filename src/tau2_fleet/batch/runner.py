@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from typing import Protocol
 
 from tau2_fleet.batch.run_end import Limits, RunEnd
@@ -75,6 +76,7 @@ class Runner:
         self._in_flight: dict[SimulationKey, None] = {}
         self._withdrawn: dict[SimulationKey, SimulationJob] = {}
         self._resized = asyncio.Event()
+        self._new_deadline = asyncio.Event()
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
         """Set when nobody works any more, nor will."""
@@ -136,6 +138,11 @@ class Runner:
         """Let so many simulations (one at least) be in flight from now on; none that has begun is broken off."""
         self.max_concurrency = max(1, count)
         self._resized.set()
+
+    def set_run_timeout(self, seconds: float | None) -> None:
+        """End the run so many seconds after its beginning; None: whenever it is through."""
+        self.limits = replace(self.limits, run_timeout_s=seconds)
+        self._new_deadline.set()
 
     def stop(self, reason: RunEnd, detail: str | None = None) -> None:
         """Begin nothing new; give what is in flight `grace_s` to end. The first reason stands."""
@@ -273,7 +280,12 @@ class Runner:
         return self.purse is not None and self.purse.holds_back()
 
     async def _watch_clock(self) -> None:
-        deadline_s = self.limits.deadline_s
-        if deadline_s is not None:
-            await asyncio.sleep(deadline_s - time.monotonic())
-            self.stop(RunEnd.TIMEOUT, self.limits.out_of_time)
+        while True:
+            self._new_deadline.clear()
+            deadline_s = self.limits.deadline_s
+            try:
+                async with asyncio.timeout(None if deadline_s is None else deadline_s - time.monotonic()):
+                    await self._new_deadline.wait()
+            except TimeoutError:
+                self.stop(RunEnd.TIMEOUT, self.limits.out_of_time)
+                return

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from tau2_fleet.benchmark.databases import CowList, CowTable, Snapshot, canonical
+from tau2_fleet.benchmark.databases import CowList, CowTable, Snapshot, canonical, surely_same
 
 Side = Literal["agent", "user"]
 
@@ -53,14 +53,14 @@ class GoldDatabase:
         self._snapshot = snapshot
         self._tables: dict[str, dict[str, str | None]] = {}
         """Texts of the changed records of each table; None: deleted."""
-        self._lists: dict[str, list[str]] = {}
-        """Texts of all records of the tables that are lists."""
+        self._lists: dict[str, list[str | None]] = {}
+        """Texts of all records of the tables that are lists; None: as in the snapshot."""
         self._list_keys: dict[str, list[str]] = {}
         self._models: dict[str, str] = {}
         """Texts of what is no table."""
         for name, value in database.__dict__.items():
             if isinstance(value, CowTable):
-                texts = {key: _record_text(value, key) for key in value.touched()}
+                texts = {key: _record_text(value, key) for key in _changed(snapshot, name, value)}
                 self._tables[name] = {key: text for key, text in texts.items() if text != snapshot.text(name, key)}
             elif isinstance(value, CowList):
                 self._lists[name] = _list_texts(snapshot, name, value)
@@ -73,7 +73,7 @@ class GoldDatabase:
         for name, value in database.__dict__.items():
             if isinstance(value, CowTable):
                 gold = self._tables[name]
-                for key in sorted(value.touched() | gold.keys()):
+                for key in sorted(gold.keys() | _changed(self._snapshot, name, value)):
                     expected = gold[key] if key in gold else self._snapshot.text(name, key)
                     yield from self._compare(name, key, expected, _record_text(value, key))
             elif isinstance(value, CowList):
@@ -82,8 +82,11 @@ class GoldDatabase:
                 yield from self._compare(name, "", self._models[name], _text(value))
 
     def _compare_lists(self, table: str, records: CowList) -> Iterator[Difference]:
-        gold = self._lists[table]
-        texts = _list_texts(self._snapshot, table, records)
+        marked = _list_texts(self._snapshot, table, records)
+        if marked == self._lists[table]:
+            return
+        gold = self._whole(table, self._lists[table])
+        texts = self._whole(table, marked)
         if texts == gold:
             return
         expected = dict(zip(self._list_keys[table], gold, strict=True))
@@ -97,6 +100,10 @@ class GoldDatabase:
             yield Difference(
                 self._side, table, "", "", f"{len(gold)} records in their order", f"{len(texts)} in another"
             )
+
+    def _whole(self, table: str, texts: list[str | None]) -> list[str]:
+        """The texts of a list's records, those of the snapshot included."""
+        return [self._snapshot.text(table, place) or "" if text is None else text for place, text in enumerate(texts)]
 
     def _compare(self, table: str, key: str, expected: str | None, actual: str | None) -> Iterator[Difference]:
         """Compares two texts; None: there is no such record."""
@@ -123,10 +130,21 @@ def _record_text(table: CowTable, key: str) -> str | None:
     return None if record is None else _text(record)
 
 
-def _list_texts(snapshot: Snapshot, table: str, records: CowList) -> list[str]:
+def _changed(snapshot: Snapshot, name: str, table: CowTable) -> set[str]:
+    """The keys of the records that are not seen at once to be those of the snapshot."""
+    base = snapshot.fields[name]
+    return {
+        key
+        for key in table.touched()
+        if key not in table or key not in base or not surely_same(table.peek(key), base[key])
+    }
+
+
+def _list_texts(snapshot: Snapshot, table: str, records: CowList) -> list[str | None]:
+    """Texts of the records; None: seen at once to be the snapshot's in the same place."""
     base = snapshot.fields[table]
     return [
-        (snapshot.text(table, index) or "") if index < len(base) and record is base[index] else _text(record)
+        None if index < len(base) and surely_same(record, base[index]) else _text(record)
         for index, record in enumerate(records.peek())
     ]
 

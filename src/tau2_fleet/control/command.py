@@ -15,7 +15,7 @@ from tau2_fleet.control.messages import Answer, Request, State, Status, Verb
 from tau2_fleet.control.remains import is_run, jobs_of
 from tau2_fleet.control.telling import facts, headline, next_step, shown
 from tau2_fleet.control.watching import tail, watch
-from tau2_fleet.display.console import complain, out, tell
+from tau2_fleet.display.console import complain, out
 from tau2_fleet.display.screen import Screen, line
 from tau2_fleet.errors import ExitStatus, UserError
 
@@ -28,10 +28,10 @@ _VERBS = {
     "watch": "its screen, here",
     "pause": "begin no simulation, send no request; what is in flight gets its answers",
     "resume": "take pause or drain back",
-    "drain": "begin no simulation; the run ends with those in flight, however long they take",
+    "drain": "begin no simulation (of a sweep: no job either); it ends with those in flight, however long they take",
     "cancel": "end a task's simulations here (infrastructure errors), or take them out of the queue",
     "rerun": "run again what ended in an infrastructure error or was taken out of the queue",
-    "set": "max_concurrency=N or auto; log_level=LEVEL of run.log",
+    "set": "max_concurrency=N or auto; log_level=LEVEL of run.log; limits.run_timeout_s=SECONDS or null",
 }
 
 
@@ -113,8 +113,6 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     for run_dir in _live(directory):
         answer = client.ask(run_dir, request)
         statuses.append(_tell_answer(run_dir, directory, answer, as_json=options.json))
-    if request.do is Verb.drain and not is_run(directory):
-        tell("the sweep goes on with its next job, if there is one; Ctrl-C ends a sweep", "note: ", "yellow")
     return ExitStatus.worst(statuses)
 
 
@@ -135,7 +133,7 @@ def _request(options: argparse.Namespace) -> Request:
     if verb in (Verb.cancel, Verb.rerun):
         every = verb is Verb.rerun and options.all
         return Request(verb, None if every else options.task, options.trial, every)
-    return Request(verb)
+    return Request(verb, every=verb is Verb.drain and not is_run(options.directory))
 
 
 def _jobs(directory: Path) -> list[Path]:

@@ -61,7 +61,7 @@ class Request:
     task: str | None = None
     trial: int | None = None
     every: bool = False
-    """`rerun`: all that ended in an infrastructure error."""
+    """`rerun`: all that ended in an infrastructure error; `drain`: the sweep that the run is a job of, too."""
     key: str = ""
     value: str = ""
 

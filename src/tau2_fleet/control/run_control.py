@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Protocol
 
 from tau2_fleet.batch.runner import Runner
 from tau2_fleet.batch.schedule import Schedule
-from tau2_fleet.batch.settings import AUTO
 from tau2_fleet.batch.steering import Steering
 from tau2_fleet.control.messages import Answer, ProviderRequests, Request, State, Status, Verb
+from tau2_fleet.control.settable import concurrency, set_level, set_timeout
 from tau2_fleet.display.console import neutralise, tell
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.llm.factory import Limiters
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.record.store import Store
-from tau2_fleet.telemetry.levels import LogLevel
 from tau2_fleet.telemetry.lines import head
 from tau2_fleet.telemetry.logs import Logs
 from tau2_fleet.telemetry.run_counters import RunCounters
@@ -61,13 +60,21 @@ class RunControl:
         counters: RunCounters,
         limiters: Limiters,
         logs: Logs,
+        *,
+        leads_sweep: bool = False,
     ) -> None:
-        """`schedule` holds all simulations of the run, those of earlier attempts included."""
+        """
+        Args:
+            schedule: all simulations of the run, those of earlier attempts included.
+            leads_sweep: the run is the only one of its sweep that goes on, and the next begins after it.
+        """
         self.doing = "checking what the run needs"
         """In a few words; set by `run/execution.py` as it goes on."""
         self.closing = False
         self.by_hand: list[str] = []
         """What was done through the socket, each with its time."""
+        self.ends_sweep = False
+        """Whether the sweep that the run is a job of is to end with it."""
         self._run_id = run_id
         self._attempt = attempt
         self._jobs = {job.key: job for job in schedule.jobs}
@@ -75,6 +82,7 @@ class RunControl:
         self._counters = counters
         self._limiters = limiters
         self._logs = logs
+        self._leads_sweep = leads_sweep
         self._host = socket.gethostname()
         self._playing: Playing | None = None
         self._verbs: dict[Verb, Callable[[Request], Answer]] = {
@@ -119,7 +127,7 @@ class RunControl:
             requests=0 if playing is None else sum(router.in_flight for router in playing.routers),
             held=self._limiters.pause.held,
             providers={
-                name: ProviderRequests(gate.in_flight, gate.waiting, gate.limit if isfinite(gate.limit) else None)
+                name: ProviderRequests(gate.in_flight, gate.waiting, gate.limit if math.isfinite(gate.limit) else None)
                 for name, gate in gates.items()
             },
             log_level=logging.getLevelName(self._logs.level),
@@ -186,13 +194,26 @@ class RunControl:
         runner = self._runner()
         runner.go_on()
         self._counters.stopping = runner.draining
+        self.ends_sweep = self.ends_sweep and runner.draining
         return Answer(True, ("it goes on, and drains: once more takes that back" if runner.draining else "it goes on",))
 
     def _drain(self, request: Request) -> Answer:
-        runner = self._runner()
-        self._counters.stopping = True
-        runner.drain()
-        return Answer(True, (f"nothing further begins; the run ends with the {runner.in_flight} in flight",))
+        said = []
+        if self.closing and request.every and self._leads_sweep:
+            said.append("the simulations are over")
+        else:
+            runner = self._runner()
+            self._counters.stopping = True
+            runner.drain()
+            said.append(f"nothing further begins; the run ends with the {runner.in_flight} in flight")
+        if request.every:
+            self.ends_sweep = self._leads_sweep
+            said.append(
+                "and the sweep ends with it: no further job begins"
+                if self._leads_sweep
+                else "jobs of the sweep that have not begun are its launcher's: they begin"
+            )
+        return Answer(True, tuple(said))
 
     def _cancel(self, request: Request) -> Answer:
         runner = self._runner()
@@ -239,17 +260,16 @@ class RunControl:
 
     def _set(self, request: Request) -> Answer:
         if request.key == "log_level":
-            if request.value not in LogLevel.__members__:
-                raise UserError(f"log_level={request.value}: must be one of {', '.join(LogLevel)}")
-            self._logs.set_level(LogLevel[request.value].number)
-            return Answer(True, (f"run.log is at {request.value} from now on",))
+            return Answer(True, (set_level(self._logs, request.value),))
         if request.key == "max_concurrency":
             self._runner()
             assert self._playing is not None
-            return Answer(True, (self._playing.steering.set(_number(request.value)),))
+            return Answer(True, (self._playing.steering.set(concurrency(request.value)),))
+        if request.key == "limits.run_timeout_s":
+            return Answer(True, (set_timeout(self._runner(), request.value),))
         raise UserError(
-            f"{request.key}: only max_concurrency and log_level can be set in a run that goes on; "
-            "other keys that may differ take effect with resume=DIR"
+            f"{request.key}: only max_concurrency, log_level and limits.run_timeout_s can be set in a run that goes "
+            "on; other keys that may differ take effect with resume=DIR"
         )
 
     def _found(self, request: Request) -> Collection[SimulationKey]:
@@ -284,19 +304,10 @@ def find(keys: Sequence[SimulationKey], task: str, trial: int | None) -> list[Si
     return found
 
 
-def _number(value: str) -> int | None:
-    """A number of simulations; None: auto."""
-    if value == AUTO:
-        return None
-    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 100_000):
-        raise UserError(f"max_concurrency={value}: must be {AUTO} or a number from 1 to 100000")
-    return int(value)
-
-
 def _words(request: Request) -> str:
     """The request as it was typed."""
     given = [request.do.value, request.task or ""]
-    given += ["--all"] if request.every else []
+    given += [f"{'the sweep' if request.do is Verb.drain else '--all'}"] if request.every else []
     given += [f"--trial {request.trial}"] if request.trial is not None else []
     given += [f"{request.key}={request.value}"] if request.key else []
     return " ".join(filter(None, given))

@@ -105,16 +105,17 @@ class Experiment:
         interrupts = Interrupts()
         with EventBus().in_use(), interrupts.listening():
             try:
-                outcome = await self._perform(interrupts)
+                outcome, drained = await self._perform(interrupts)
             except asyncio.CancelledError as error:
                 if not interrupts.absorb(error):
                     raise
                 return JobResult(ExitStatus.INTERRUPTED)
         # A sweep ends with the job that was interrupted, even if that came to its end in the time of grace.
-        ends_sweep = interrupts.asked and attempt.in_sweep
-        return JobResult(ExitStatus.INTERRUPTED if ends_sweep else outcome.exit_status, outcome)
+        interrupted = interrupts.asked and attempt.in_sweep
+        return JobResult(ExitStatus.INTERRUPTED if interrupted else outcome.exit_status, outcome, ends_sweep=drained)
 
-    async def _perform(self, interrupts: Interrupts) -> Outcome:
+    async def _perform(self, interrupts: Interrupts) -> tuple[Outcome, bool]:
+        """What the job came to, and whether its sweep is to end with it."""
         attempt = self._attempt
         attempt.warn()
         progress = self._progress()
@@ -140,7 +141,7 @@ class Experiment:
             told = await asyncio.to_thread(tracker.finish, summary, int(outcome.exit_status))
         if told and not (tracker.kept_offline and attempt.in_sweep):
             tell(told)
-        return outcome
+        return outcome, control.ends_sweep
 
     # Those who watch it
 
@@ -165,6 +166,7 @@ class Experiment:
             progress.counters,
             attempt.in_flight.limiters,
             attempt.logs,
+            leads_sweep=attempt.context.leads_sweep,
         )
 
     def _tracker(self, progress: Progress) -> Tracker:

@@ -105,7 +105,7 @@ def _run(tree: DictConfig, arguments: Sequence[str], run_dir: Path, overrides: l
         with begin(run_dir, saved) as context:
             result = experiment.run(plan, context, lock)
     results = None if result.outcome is None else result.outcome.as_dict()
-    return JobEnd(run_dir, overrides, result.exit_status, results=results)
+    return JobEnd(run_dir, overrides, result.exit_status, results=results, ends_sweep=result.ends_sweep)
 
 
 def status_of(error: SystemExit) -> ExitStatus:

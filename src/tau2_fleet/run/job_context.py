@@ -28,6 +28,8 @@ class JobContext:
     """The name of the sweep that the job is one of."""
     title: str = ""
     """What sets the job apart from the others of its sweep."""
+    leads_sweep: bool = False
+    """Whether the sweep's next job begins after this one, in the same process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +39,5 @@ class JobResult:
     exit_status: ExitStatus
     outcome: Outcome | None = None
     """None: it was cut short before there was anything to take stock of."""
+    ends_sweep: bool = False
+    """Whether no further job of its sweep is to begin, as `ctl drain` asked."""

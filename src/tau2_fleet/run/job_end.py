@@ -21,6 +21,8 @@ class JobEnd:
     """In one line, why it did not run, or not to its end."""
     results: Mapping[str, Any] | None = None
     """The part of the job's `summary.json` that is about results; None: it has none."""
+    ends_sweep: bool = False
+    """Whether no further job is to begin, as `ctl drain` asked."""
 
     @property
     def objective(self) -> float | None:

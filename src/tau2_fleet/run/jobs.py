@@ -71,6 +71,10 @@ _ONE_AFTER_THE_OTHER = "hydra._internal.core_plugins.basic_launcher.BasicLaunche
 _NAMED = 6
 
 
+class SweepDrained(BaseException):
+    """No further job is to begin; passes through Hydra, as KeyboardInterrupt does."""
+
+
 class Jobs:
     """The jobs of one command line; Hydra drops what they return, so how they ended is kept here.
 
@@ -97,7 +101,10 @@ class Jobs:
         return JobsElsewhere, (self._arguments, os.getcwd())
 
     def __call__(self, tree: DictConfig) -> float | None:
-        """One job, called by Hydra; its objective. KeyboardInterrupt, when it was interrupted, ends the sweep."""
+        """One job, called by Hydra; its objective.
+
+        KeyboardInterrupt, when it was interrupted, and `SweepDrained` end the sweep.
+        """
         try:
             end = do_job(tree, self._arguments, self._begin)
         except SystemExit as error:
@@ -105,6 +112,8 @@ class Jobs:
         self._ends[_number()] = end
         if end.exit_status == ExitStatus.INTERRUPTED:
             raise KeyboardInterrupt
+        if end.ends_sweep:
+            raise SweepDrained
         return end.objective
 
     @contextmanager
@@ -121,7 +130,10 @@ class Jobs:
             save_sweep(self._arguments, overrides, sweep_dir)
             self._sweep = Sweep(sweep_dir, swept_keys(self._arguments), FleetLease())
         sweep = self._sweep
-        yield JobContext(run_dir, overrides, sweep.lease, sweep.directory, sweep.directory.name, sweep.title(overrides))
+        title = sweep.title(overrides)
+        yield JobContext(
+            run_dir, overrides, sweep.lease, sweep.directory, sweep.directory.name, title, leads_sweep=True
+        )
 
     def watch(self, launcher: Launcher, config: DictConfig) -> Launcher:
         """See to it that the jobs of a launcher are heard of, whatever process they run in."""
@@ -206,11 +218,15 @@ class Jobs:
             show_traceback()
             self.statuses.append(ExitStatus.FAILED)
 
+    def not_begun(self) -> list[list[str]]:
+        """The overrides of the jobs that are still to come."""
+        return [overrides for number, overrides in self._wanted if number not in self._ends]
+
     def _show_not_begun(self, directory: Path) -> None:
         """The jobs that a sweep's end has kept from beginning, and what to type to go on."""
         from tau2_fleet.run.outcome import short_path
 
-        missing = [overrides for number, overrides in self._wanted if number not in self._ends]
+        missing = self.not_begun()
         if missing:
             swept = frozenset(swept_keys(self._arguments))
             named = ", ".join(title_of(overrides, swept) or " ".join(overrides) for overrides in missing[:_NAMED])
@@ -254,6 +270,8 @@ def run_command_line(given: Sequence[str]) -> ExitStatus:
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(jobs)()
     except KeyboardInterrupt:
         jobs.statuses.append(ExitStatus.INTERRUPTED)
+    except SweepDrained:
+        jobs.statuses += [ExitStatus.NEGATIVE] if jobs.not_begun() else []
     except SystemExit as error:
         jobs.statuses.append(status_of(error))
     except Exception as error:  # of the configuration or a launcher: those of a job are caught in `do_job`

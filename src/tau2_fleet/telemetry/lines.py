@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 from tau2_fleet.display.console import neutralise
 from tau2_fleet.telemetry.events import Event, LLMCall, Scope, SimulationDone, StepComplete, ToolCallDone
@@ -70,25 +72,40 @@ def level_of(event: Event) -> int | None:
 
 def event_line(event: Event) -> str | None:
     """The event as a log line without its newline; None for events that have none."""
-    if isinstance(event, StepComplete):
-        return (
-            f"{head('PROFILE', event.time, event.scope)} type=step_complete step={event.step}"
-            f" total_duration_ms={event.total_duration_ms:.2f} from_role={event.from_role} to_role={event.to_role}"
-        )
-    if isinstance(event, LLMCall):
-        return _call_line(event)
-    if isinstance(event, ToolCallDone):
-        return (
-            f"{head('PROFILE', event.time, event.scope)} type=tool_call function={token(event.function)}"
-            f" call_type=local_function{_step(event.step)} requestor={event.requestor}"
-            f" duration_ms={event.duration_ms:.2f} error={event.error}"
-        )
-    if isinstance(event, SimulationDone):
-        return (
-            f"{head('INFO', event.time, event.scope)} type=simulation termination_reason={event.termination_reason}"
-            f" reward={event.reward:g} duration_ms={event.duration_ms:.2f} cost_usd={event.cost_usd:.6f}"
-        )
-    return None
+    way = _WAYS.get(type(event))
+    return None if way is None else way(event)
+
+
+def lines_of(events: Sequence[Event], least: int) -> list[str]:
+    """The lines of events whose level is `least` or above."""
+    lines = []
+    for event in events:
+        way = _WAYS.get(type(event))
+        if way is not None and (least <= PROFILE or (level_of(event) or 0) >= least):
+            lines.append(way(event))
+    return lines
+
+
+def _step_line(event: StepComplete) -> str:
+    return (
+        f"{head('PROFILE', event.time, event.scope)} type=step_complete step={event.step}"
+        f" total_duration_ms={event.total_duration_ms:.2f} from_role={event.from_role} to_role={event.to_role}"
+    )
+
+
+def _tool_line(event: ToolCallDone) -> str:
+    return (
+        f"{head('PROFILE', event.time, event.scope)} type=tool_call function={token(event.function)}"
+        f" call_type=local_function{_step(event.step)} requestor={event.requestor}"
+        f" duration_ms={event.duration_ms:.2f} error={event.error}"
+    )
+
+
+def _simulation_line(event: SimulationDone) -> str:
+    return (
+        f"{head('INFO', event.time, event.scope)} type=simulation termination_reason={event.termination_reason}"
+        f" reward={event.reward:g} duration_ms={event.duration_ms:.2f} cost_usd={event.cost_usd:.6f}"
+    )
 
 
 def _call_line(event: LLMCall) -> str:
@@ -107,3 +124,11 @@ def _call_line(event: LLMCall) -> str:
 
 def _step(step: int | None) -> str:
     return "" if step is None else f" step={step}"
+
+
+_WAYS: dict[type[Event], Callable[[Any], str]] = {
+    StepComplete: _step_line,
+    LLMCall: _call_line,
+    ToolCallDone: _tool_line,
+    SimulationDone: _simulation_line,
+}

@@ -159,8 +159,11 @@ class RunCounters:
 
     def listen(self, event: Event) -> None:
         """Take one event of the run."""
-        scope = event.scope
-        if isinstance(event, LLMCall):
+        scope, kind = event.scope, type(event)
+        if kind is StepComplete:
+            if scope is not None:
+                self._heard(scope, _next_after(event))  # type: ignore[arg-type]
+        elif isinstance(event, LLMCall):
             self.cost_usd += event.cost_usd
             self.input_tokens += event.input_tokens
             self.output_tokens += event.output_tokens
@@ -170,9 +173,6 @@ class RunCounters:
                 self._heard(scope, None)
         elif isinstance(event, ReplyCondition):
             self.replies[event.role, event.condition] += 1
-        elif isinstance(event, StepComplete):
-            if scope is not None:
-                self._heard(scope, _next_after(event))
         elif isinstance(event, ReplicaSample):
             replica = self._replica(event.replica)
             replica.running, replica.waiting, replica.kv_use = event.running, event.waiting, event.kv_use

@@ -26,13 +26,13 @@ class LiveMetrics:
 
     def listen(self, event: Event) -> None:
         """Take one event of the run."""
-        if isinstance(event, LLMCall):
+        if isinstance(event, StepComplete):
+            self._took("step_complete", event.total_duration_ms)
+        elif isinstance(event, LLMCall):
             self._took(event.type, event.duration_ms)
             self._output_tokens += event.output_tokens
         elif isinstance(event, ToolCallDone):
             self._took("tool_call", event.duration_ms)
-        elif isinstance(event, StepComplete):
-            self._took("step_complete", event.total_duration_ms)
         elif isinstance(event, GpuSample):
             self._gpus[event.host, event.gpu] = event
 
