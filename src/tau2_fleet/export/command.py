@@ -84,6 +84,8 @@ def _runs(directories: Sequence[Path], filters: Filters) -> list[Run]:
     refuse_unknown(filters, [key for run in runs for key in run.stored.keys])
     if not any(filters.holds_key(key) for run in runs for key in run.stored.keys):
         what = "holds no simulation" if not any(len(run.stored) for run in runs) else "no simulation is as asked for"
+        damaged = "; ".join(str(run.stored.damage) for run in runs if run.stored.damage.count)
+        what += f": {damaged}" if damaged else ""
         known = sorted({key.domain for run in runs for key in run.stored.keys})
         raise UserError(
             f"{', '.join(map(str, directories))}: {what}" + (f"; domains: {', '.join(known)}" if known else "")
