@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from io import FileIO
 from pathlib import Path
 
 import pytest
 
-from tau2_fleet.telemetry import events
+from tau2_fleet.telemetry import events, line_writer
 from tau2_fleet.telemetry.events import (
     Event,
     EventBus,
@@ -99,7 +100,7 @@ def test_a_bus_hears_what_is_begun_in_its_block_and_nothing_of_another_run() -> 
     async def both() -> tuple[list[int], list[int]]:
         return await asyncio.gather(run(1), run(2))
 
-    assert asyncio.run(both()) == ([1, 1], [2, 2])
+    assert tuple(asyncio.run(both())) == ([1, 1], [2, 2])
 
 
 def test_profile_lines_are_in_the_log_only_when_wanted_but_always_in_the_profile(
@@ -168,8 +169,13 @@ def test_a_listener_that_fails_harms_neither_the_run_nor_the_others(
     assert capfd.readouterr().err.count("left out") == 1
 
 
-def test_a_full_disk_ends_the_profile_but_not_the_run(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "profile.jsonl").symlink_to("/dev/full")
+def test_a_full_disk_ends_the_profile_but_not_the_run(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(path: Path) -> FileIO:
+        return open("/dev/full" if path.name == "profile.jsonl" else path, "ab", buffering=0)
+
+    monkeypatch.setattr(line_writer, "open_to_append", opened)
     with setup(tmp_path, INFO), Recorder(tmp_path) as recorder:
         for _ in range(3):
             emit(llm_call())
