@@ -221,7 +221,7 @@ def test_a_record_that_holds_what_no_simulation_does_is_passed_over_and_named(
         assert "1 damaged line (line 2: messages is a list of another form), passed over" in said, form
         assert said.count("\n") == 1
     write_records(tmp_path / "run", [bad])
-    assert main([str(tmp_path / "run"), "--format", "csv"]) == 1
+    assert main([str(tmp_path / "run"), "--format", "csv", "--force"]) == 1
     assert "holds no simulation: 1 damaged line (line 1: messages is" in capsys.readouterr().err
 
 
