@@ -273,6 +273,11 @@ def test_what_does_not_compose_is_refused_in_words_that_name_it(overrides: str, 
         ("user_llm.provider=vllm", ["user_llm.provider=vllm", "user_llm=vllm"]),
         ("user_llm.model=null", ["user_llm.model is not set"]),
         ("resume_force=true", ["resume_force=true", "resume=DIR"]),
+        ("server.gpu_ids=${log_level}", ["server.gpu_ids=INFO", "takes a list"]),
+        ("agent.extra_body=${seed}", ["agent.extra_body=300", "takes a mapping"]),
+        ("limits=${seed}", ["limits=300", "takes a group of keys"]),
+        ("domain.retail=${agent.price}", ["domain.retail", "takes a group of keys"]),
+        ("server.routing=[[]]", ["server.routing=[[]]", "there is none of this name"]),
     ],
 )
 def test_what_cannot_be_is_refused_in_words_that_name_it(dotlist: str, words: list[str]) -> None:

@@ -12,6 +12,7 @@ from tau2_fleet.config import table
 from tau2_fleet.config.compose import explain
 from tau2_fleet.config.names import unknown_key
 from tau2_fleet.config.problems import problems_of
+from tau2_fleet.config.references import misplaced
 from tau2_fleet.config.schema import PROMPT_FILES, Config
 from tau2_fleet.config.sources import SHIPPED, Sources
 from tau2_fleet.config.tasks import read_task_ids
@@ -56,6 +57,8 @@ def read(tree: DictConfig, sources: Sources = SHIPPED) -> Config:
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     assert isinstance(config, Config)
+    if (wrong := next(misplaced(config), None)) is not None:
+        raise UserError(wrong)
     _tidy(config)
     return config
 
@@ -87,7 +90,11 @@ def own_paths(tree: DictConfig) -> dict[str, str]:
     """Key to absolute path of the prompt files, of the domains of one's own, and of a benchmark's code."""
     from omegaconf import OmegaConf
 
-    domains = [name for name, domain in tree.domain.items() if not OmegaConf.is_missing(domain, "path")]
+    domains = [
+        name
+        for name, domain in tree.domain.items()
+        if OmegaConf.is_dict(domain) and not OmegaConf.is_missing(domain, "path")
+    ]
     keys = [*(f"domain.{name}.path" for name in domains), *PROMPT_FILES, "benchmark.path"]
     if os.sep in (OmegaConf.select(tree, "benchmark.python") or ""):
         keys.append("benchmark.python")
@@ -115,8 +122,9 @@ def _without_unset(tree: DictConfig) -> DictConfig:
         elif unset:
             raise UserError(f"{part}.price.{unset[0]} is not set: a price has input and output")
     OmegaConf.set_struct(tree, False)
-    for name in [name for name, domain in tree.domain.items() if OmegaConf.is_missing(domain, "path")]:
-        del tree.domain[name]
+    for name, domain in list(tree.domain.items()):
+        if OmegaConf.is_dict(domain) and OmegaConf.is_missing(domain, "path"):
+            del tree.domain[name]
     return tree
 
 
