@@ -220,9 +220,9 @@ def test_a_record_that_holds_what_no_simulation_does_is_passed_over_and_named(
         said = capsys.readouterr().err
         assert "1 damaged line (line 2: messages is a list of another form), passed over" in said, form
         assert said.count("\n") == 1
-    write_records(tmp_path / "run", [bad])
+    write_records(tmp_path / "run", [{**good, "trial": -1}])
     assert main([str(tmp_path / "run"), "--format", "csv", "--force"]) == 1
-    assert "holds no simulation: 1 damaged line (line 1: messages is" in capsys.readouterr().err
+    assert "holds no simulation: 1 damaged line (line 1: trial is -1)" in capsys.readouterr().err
 
 
 def test_a_domains_name_leads_nowhere(run_dir: Path, tmp_path: Path) -> None:
