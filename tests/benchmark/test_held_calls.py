@@ -40,6 +40,7 @@ def test_what_a_fork_gives_comes_back_and_what_it_changes_is_lost() -> None:
 
 
 def test_a_fork_that_dies_was_held() -> None:
+    before = set(psutil.Process().children())
     with pytest.raises(Held):
         in_fork(lambda: os.kill(os.getpid(), signal.SIGKILL))
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= before

@@ -28,7 +28,8 @@ JOBS = textwrap.dedent(
     """
     import json, os, signal, sys, types
     import tau2_fleet.run
-    from tau2_fleet.errors import UserError
+    from tau2_fleet.errors import ExitStatus, UserError
+    from tau2_fleet.run.job_context import JobResult
 
     def run(config, context, lock):
         from tau2_fleet.config import departures
@@ -42,7 +43,7 @@ JOBS = textwrap.dedent(
             os.kill(os.getpid(), signal.SIGINT)
         if config.seed == 4:
             raise RuntimeError("a mistake in the program, with " + os.environ["PLANTED_API_KEY"])
-        return types.SimpleNamespace(exit_status=config.seed if config.seed in (3, 130) else 0, outcome=None)
+        return JobResult(ExitStatus(config.seed if config.seed in (3, 130) else 0), outcome=None)
 
     experiment = types.ModuleType("tau2_fleet.run.experiment")
     experiment.run = run

@@ -13,10 +13,10 @@ import pytest
 
 from tests.run.runs import assert_no_server_remains, keys, kill, rewards, run, start, stored, summary, wait_for
 
-KILLS = 24
+KILLS = 16
 OVERRIDES = (
     "experiment=smoke",
-    "num_trials=30",
+    "num_trials=20",
     "max_concurrency=12",
     "server.simulated.latency=fleet-h100",
     "server.simulated.latency_scale=0.016",
@@ -26,7 +26,7 @@ OVERRIDES = (
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("calm") / "run"
-    process = run(run_dir, "experiment=smoke", "num_trials=30", "max_concurrency=64")
+    process = run(run_dir, "experiment=smoke", "num_trials=20", "max_concurrency=64")
     assert process.returncode == 0, process.stderr
     return run_dir
 
@@ -63,7 +63,7 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path,
     assert_no_server_remains(run_dir)
 
     counts = keys(run_dir)
-    assert len(counts) == 270, f"seed {seed}"
+    assert len(counts) == 180, f"seed {seed}"
     assert set(counts.values()) == {1}, f"seed {seed}: run twice: {[key for key, count in counts.items() if count > 1]}"
     assert rewards(run_dir) == rewards(calm), f"seed {seed}"
     assert summary(run_dir)["inventory"] == summary(calm)["inventory"]

@@ -49,13 +49,17 @@ def read_summary(directory: Path, *, quiet: bool = False) -> Json:
 
 
 def _take_out(value: Json, forms: Mapping[str, _Form], prefix: str) -> Iterator[str]:
-    """Take out of an object what does not fit; yields the names of what was said wrongly, not of what is null."""
+    """Take out of an object what does not fit; yields the names of what was said wrongly, not of what is null.
+
+    A text may be null, as the source of data that are the package's is.
+    """
     for name, part in list(value.items()):
         form = forms.get(name)
         if form is None:
             continue
         if part is None:
-            del value[name]
+            if form is not _is_text:
+                del value[name]
         elif callable(form):
             if not form(part):
                 del value[name]
