@@ -69,7 +69,8 @@ def test_a_run_with_own_servers_on_own_hosts_an_own_rule_and_an_own_tracker_that
     line += f"--tasks {tasks} --host {{host}} --port {{port}} --model {{model}}"
     run(
         parts, "--config-dir", "conf", *first, "server=program", f"server.kind.line='{line}'", "server.start_port=0",
-        "hosts=pods", "hosts.names=[pod-a,pod-b]", "server.min_ready=2", "hosts.kind.namespace=ml", f"hosts.python={sys.executable}",
+        "server.min_ready=2",
+        "hosts=pods", "hosts.names=[pod-a,pod-b]", "hosts.kind.namespace=ml", f"hosts.python={sys.executable}",
         "server.routing={_target_: turns.Turns, step: 3}", "wandb=lines", "wandb.sink._target_=own_parts.Failing",
         f"hydra.run.dir={run_dir}",
     )  # fmt: skip

@@ -28,6 +28,7 @@ from tau2_fleet.record.lock import DirectoryLock
 from tau2_fleet.record.store import Store
 from tau2_fleet.run.attempt import Attempt
 from tau2_fleet.run.completion import leave_files, leave_page, take_stock
+from tau2_fleet.run.event_loop import run_in_loop
 from tau2_fleet.run.execution import Execution
 from tau2_fleet.run.interrupts import Interrupts
 from tau2_fleet.run.job_context import JobContext, JobResult
@@ -81,7 +82,7 @@ def run(
     if level <= logging.INFO:
         err.print(f"run directory: {short_path(context.run_dir)}", markup=False)
     with Store(context.run_dir, lock) as store, logs_of_run(context.run_dir, level) as logs:
-        return asyncio.run(Experiment(plan, context, store, logs, today).perform())
+        return run_in_loop(Experiment(plan, context, store, logs, today).perform())
 
 
 class Experiment:

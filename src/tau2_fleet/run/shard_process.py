@@ -23,6 +23,7 @@ import orjson
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.pause import Pause
 from tau2_fleet.record.line import SimulationKey
+from tau2_fleet.run.event_loop import run_in_loop
 from tau2_fleet.run.shard_messages import Beginning, Command, Servers, Word, message
 from tau2_fleet.telemetry.events import Event, EventBus, current_scope, subscribe
 
@@ -297,7 +298,7 @@ def main() -> int:
             await _Player(speaker).run(first)
 
     try:
-        asyncio.run(run())
+        run_in_loop(run())
     except UserError as error:
         speaker.say(Word.refused, text=str(error))
         return 1
