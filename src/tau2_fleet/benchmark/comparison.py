@@ -6,7 +6,7 @@ Both come from the same snapshot. The benchmark compares digests of whole databa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -56,6 +56,7 @@ class GoldDatabase:
         self._lists: dict[str, list[str | None]] = {}
         """Texts of all records of the tables that are lists; None: as in the snapshot."""
         self._list_keys: dict[str, list[str]] = {}
+        """Names of their records, where they are not the snapshot's."""
         self._models: dict[str, str] = {}
         """Texts of what is no table."""
         for name, value in database.__dict__.items():
@@ -63,8 +64,9 @@ class GoldDatabase:
                 texts = {key: _record_text(value, key) for key in _changed(snapshot, name, value)}
                 self._tables[name] = {key: text for key, text in texts.items() if text != snapshot.text(name, key)}
             elif isinstance(value, CowList):
-                self._lists[name] = _list_texts(snapshot, name, value)
-                self._list_keys[name] = _list_keys(value)
+                marked = self._lists[name] = _list_texts(snapshot, name, value)
+                if len(marked) != len(snapshot.fields[name]) or any(text is not None for text in marked):
+                    self._list_keys[name] = _list_keys(value.peek())
             else:
                 self._models[name] = _text(value)
 
@@ -89,8 +91,11 @@ class GoldDatabase:
         texts = self._whole(table, marked)
         if texts == gold:
             return
-        expected = dict(zip(self._list_keys[table], gold, strict=True))
-        actual = dict(zip(_list_keys(records), texts, strict=True))
+        keys = self._list_keys.get(table)
+        if keys is None:
+            keys = _list_keys(self._snapshot.fields[table])
+        expected = dict(zip(keys, gold, strict=True))
+        actual = dict(zip(_list_keys(records.peek()), texts, strict=True))
         same_records = True
         for key in expected | actual:
             for difference in self._compare(table, key, expected.get(key), actual.get(key)):
@@ -143,16 +148,17 @@ def _changed(snapshot: Snapshot, name: str, table: CowTable) -> set[str]:
 def _list_texts(snapshot: Snapshot, table: str, records: CowList) -> list[str | None]:
     """Texts of the records; None: seen at once to be the snapshot's in the same place."""
     base = snapshot.fields[table]
+    size = len(base)
     return [
-        None if index < len(base) and surely_same(record, base[index]) else _text(record)
+        None if index < size and (record is base[index] or surely_same(record, base[index])) else _text(record)
         for index, record in enumerate(records.peek())
     ]
 
 
-def _list_keys(records: CowList) -> list[str]:
+def _list_keys(records: Sequence[Any]) -> list[str]:
     """Names for the records of a list: the first field of each, which is its id, or its place in the list."""
     keys: list[str] = []
-    for index, record in enumerate(records.peek()):
+    for index, record in enumerate(records):
         first = next(iter(record.__dict__.values()), None) if isinstance(record, BaseModel) else None
         keys.append(first if isinstance(first, str) and first not in keys else str(index))
     return keys

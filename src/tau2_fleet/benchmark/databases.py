@@ -190,12 +190,14 @@ class _SharedItems(ItemsView[str, Any]):
 class CowList(MutableSequence[Any]):
     """A list of records over a shared one; a record is cloned when an index or an iteration reaches it."""
 
-    __slots__ = ("_records", "_shared")
+    __slots__ = ("_left", "_records", "_shared")
 
     def __init__(self, base: list[Any], shared: frozenset[int]) -> None:
         self._records = base.copy()
         self._shared = shared
         """`id`s of the base's records; the snapshot keeps those alive, so no other object can have one."""
+        self._left = len(base)
+        """How many places, at the most, still hold one of those."""
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -205,8 +207,8 @@ class CowList(MutableSequence[Any]):
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self._records)))]
         record = self._records[index]
-        if id(record) in self._shared:
-            record = self._records[index] = copy_value(record)
+        if self._left and id(record) in self._shared:
+            record = self._own(index, record)
         return record
 
     def __setitem__(self, index: Any, record: Any) -> None:
@@ -219,14 +221,17 @@ class CowList(MutableSequence[Any]):
         return len(self._records)
 
     def __iter__(self) -> Iterator[Any]:
-        records, shared = self._records, self._shared
-        position = 0
-        while position < len(records):
-            record = records[position]
-            if id(record) in shared:
-                record = records[position] = copy_value(record)
-            yield record
-            position += 1
+        return self._cloning() if self._left else iter(self._records)
+
+    def _cloning(self) -> Iterator[Any]:
+        shared = self._shared
+        for position, record in enumerate(self._records):
+            yield self._own(position, record) if id(record) in shared else record
+
+    def _own(self, index: int, record: Any) -> Any:
+        copied = self._records[index] = copy_value(record)
+        self._left -= 1
+        return copied
 
     def insert(self, index: int, value: Any) -> None:
         self._records.insert(index, value)

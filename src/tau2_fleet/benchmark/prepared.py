@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tau2_fleet.benchmark.calculator import ToolDeadline
@@ -16,6 +17,8 @@ from tau2_fleet.benchmark.transcript import RecordedCall, TranscriptError, misma
 from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
+    from tau2.environment.environment import Environment as PackageEnvironment
+
     from tau2_fleet.benchmark.environment_template import DatabaseState, EnvironmentTemplate
     from tau2_fleet.benchmark.package import Task
 
@@ -52,19 +55,28 @@ class PreparedTask:
         self.task = task
         self.rules = rules or find_rules(DEFAULT)
         self._shares_database = shares_database
-        self.initial = self._initial()
-        """After the task's initial data and actions; a replay of a whole trajectory begins here."""
         self.history = self._history()
         self.opened = self._opened()
         """After the message history too, synced: where a conversation begins."""
         self._gold: Gold | None = None
 
-    def _initial(self) -> DatabaseState:
+    @cached_property
+    def initial(self) -> DatabaseState:
+        """After the task's initial data and actions; a replay of a whole trajectory begins here, which few ask for."""
+        return self.template.freeze(self._begun()) if self._sets_up else self.template.pristine
+
+    @property
+    def _sets_up(self) -> bool:
+        start = self.task.initial_state
+        return start is not None and bool(start.initialization_data or start.initialization_actions)
+
+    def _begun(self) -> PackageEnvironment:
+        """An environment after the task's initial data and actions."""
         start = self.task.initial_state
         pristine = self.template.pristine
-        if start is None or not (start.initialization_data or start.initialization_actions):
-            return pristine
         environment = self.template.open(pristine)
+        if start is None:
+            return environment
         try:
             data = start.initialization_data
             if data is not None and data.agent_data is not None:
@@ -83,7 +95,7 @@ class PreparedTask:
                 environment.run_env_function_call(action)
         except Exception as error:
             raise UserError(f"task {self.task.id}: its initial state cannot be set up: {first_lines(error)}") from error
-        return self.template.freeze(environment)
+        return environment
 
     def _history(self) -> list[RecordedCall]:
         start = self.task.initial_state
@@ -96,7 +108,8 @@ class PreparedTask:
     def _opened(self) -> DatabaseState:
         if not self.history and not self.template.has_user_tools:
             return self.initial  # nothing to run and nothing to sync
-        environment = self.template.open(self.initial)
+        # The package's actions do the same each time; what others do is done once, and `initial` kept.
+        environment = self.template.open(self.initial) if self.template.foreign else self._begun()
         for recorded in self.history:
             if not self.rules.replays(recorded.call.name, self.template.tool_types):
                 continue

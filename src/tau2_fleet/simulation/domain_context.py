@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.agents.expert_handoff import ExpertCard, call_expert_schema
@@ -113,8 +114,13 @@ class DomainContext:
 
     def user_prompt(self, scenario: str) -> ChatMessage:
         """The user simulator's system message."""
-        guidelines = self.settings.user_guidelines or self.domain.user_guidelines
-        return ChatMessage("system", prompts.user_system_prompt(scenario, self.user_tools is not None, guidelines))
+        text = prompts.user_system_prompt(scenario, self.user_tools is not None, self._user_guidelines)
+        return ChatMessage("system", text)
+
+    @cached_property
+    def _user_guidelines(self) -> str:
+        """Read once: the same for all simulations."""
+        return self.settings.user_guidelines or self.domain.user_guidelines
 
     def user_tools_of(self, task: Task) -> ToolSet | None:
         """What the simulated user of a task is offered."""
