@@ -63,7 +63,7 @@ async def start(servers: int) -> None:
     """Start a fleet on the hosts and wait until all of it is ready."""
     from tau2_fleet.fleet.fleet import Fleet
     from tau2_fleet.fleet.kinds.simulated import Simulated
-    from tau2_fleet.fleet.plan import PoolSpec
+    from tau2_fleet.fleet.server_kind import PoolSpec
     from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
     from tau2_fleet.simserver.scripts import script_file
 

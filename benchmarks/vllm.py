@@ -21,11 +21,11 @@ from benchmarks.rows import Row
 from benchmarks.whole_run import play
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.kinds.vllm import Vllm
-from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.probe import http_session, metrics_text
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.routing_policy import routing_policy
 from tau2_fleet.fleet.sampler import parse_metrics
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import Device, ServerSettings
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.factory import build

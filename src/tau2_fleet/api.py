@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from tau2_fleet.fleet.host import Site as Site
     from tau2_fleet.fleet.host import SpecFor as SpecFor
     from tau2_fleet.fleet.host import Started as Started
-    from tau2_fleet.fleet.launch import LaunchSpec as LaunchSpec
-    from tau2_fleet.fleet.plan import Placement as Placement
-    from tau2_fleet.fleet.plan import PoolSpec as PoolSpec
+    from tau2_fleet.fleet.launch_spec import LaunchSpec as LaunchSpec
     from tau2_fleet.fleet.routing_policy import ReadyReplicas as ReadyReplicas
     from tau2_fleet.fleet.routing_policy import ReplicaLoad as ReplicaLoad
     from tau2_fleet.fleet.routing_policy import RoutingPolicy as RoutingPolicy
     from tau2_fleet.fleet.routing_policy import StatelessPolicy as StatelessPolicy
     from tau2_fleet.fleet.server_kind import LaunchedKind as LaunchedKind
+    from tau2_fleet.fleet.server_kind import Placement as Placement
+    from tau2_fleet.fleet.server_kind import PoolSpec as PoolSpec
     from tau2_fleet.fleet.server_kind import Preparation as Preparation
     from tau2_fleet.fleet.server_kind import ServerCommand as ServerCommand
     from tau2_fleet.fleet.server_kind import ServerKind as ServerKind
@@ -78,10 +78,17 @@ _HOMES = {
     "fleet.far.hosts": ("FarHosts", "Reached"),
     "fleet.far.named_hosts": ("NamedHosts",),
     "fleet.host": ("HostLostError", "Hosts", "Opening", "Room", "ServerProcess", "Site", "SpecFor", "Started"),
-    "fleet.launch": ("LaunchSpec",),
-    "fleet.plan": ("Placement", "PoolSpec"),
+    "fleet.launch_spec": ("LaunchSpec",),
     "fleet.routing_policy": ("ReadyReplicas", "ReplicaLoad", "RoutingPolicy", "StatelessPolicy"),
-    "fleet.server_kind": ("LaunchedKind", "Preparation", "ServerCommand", "ServerKind", "Starter"),
+    "fleet.server_kind": (
+        "LaunchedKind",
+        "Placement",
+        "PoolSpec",
+        "Preparation",
+        "ServerCommand",
+        "ServerKind",
+        "Starter",
+    ),
     "fleet.settings": ("HostsSettings", "ServerSettings"),
     "llm.message_views": ("heard", "own_turn", "tool_call"),
     "llm.session": ("ModelSession", "RoleError", "TurnCost"),

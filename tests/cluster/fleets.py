@@ -14,7 +14,7 @@ from typing import Any, ParamSpec
 import psutil
 
 from tau2_fleet.fleet.fleet import Fleet
-from tau2_fleet.fleet.plan import PoolSpec
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import Device, HostsSettings, ServerSettings
 from tests.fleet.support import QUICK, fake_pool, fake_settings
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tau2_fleet.fleet.kinds.vllm import Vllm
-from tau2_fleet.fleet.plan import PoolSpec
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import Device, ServerSettings
 from tau2_fleet.fleet.watch import WatchSettings
 from tau2_fleet.telemetry.events import Event, subscribe

@@ -17,7 +17,8 @@ from tau2_fleet.fleet.host import Room, make_hosts
 from tau2_fleet.fleet.hosts.slurm import srun
 from tau2_fleet.fleet.kinds.vllm import Vllm
 from tau2_fleet.fleet.launch import command_words, find_executable
-from tau2_fleet.fleet.plan import PoolSpec, plan
+from tau2_fleet.fleet.plan import plan
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 from tau2_fleet.run.slurm_job import grace_within, kill_wait_s
 from tests.fleet.support import QUICK, fake_pool, fake_settings

@@ -24,9 +24,9 @@ from tau2_fleet.fleet.external_servers import (
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.kinds.vllm import Vllm
-from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pool_check import preflight
 from tau2_fleet.fleet.pools import LocalModel, local_models, pool_specs
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.llm.endpoints import Endpoint
 

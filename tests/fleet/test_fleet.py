@@ -19,8 +19,8 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.lease import FleetLease
-from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.replica import Phase
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.types import FatalModelError
 from tau2_fleet.telemetry.events import ReplicaSample, ReplicaState

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.plan import Placement, PoolSpec
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.routing_policy import routing_policy
-from tau2_fleet.fleet.server_kind import LaunchedKind, server_kind
+from tau2_fleet.fleet.server_kind import LaunchedKind, Placement, PoolSpec, server_kind
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.types import FatalModelError
 from tests import warm

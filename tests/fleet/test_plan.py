@@ -14,7 +14,8 @@ from tau2_fleet.fleet.gpus import Gpu, visible_devices
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.kinds.vllm import Vllm
-from tau2_fleet.fleet.plan import PoolSpec, plan
+from tau2_fleet.fleet.plan import plan
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import Device, ServerSettings
 
 AGENT = PoolSpec("agent", Vllm(), model="/m", num=4, may_shrink=True)

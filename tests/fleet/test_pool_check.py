@@ -9,9 +9,9 @@ import pytest
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.kinds.external import External
-from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pool_check import preflight
 from tau2_fleet.fleet.probe import http_session
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.types import ToolCallText
 from tests.llm.dialects import VLLM

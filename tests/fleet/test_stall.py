@@ -16,11 +16,11 @@ import pytest
 from tau2_fleet.fleet.external_servers import external_replicas
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.kinds.external import External
-from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.probe import http_session
 from tau2_fleet.fleet.replica import Phase
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.routing_policy import routing_policy
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.stall import StallWatch
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.types import FatalModelError

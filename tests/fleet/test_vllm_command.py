@@ -12,7 +12,7 @@ import pytest
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.hub import is_on_hub
 from tau2_fleet.fleet.kinds.vllm import Vllm
-from tau2_fleet.fleet.plan import Placement, PoolSpec
+from tau2_fleet.fleet.server_kind import Placement, PoolSpec
 from tau2_fleet.fleet.vllm_command import FlagBook, is_cpu_build, parse_flags, python_of, vllm_command, vllm_environment
 
 SPEC = PoolSpec("agent", Vllm(), model="org/model", tool_call_parser="hermes")

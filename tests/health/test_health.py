@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.kinds.simulated import Simulated
-from tau2_fleet.fleet.plan import PoolSpec
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.health.finding import Finding, FindingState
 from tau2_fleet.health.machine import check_benchmark, check_disk, check_open_files, check_packages

@@ -7,7 +7,7 @@ import pytest
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.kinds.simulated import Simulated
-from tau2_fleet.fleet.plan import PoolSpec
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.record.atomic import write_json, write_text
 from tau2_fleet.run.plan import write_played_tasks
 

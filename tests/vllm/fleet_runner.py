@@ -13,7 +13,7 @@ import psutil
 
 from tau2_fleet.fleet.kinds.vllm import Vllm
 from tau2_fleet.fleet.lease import FleetLease
-from tau2_fleet.fleet.plan import PoolSpec
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import ServerSettings
 
 

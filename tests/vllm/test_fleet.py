@@ -25,9 +25,9 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.kinds.vllm import Vllm
 from tau2_fleet.fleet.lease import FleetLease
-from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.ports import is_free
 from tau2_fleet.fleet.router import PoolRouter
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.telemetry.events import Event, ReplicaSample, ReplicaState, subscribe
 

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tau2_fleet.benchmark.data import DomainFiles
 from tau2_fleet.benchmark.raw_tasks import with_unknown_fields
 from tau2_fleet.benchmark.task_sets import BASE, FileTasks, TaskSets, TaskSource
-from tau2_fleet.benchmark.version import find_version
 
 if TYPE_CHECKING:
     from tau2_fleet.benchmark.environment import FinalState
     from tau2_fleet.benchmark.package import Message, Task, ToolCall, ToolMessage
     from tau2_fleet.benchmark.scoring.rules import ScoringRules
     from tau2_fleet.benchmark.transcript import Mismatch
-    from tau2_fleet.benchmark.version import BenchmarkVersion
+    from tau2_fleet.benchmark.version_traits import VersionTraits
 
 
 class TaskEnvironment(Protocol):
@@ -54,7 +53,7 @@ class Domain(ABC):
         self,
         name: str,
         files: DomainFiles,
-        version: BenchmarkVersion | None = None,
+        version: VersionTraits,
         source: Path | None = None,
         tasks: TaskSource | None = None,
     ) -> None:
@@ -65,7 +64,7 @@ class Domain(ABC):
         self.name = name
         self.files = files
         """The database, the policy and the tasks."""
-        self.version = version or find_version()
+        self.version = version
         self.source = source
         """The folder of its data; None: the installed package's."""
         self._tasks = TaskSets(name, tasks or FileTasks(files), self.rules)

@@ -12,7 +12,7 @@ from tau2_fleet.benchmark.data import DomainFiles, domain_folder, missing_data
 from tau2_fleet.benchmark.local_domain import LocalDomain, base_name
 from tau2_fleet.benchmark.package import DATA_DIR
 from tau2_fleet.benchmark.task_sets import nearest
-from tau2_fleet.benchmark.version import BenchmarkVersion, find_version
+from tau2_fleet.benchmark.version_traits import VersionTraits
 from tau2_fleet.errors import UserError
 
 DOMAINS = ("mock", "retail", "airline", "telecom", "telecom-workflow")
@@ -30,7 +30,7 @@ def load_domain(
     data_dir: Path | str | None = None,
     path: Path | str | None = None,
     *,
-    version: BenchmarkVersion | None = None,
+    version: VersionTraits | None = None,
 ) -> LocalDomain:
     """A domain, once per process.
 
@@ -59,13 +59,13 @@ def load_domain(
                 "benchmark=custom benchmark.path=PATH"
             )
         raise UserError(f"no domain {name!r}{nearest(name, DOMAINS)}; domains are {', '.join(DOMAINS)}")
-    version = version or find_version()
+    version = version or VersionTraits()
     given = None if data_dir is None else Path(data_dir).expanduser().resolve()
     return _load_domain(name, _files(name, given, version), version)
 
 
 @cache
-def _load_domain(name: str, files: DomainFiles, version: BenchmarkVersion) -> LocalDomain:
+def _load_domain(name: str, files: DomainFiles, version: VersionTraits) -> LocalDomain:
     own = files.folders[0] if files.like is not None else None
     return LocalDomain(name, files, version, own)
 
@@ -77,7 +77,7 @@ def _load_own_domain(name: str, folder: Path) -> LocalDomain:
     return OwnDomain(name, folder)
 
 
-def _files(name: str, given: Path | None, version: BenchmarkVersion) -> DomainFiles:
+def _files(name: str, given: Path | None, version: VersionTraits) -> DomainFiles:
     """Where the files of a domain lie.
 
     Raises:

@@ -1,6 +1,6 @@
 """Which benchmark a number is of: name, scoring, and digests of code and data; `summary.json` holds it as `benchmark`.
 
-`BenchmarkVersion.identity` makes one; results files, tables and W&B show it, comparisons refuse to mix them.
+`VersionTraits.identity` makes one; results files, tables and W&B show it, comparisons refuse to mix them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from tau2_fleet.benchmark.data import DomainFiles
 from tau2_fleet.paths import DATA_DIR
 
 _RELEASED = DATA_DIR / "benchmarks.json"
@@ -21,6 +22,24 @@ SHORT = 12
 """Hexadecimal digits of a digest that people are shown."""
 GUIDELINES = "user_simulator"
 """The name under which the simulated user's guidelines stand beside the domains."""
+
+
+class IdentifiedDomain(Protocol):
+    """What of a domain its identity is made of."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def files(self) -> DomainFiles: ...
+
+    @property
+    def source(self) -> Path | None:
+        """The folder of its data; None: the installed package's."""
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """SHA-256 of what a result depends on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from tau2_fleet.benchmark.package import Message, Task
 from tau2_fleet.benchmark.prepared import PreparedTask
 from tau2_fleet.benchmark.task_sets import first_lines
 from tau2_fleet.benchmark.transcript import Mismatch
-from tau2_fleet.benchmark.version import BenchmarkVersion
+from tau2_fleet.benchmark.version_traits import VersionTraits
 from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ class Contents:
 class LocalDomain(Domain):
     """One policy, one set of tools, one database; `_read` is what makes it of its data."""
 
-    def __init__(
-        self, name: str, files: DomainFiles, version: BenchmarkVersion | None = None, source: Path | None = None
-    ) -> None:
+    def __init__(self, name: str, files: DomainFiles, version: VersionTraits, source: Path | None = None) -> None:
         super().__init__(name, files, version, source)
         self._prepared: dict[int, PreparedTask] = {}
 

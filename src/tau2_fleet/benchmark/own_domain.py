@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tau2_fleet.benchmark.data import DomainFiles
 from tau2_fleet.benchmark.environment_template import EnvironmentTemplate
 from tau2_fleet.benchmark.local_domain import Contents, LocalDomain
+from tau2_fleet.benchmark.version_traits import VersionTraits
 from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class OwnDomain(LocalDomain):
         Raises:
             UserError: the name cannot be, or a part of the folder is missing.
         """
-        super().__init__(name, DomainFiles((folder,), kinds=(".json", ".toml", ".md", ".py")), source=folder)
+        files = DomainFiles((folder,), kinds=(".json", ".toml", ".md", ".py"))
+        super().__init__(name, files, VersionTraits(), source=folder)
         if not _NAME.fullmatch(name) or name in _TAKEN:
             raise UserError(f"domain {name}: choose a name of letters, digits, _ and - that no file of a run has")
         if not folder.is_dir():

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.plan import Placement, PoolSpec
 from tau2_fleet.fleet.probe import ProbeError, check_health, listed, served_models
 from tau2_fleet.fleet.replica import Phase, Replica
+from tau2_fleet.fleet.server_kind import Placement, PoolSpec
 from tau2_fleet.llm.keys import basic_auth
 from tau2_fleet.record.atomic import write_json
 

@@ -20,7 +20,6 @@ from tau2_fleet.fleet.host import Hosts, ServerProcess, make_hosts
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.launch import end_servers
 from tau2_fleet.fleet.launcher import Launcher
-from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pool_check import preflight
 from tau2_fleet.fleet.prepare import prepare
 from tau2_fleet.fleet.probe import http_session
@@ -29,6 +28,7 @@ from tau2_fleet.fleet.replica import Phase, Replica, ReplicaStatus
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.routing_policy import routing_policy
 from tau2_fleet.fleet.sampler import sample_forever, sample_replicas
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 from tau2_fleet.fleet.supervisor import Supervisor
 from tau2_fleet.fleet.watch import WatchSettings

@@ -15,10 +15,9 @@ from tau2_fleet.extensions import Choice, make
 from tau2_fleet.fleet.gpus import GpuReading
 
 if TYPE_CHECKING:
-    from tau2_fleet.fleet.launch import LaunchSpec
-    from tau2_fleet.fleet.plan import Placement, PoolSpec
+    from tau2_fleet.fleet.launch_spec import LaunchSpec
     from tau2_fleet.fleet.reaper.reaper import Reaper
-    from tau2_fleet.fleet.server_kind import ServerKind
+    from tau2_fleet.fleet.server_kind import Placement, PoolSpec, ServerKind
     from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 
 _FOLDER = "tau2_fleet.fleet.hosts"

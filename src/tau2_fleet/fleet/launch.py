@@ -18,12 +18,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 from tau2_fleet.fleet.host import ServerProcess
+from tau2_fleet.fleet.launch_spec import CACHE_FOLDERS, KEY_VARIABLE, LaunchSpec
 from tau2_fleet.fleet.reaper.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify
 from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.fleet.reaper.sockets import listens
@@ -44,39 +45,8 @@ ALLOWED_ENVIRONMENT = f"{_OF_A_MACHINE}|{_OF_SERVERS}"
 """What of an environment a server gets: names of variables, as a regular expression."""
 _LOOPBACK_ONLY = ("VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING")
 """Variables of vLLM that open ways in which no key guards."""
-_SECRET_OF_OURS = "VLLM_API_KEY"
-_CACHES = {"VLLM_CACHE_ROOT": "vllm", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
-"""Variable to folder."""
 _OF_THE_HUB = ("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_DISABLE_IMPLICIT_TOKEN")
 """What a download from the hub proves itself by, though it is named like a secret."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchSpec:
-    """What to start and how."""
-
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    """Beside the allow-listed part of this process's own environment."""
-    log: Path
-    cwd: Path
-    cache: Path | None = None
-    """Where compile caches are kept across runs; None: the server has none."""
-    key: str | None = None
-    needs_hub: bool = False
-    """It gets the hub's token, where there is one."""
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """The folders of its caches."""
-        return () if self.cache is None else tuple(str(self.cache / name) for name in _CACHES.values())
-
-    def shown(self) -> str:
-        """The command as one could type it, the key masked."""
-        words = [f"{name}={shlex.quote(value)}" for name, value in sorted(self.environment.items())]
-        if self.key:
-            words.append(f"{_SECRET_OF_OURS}=***")
-        return " ".join([*words, shlex.join(self.command)])
 
 
 class LocalProcess:
@@ -225,8 +195,14 @@ def _environment(spec: LaunchSpec, mark: str, scratch: str) -> dict[str, str]:
 def environment_anywhere(spec: LaunchSpec) -> dict[str, str]:
     """What a server gets wherever it runs: its own variables, caches and keys."""
     hub = {name: os.environ[name] for name in _OF_THE_HUB if name in os.environ} if spec.needs_hub else {}
-    key = {_SECRET_OF_OURS: spec.key} if spec.key else {}
-    return {**hub, **dict(zip(_CACHES, spec.folders, strict=False)), **spec.environment, **key, "PYTHONUNBUFFERED": "1"}
+    key = {KEY_VARIABLE: spec.key} if spec.key else {}
+    return {
+        **hub,
+        **dict(zip(CACHE_FOLDERS, spec.folders, strict=False)),
+        **spec.environment,
+        **key,
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def environment_elsewhere(spec: LaunchSpec, address: str) -> dict[str, str]:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from tau2_fleet.fleet.addresses import reachable
 from tau2_fleet.fleet.host import HostLostError, Hosts, Site
-from tau2_fleet.fleet.launch import LaunchSpec, cache_root
-from tau2_fleet.fleet.plan import Placement
+from tau2_fleet.fleet.launch import cache_root
+from tau2_fleet.fleet.launch_spec import LaunchSpec
 from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.fleet.replica import Replica
-from tau2_fleet.fleet.server_kind import ServerKind, Starter
+from tau2_fleet.fleet.server_kind import Placement, ServerKind, Starter
 from tau2_fleet.fleet.start_error import StartError
 from tau2_fleet.fleet.vllm_command import served_name
 

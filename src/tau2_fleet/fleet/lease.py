@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from tau2_fleet.fleet.fleet import Fleet, fleet_signature
-from tau2_fleet.fleet.plan import PoolSpec
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 from tau2_fleet.fleet.watch import WatchSettings
 

@@ -2,72 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.host import Room
-from tau2_fleet.fleet.server_kind import ServerKind
+from tau2_fleet.fleet.server_kind import Placement, PoolSpec
 from tau2_fleet.fleet.settings import ServerSettings
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSpec:
-    """The servers of one model."""
-
-    name: str
-    kind: ServerKind
-    model: str | None = None
-    """Checkpoint path, hub id, or the name a simulated server answers to; external: which of those served."""
-    served_model_name: str | None = None
-    """null: `model` as it is."""
-    num: int = 1
-    tensor_parallel_size: int = 1
-    tool_call_parser: str | None = "hermes"
-    chat_template: str | None = None
-    extra_args: str = ""
-    endpoints: tuple[str, ...] = ()
-    api_key: str | None = field(default=None, repr=False)
-    """External pools only; launched ones get the fleet's own key."""
-    endpoint_keys: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
-    """External pools only: the keys of endpoints that have one of their own, by URL."""
-    needs_tools: bool = True
-    """Whether its preflight must find a fitting tool-call parser."""
-    sends_seed: bool = True
-    """Whether its requests carry a seed, the preflight's too."""
-    thinking_history: str = "none"
-    """What of their thinking its models get back; `tau2_fleet.llm.settings.ThinkingHistory` says what there is."""
-    min_ready: int = 1
-    may_shrink: bool = False
-    """Whether fewer replicas than `num` will do when the GPUs do not hold more (the agent's pool)."""
-    num_key: str = "server.num"
-    """The configuration key behind `num`, named in errors."""
-
-    @property
-    def model_key(self) -> str:
-        """Where the model stands in the configuration."""
-        return "agent.model" if self.num_key == "server.num" else self.num_key.replace(".pool.num", ".model")
-
-    @property
-    def gpus_per_replica(self) -> int:
-        """What its kind says of it."""
-        return self.kind.gpus_per_replica(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """One replica's place."""
-
-    pool: PoolSpec
-    index: int
-    port: int
-    """0: any port that is free at launch."""
-    devices: tuple[str, ...]
-    """Entries for CUDA_VISIBLE_DEVICES; empty: none (CPU or simulated)."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.pool.name}/{self.index}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ import aiohttp
 import orjson
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.probe import ProbeError, key_header, read_text
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.markup import find_markup
 from tau2_fleet.llm.thinking import cut

@@ -11,8 +11,7 @@ from tau2_fleet.fleet.external_servers import named_servers, read_key
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.kinds.vllm import Vllm
-from tau2_fleet.fleet.plan import PoolSpec
-from tau2_fleet.fleet.server_kind import server_kind
+from tau2_fleet.fleet.server_kind import PoolSpec, server_kind
 from tau2_fleet.fleet.settings import ServerSettings
 
 AGENT_POOL = "agent"

@@ -10,12 +10,12 @@ from pathlib import Path
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.external_servers import external_replicas
 from tau2_fleet.fleet.host import HostLostError, Hosts, Opening, devices_of
-from tau2_fleet.fleet.launch import LaunchSpec
+from tau2_fleet.fleet.launch_spec import LaunchSpec
 from tau2_fleet.fleet.launcher import Launcher
-from tau2_fleet.fleet.plan import PoolSpec, plan
+from tau2_fleet.fleet.plan import plan
 from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.fleet.replica import Replica
-from tau2_fleet.fleet.server_kind import Preparation, ServerKind
+from tau2_fleet.fleet.server_kind import PoolSpec, Preparation, ServerKind
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.paths import IMPORT_ROOT
 

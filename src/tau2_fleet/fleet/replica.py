@@ -9,8 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from tau2_fleet.fleet.host import ServerProcess, Site
-from tau2_fleet.fleet.plan import Placement
 from tau2_fleet.fleet.probe import ServedModel, listed
+from tau2_fleet.fleet.server_kind import Placement
 from tau2_fleet.fleet.watch import WatchSettings
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.telemetry.events import ReplicaState, emit

@@ -1,4 +1,4 @@
-"""What a kind of server is: where the servers of a pool come from, what they need, how they are started.
+"""What a kind of server is: where the servers of a pool come from, what they need, how they are started; and the pool.
 
 A kind is a file of `tau2_fleet.fleet.kinds`, or a class anywhere that `server.kind` names; planning, preparing and
 launching ask it and know nothing else of it.
@@ -15,7 +15,6 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.extensions import Choice, make
 
 if TYPE_CHECKING:
-    from tau2_fleet.fleet.plan import Placement, PoolSpec
     from tau2_fleet.fleet.settings import ServerSettings
 
 _FOLDER = "tau2_fleet.fleet.kinds"
@@ -114,6 +113,65 @@ class ServerKind(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """The servers of one model."""
+
+    name: str
+    kind: ServerKind
+    model: str | None = None
+    """Checkpoint path, hub id, or the name a simulated server answers to; external: which of those served."""
+    served_model_name: str | None = None
+    """null: `model` as it is."""
+    num: int = 1
+    tensor_parallel_size: int = 1
+    tool_call_parser: str | None = "hermes"
+    chat_template: str | None = None
+    extra_args: str = ""
+    endpoints: tuple[str, ...] = ()
+    api_key: str | None = field(default=None, repr=False)
+    """External pools only; launched ones get the fleet's own key."""
+    endpoint_keys: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    """External pools only: the keys of endpoints that have one of their own, by URL."""
+    needs_tools: bool = True
+    """Whether its preflight must find a fitting tool-call parser."""
+    sends_seed: bool = True
+    """Whether its requests carry a seed, the preflight's too."""
+    thinking_history: str = "none"
+    """What of their thinking its models get back; `tau2_fleet.llm.settings.ThinkingHistory` says what there is."""
+    min_ready: int = 1
+    may_shrink: bool = False
+    """Whether fewer replicas than `num` will do when the GPUs do not hold more (the agent's pool)."""
+    num_key: str = "server.num"
+    """The configuration key behind `num`, named in errors."""
+
+    @property
+    def model_key(self) -> str:
+        """Where the model stands in the configuration."""
+        return "agent.model" if self.num_key == "server.num" else self.num_key.replace(".pool.num", ".model")
+
+    @property
+    def gpus_per_replica(self) -> int:
+        """What its kind says of it."""
+        return self.kind.gpus_per_replica(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One replica's place."""
+
+    pool: PoolSpec
+    index: int
+    port: int
+    """0: any port that is free at launch."""
+    devices: tuple[str, ...]
+    """Entries for CUDA_VISIBLE_DEVICES; empty: none (CPU or simulated)."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.pool.name}/{self.index}"
+
+
 class WithoutDevices:
     """The common part of kinds that take no GPUs and have nothing to be checked."""
 
@@ -165,8 +223,6 @@ class LaunchedKind(WithoutDevices):
             yield f"server.min_ready={server.min_ready}: more than server.num={server.num}"
 
     def agent_pool(self, name: str, server: ServerSettings, model: str | None) -> PoolSpec:
-        from tau2_fleet.fleet.plan import PoolSpec
-
         return PoolSpec(
             name=name,
             kind=self,

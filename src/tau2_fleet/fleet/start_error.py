@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 
 from tau2_fleet.fleet.diagnose import diagnose
-from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.replica import Replica
+from tau2_fleet.fleet.server_kind import PoolSpec
 
 
 class StartError(Exception):

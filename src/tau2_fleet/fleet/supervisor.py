@@ -16,10 +16,10 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.admission import Admission
 from tau2_fleet.fleet.external_servers import problem_of
 from tau2_fleet.fleet.launch import end_servers
-from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.probe import ProbeError, check_health, served_models
 from tau2_fleet.fleet.replica import Phase, Replica
 from tau2_fleet.fleet.router import PoolRouter
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.stall import StallWatch
 from tau2_fleet.fleet.start_error import StartError, pool_failure, running_end, start_error
 from tau2_fleet.fleet.watch import WatchSettings

@@ -15,7 +15,7 @@ from pathlib import Path
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.extra_args import ExtraArgs
 from tau2_fleet.fleet.launch import command_words, find_executable
-from tau2_fleet.fleet.plan import Placement, PoolSpec
+from tau2_fleet.fleet.server_kind import Placement, PoolSpec
 from tau2_fleet.llm.endpoints import OWN_IDLE_S
 from tau2_fleet.record.atomic import write_json
 

@@ -16,9 +16,9 @@ from tau2_fleet.fleet.cluster import LOGIN_NODE, allocated_nodes, on_login_node,
 from tau2_fleet.fleet.far.hosts import FarHosts, Reached
 from tau2_fleet.fleet.host import Hosts, Opening, make_hosts
 from tau2_fleet.fleet.launch import command_words
-from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.prepare import launched_kinds
 from tau2_fleet.fleet.reaper.reaper import Reaper
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.health.finding import Finding, FindingState, note, ok, problem, warning
 from tau2_fleet.run.slurm_job import kill_wait_s
 

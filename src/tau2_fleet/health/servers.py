@@ -14,11 +14,11 @@ from tau2_fleet.fleet import hub
 from tau2_fleet.fleet.extra_args import ExtraArgs
 from tau2_fleet.fleet.gpus import gpus
 from tau2_fleet.fleet.kinds.vllm import Vllm
-from tau2_fleet.fleet.plan import PoolSpec, plan
+from tau2_fleet.fleet.plan import plan
 from tau2_fleet.fleet.ports import holder, is_free
 from tau2_fleet.fleet.prepare import launched_kinds
 from tau2_fleet.fleet.probe import ProbeError, http_session, listed, served_models
-from tau2_fleet.fleet.server_kind import devices_for
+from tau2_fleet.fleet.server_kind import PoolSpec, devices_for
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.health.finding import Finding, note, ok, problem, warning
 from tau2_fleet.health.machine import MODEL_ROOM, check_disk

@@ -22,8 +22,8 @@ from tau2_fleet.config.schema import AGENT_PROMPT_FILE, USER_PROMPT_FILE
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.fleet.kinds.absent import Absent
 from tau2_fleet.fleet.kinds.simulated import Simulated
-from tau2_fleet.fleet.plan import PoolSpec
 from tau2_fleet.fleet.pools import local_models, pool_specs
+from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.llm.pause import Pause
 from tau2_fleet.llm.settings import ModelSettings, Provider
 from tau2_fleet.llm.types import ChatModel

@@ -21,7 +21,7 @@ from tau2_fleet.paths import use_scratch_dir
 if TYPE_CHECKING:
     from tau2_fleet.fleet.fleet import Fleet
     from tau2_fleet.fleet.lease import FleetLease
-    from tau2_fleet.fleet.plan import PoolSpec
+    from tau2_fleet.fleet.server_kind import PoolSpec
     from tau2_fleet.run.plan import RunPlan
     from tau2_fleet.telemetry.events import Event
 

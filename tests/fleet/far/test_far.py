@@ -21,7 +21,7 @@ from tau2_fleet.fleet.far.hosts import FarHosts, Reached
 from tau2_fleet.fleet.far.program import free_port
 from tau2_fleet.fleet.host import HostLostError, Opening
 from tau2_fleet.fleet.hosts.ssh import Ssh
-from tau2_fleet.fleet.launch import LaunchSpec
+from tau2_fleet.fleet.launch_spec import LaunchSpec
 from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 from tests.fleet.support import children_of, environment_for_runs, gone, until, wait_for

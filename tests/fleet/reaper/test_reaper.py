@@ -142,7 +142,8 @@ def test_whatever_is_lost_with_the_runner_no_server_is_left(tmp_path: Path, runs
 def test_a_well_behaved_server_ends_at_once_with_a_runner_whose_reaper_is_lost(tmp_path: Path) -> None:
     """The kernel tells it, as a direct child; nothing stays of its folder either."""
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom tau2_fleet.fleet.launch import LaunchSpec, launch\n"
+        "import sys, time\nfrom pathlib import Path\nfrom tau2_fleet.fleet.launch import launch\n"
+        "from tau2_fleet.fleet.launch_spec import LaunchSpec\n"
         "from tau2_fleet.fleet.reaper.reaper import Reaper\nfolder = Path(sys.argv[1])\n"
         "reaper = Reaper(folder / 'reaper.log')\n"
         "server = launch(LaunchSpec(['sleep', '600'], {}, folder / 'log', folder), reaper)\n"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tau2_fleet.agents.mcp.addresses import ADDRESSES_FILE, Addresses, client_name
 from tau2_fleet.agents.mcp.answering import Place
@@ -18,8 +18,11 @@ from tau2_fleet.llm.types import ModelError
 from tau2_fleet.telemetry.secrets import without_secrets
 
 if TYPE_CHECKING:
-    from tau2_fleet.agents.agent import AgentContext, RunContext
-    from tau2_fleet.agents.mcp.agent import McpAgent
+    from tau2_fleet.agents.agent import Agent, AgentContext, RunContext
+    from tau2_fleet.agents.mcp.model_proxy import ModelProxy
+    from tau2_fleet.agents.mcp.options import Options
+    from tau2_fleet.agents.mcp.seat import Seat
+    from tau2_fleet.agents.mcp.tools import SeatTools
 
 FOLDER = "clients"
 """In the run directory: what clients printed, and the addresses where they come by themselves."""
@@ -28,12 +31,26 @@ PROMPT_FILE, MCP_FILE = "prompt.md", "mcp.json"
 _LOOPBACK = "127.0.0.1,localhost"
 
 
+class ClientSide(Protocol):
+    """What a client gets to see of the agent that it plays."""
+
+    context: AgentContext
+    options: Options
+    seat: Seat
+    tools: SeatTools
+    model: ModelProxy
+
+    def client_ended(self) -> None:
+        """Its process is no more."""
+        ...
+
+
 class McpRun:
     """Makes the agents of a run, and gives their clients a way in."""
 
     def __init__(
         self,
-        make: type[McpAgent],
+        make: Callable[..., Agent],
         options: Mapping[str, Any],
         door: Door,
         clients: Clients,
@@ -48,11 +65,11 @@ class McpRun:
         self._addresses = addresses
         self._environment = _environment()
 
-    def __call__(self, context: AgentContext) -> McpAgent:
+    def __call__(self, context: AgentContext) -> Agent:
         """The agent of one simulation."""
         return self._make(context, **self._options, run=self)
 
-    def admit(self, agent: McpAgent) -> Place:
+    def admit(self, agent: ClientSide) -> Place:
         """A place behind the door for an agent's client; one that comes by itself reads of it in the file."""
         place = self.door.place(agent.seat, agent.tools, agent.model)
         if not agent.options.command:
@@ -72,7 +89,7 @@ class McpRun:
             tell(f"{label} waits for a client at {place.mcp_url}; its token stands in {self._addresses.path}")
         return place
 
-    async def start(self, agent: McpAgent, place: Place) -> Client:
+    async def start(self, agent: ClientSide, place: Place) -> Client:
         """The client of an agent.
 
         Raises:
@@ -105,7 +122,7 @@ class McpRun:
 
 
 @asynccontextmanager
-async def open_run(make: type[McpAgent], run: RunContext, options: Mapping[str, Any]) -> AsyncIterator[McpRun]:
+async def open_run(make: Callable[..., Agent], run: RunContext, options: Mapping[str, Any]) -> AsyncIterator[McpRun]:
     """For as long as simulations run."""
     folder = run.run_dir / FOLDER
     door, clients = Door(), Clients(folder)

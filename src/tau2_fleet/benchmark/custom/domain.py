@@ -28,7 +28,7 @@ from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
     from tau2_fleet.benchmark.package import Message, Task
-    from tau2_fleet.benchmark.version import BenchmarkVersion
+    from tau2_fleet.benchmark.version_traits import VersionTraits
 
 OFFLINE_RETRIEVAL = ("bm25_grep", "bm25", "grep_only", "full_kb", "golden_retrieval", "no_knowledge")
 """Ways to look things up in banking_knowledge that need neither a key nor a sandbox."""
@@ -95,7 +95,7 @@ class CustomDomain(Domain):
     def __init__(
         self,
         name: str,
-        version: BenchmarkVersion,
+        version: VersionTraits,
         child: Child,
         files: DomainFiles,
         source: Path,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tau2_fleet.benchmark.custom import place
 from tau2_fleet.benchmark.custom.process import Child, ChildError, ChildRefused
 from tau2_fleet.benchmark.data import DomainFiles
-from tau2_fleet.benchmark.identity import BenchmarkIdentity, CodeIdentity, DataIdentity
+from tau2_fleet.benchmark.identity import BenchmarkIdentity, CodeIdentity, DataIdentity, IdentifiedDomain
 from tau2_fleet.benchmark.settings import BenchmarkSettings
 from tau2_fleet.benchmark.version import BenchmarkVersion, offered_user_tools
 from tau2_fleet.errors import UserError
@@ -127,7 +127,7 @@ class Version(BenchmarkVersion):
     def code(self) -> CodeIdentity:
         return CodeIdentity("tau2", self.place.version or "unknown", self.place.digest)
 
-    def identity(self, domains: Iterable[Domain]) -> BenchmarkIdentity:
+    def identity(self, domains: Iterable[IdentifiedDomain]) -> BenchmarkIdentity:
         chosen = list(domains)
         if self.installed:
             return super().identity(chosen)

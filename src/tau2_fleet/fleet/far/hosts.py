@@ -15,8 +15,9 @@ from tau2_fleet.fleet.far.link import Answer, Link, Links, python_words
 from tau2_fleet.fleet.far.process import FarProcess
 from tau2_fleet.fleet.gpus import GpuReading
 from tau2_fleet.fleet.host import HostLostError, Opening, Room, Site, SpecFor, Started
-from tau2_fleet.fleet.launch import LaunchSpec, begin_log, environment_elsewhere
-from tau2_fleet.fleet.plan import Placement
+from tau2_fleet.fleet.launch import begin_log, environment_elsewhere
+from tau2_fleet.fleet.launch_spec import LaunchSpec
+from tau2_fleet.fleet.server_kind import Placement
 from tau2_fleet.fleet.settings import Device, HostsSettings, ServerSettings
 
 _OWN_PORTS = range(12_000, 30_000)

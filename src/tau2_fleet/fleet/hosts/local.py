@@ -10,10 +10,10 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.cluster import LOGIN_NODE, on_login_node
 from tau2_fleet.fleet.gpus import GpuReading, readings
 from tau2_fleet.fleet.host import Opening, Room, Site, SpecFor, Started
-from tau2_fleet.fleet.launch import LaunchSpec, cache_root, end_servers, launch
-from tau2_fleet.fleet.plan import Placement
+from tau2_fleet.fleet.launch import cache_root, end_servers, launch
+from tau2_fleet.fleet.launch_spec import LaunchSpec
 from tau2_fleet.fleet.ports import PortBook, free_ports, wait_until_free
-from tau2_fleet.fleet.server_kind import devices_for
+from tau2_fleet.fleet.server_kind import Placement, devices_for
 from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 
 

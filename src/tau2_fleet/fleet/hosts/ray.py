@@ -26,9 +26,10 @@ from tau2_fleet.fleet.far.hosts import FarHosts, Reached
 from tau2_fleet.fleet.far.link import python_words
 from tau2_fleet.fleet.far.program import NODE
 from tau2_fleet.fleet.host import HostLostError, Opening, Room, Site, SpecFor, Started
-from tau2_fleet.fleet.launch import ALLOWED_ENVIRONMENT, LaunchSpec
-from tau2_fleet.fleet.plan import Placement
+from tau2_fleet.fleet.launch import ALLOWED_ENVIRONMENT
+from tau2_fleet.fleet.launch_spec import LaunchSpec
 from tau2_fleet.fleet.reaper.processes import MARK, SCRATCH_PREFIX, Group, ProcessId, end, identify
+from tau2_fleet.fleet.server_kind import Placement
 from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 from tau2_fleet.telemetry.secrets import without_secrets
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from tau2_fleet.fleet.cluster import Node, allocated_nodes, client_environment
 from tau2_fleet.fleet.far.hosts import FarHosts, Reached
 from tau2_fleet.fleet.host import HostLostError, Opening, Room, Site, SpecFor, Started
-from tau2_fleet.fleet.launch import LaunchSpec
-from tau2_fleet.fleet.plan import Placement
+from tau2_fleet.fleet.launch_spec import LaunchSpec
+from tau2_fleet.fleet.server_kind import Placement
 from tau2_fleet.fleet.settings import HostsSettings
 
 _AVOIDED_S = 120.0

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tau2_fleet.fleet.plan import PoolSpec
-from tau2_fleet.fleet.server_kind import UnlaunchedKind
+from tau2_fleet.fleet.server_kind import PoolSpec, UnlaunchedKind
 from tau2_fleet.fleet.settings import ServerSettings
 
 

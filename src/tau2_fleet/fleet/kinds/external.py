@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.external_servers import named_servers, read_key
-from tau2_fleet.fleet.plan import PoolSpec
-from tau2_fleet.fleet.server_kind import UnlaunchedKind
+from tau2_fleet.fleet.server_kind import PoolSpec, UnlaunchedKind
 from tau2_fleet.fleet.settings import ServerSettings
 
 

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.fleet.plan import PoolSpec
-from tau2_fleet.fleet.server_kind import LaunchedKind, Preparation, ServerCommand, Starter
+from tau2_fleet.fleet.server_kind import LaunchedKind, PoolSpec, Preparation, ServerCommand, Starter
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.fleet.vllm_command import served_name
 from tau2_fleet.paths import IMPORT_ROOT

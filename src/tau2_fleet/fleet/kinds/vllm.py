@@ -11,8 +11,7 @@ from tau2_fleet.fleet import hub
 from tau2_fleet.fleet.devices import choose_devices
 from tau2_fleet.fleet.extra_args import ExtraArgs
 from tau2_fleet.fleet.launch import cache_root, command_words, find_executable
-from tau2_fleet.fleet.plan import Placement, PoolSpec
-from tau2_fleet.fleet.server_kind import LaunchedKind, Preparation, ServerCommand, Starter
+from tau2_fleet.fleet.server_kind import LaunchedKind, Placement, PoolSpec, Preparation, ServerCommand, Starter
 from tau2_fleet.fleet.settings import Device, ServerSettings
 from tau2_fleet.fleet.vllm_command import (
     HELP_WORDS,
