@@ -12,7 +12,7 @@ import psutil
 
 from benchmarks.rows import Row
 from tau2_fleet.control import client
-from tau2_fleet.control.messages import Request, Verb
+from tau2_fleet.control.messages import ControlRequest, Verb
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,7 +35,7 @@ def rows(*, quick: bool) -> list[Row]:
                 if process.poll() is not None:
                     raise RuntimeError(f"the run ended with {process.returncode}")
                 time.sleep(0.1)
-            client.ask(run_dir, Request(Verb.pause))
+            client.ask(run_dir, ControlRequest(Verb.pause))
             while client.status(run_dir).requests:
                 time.sleep(0.1)
             costs = [_cost_ms(psutil.Process(process.pid), run_dir, asked) for _ in range(5)]

@@ -65,12 +65,12 @@ def test_a_write_that_replays_otherwise_is_counted_or_refused(tmp_path: Path, pr
 
 def test_excerpts_show_where_two_outputs_begin_to_differ() -> None:
     from tau2_fleet.benchmark.package import ToolCall, ToolMessage
-    from tau2_fleet.benchmark.transcript import RecordedCall, mismatch
+    from tau2_fleet.benchmark.transcript import RecordedToolCall, mismatch
 
     def message(end: str) -> ToolMessage:
         return ToolMessage(id="1", role="tool", content="same " * 100 + end + " tail" * 100)
 
-    found = mismatch(RecordedCall(ToolCall(id="1", name="t", arguments={}), message("OLD"), 1), message("NEW"))
+    found = mismatch(RecordedToolCall(ToolCall(id="1", name="t", arguments={}), message("OLD"), 1), message("NEW"))
     assert found is not None
     assert ("OLD" in found.expected, "NEW" in found.actual) == (True, True)
     assert len(found.expected) < 200

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tau2_fleet.benchmark.calculator import ToolDeadline
-from tau2_fleet.benchmark.custom.child.environments import Domain as ChildDomain
+from tau2_fleet.benchmark.custom.child.environments import RegistryDomain
 from tau2_fleet.benchmark.custom.process import ChildEnded, ChildError
 from tau2_fleet.benchmark.domain import Domain
 from tau2_fleet.benchmark.package import AssistantMessage, ToolCall, ToolMessage
@@ -244,5 +244,5 @@ def test_the_reads_among_a_tasks_gold_actions_are_told_to_the_code_that_logs_the
     read = SimpleNamespace(name="call_discoverable_agent_tool", arguments={"agent_tool_name": "get_history_1"})
     other = SimpleNamespace(name="log_verification", arguments={"agent_tool_name": "no"})
     task = SimpleNamespace(evaluation_criteria=SimpleNamespace(actions=[other, read]))
-    ChildDomain("bank", constructor, {}).new(task)
+    RegistryDomain("bank", constructor, {}).new(task)
     assert told == [{"get_history_1"}]

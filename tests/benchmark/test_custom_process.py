@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tau2_fleet.benchmark.custom.place import find
-from tau2_fleet.benchmark.custom.process import CallHeld, Child, ChildEnded, ChildFailed, ChildRefused, Unopened
+from tau2_fleet.benchmark.custom.process import CallHeld, Child, ChildEnded, ChildFailed, ChildRefused, ChildUnopened
 from tau2_fleet.errors import UserError
 from tests.benchmark.small_tau2 import call, write_small_tau2
 
@@ -104,7 +104,7 @@ def test_a_power_that_never_ends_ends_at_its_limit_and_holds_nobody_for_long(chi
 def test_an_exit_in_a_tool_is_an_answer_and_a_failure_names_its_line(child: Child) -> None:
     opened(child)
     assert made(child, "misbehave", how="exit") == {"content": "Error: 1", "error": True}
-    with pytest.raises(Unopened):
+    with pytest.raises(ChildUnopened):
         made(child, "look", lamp="hall", number=99)
     with pytest.raises(ChildFailed, match=r"KeyError: 'broken' \(tau2/lamps.py, line \d+\)"):
         child.ask("tasks", name="lamps", split="broken")

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tau2_fleet.benchmark.databases import CowList, CowTable, Snapshot, canonical, copy_value, surely_same, thawed
+from tau2_fleet.benchmark.databases import (
+    CowList,
+    CowTable,
+    DatabaseSnapshot,
+    canonical,
+    copy_value,
+    surely_same,
+    thawed,
+)
 from tau2_fleet.benchmark.domains import load_domain
 
 KEYS = st.sampled_from("abcdef")
@@ -156,7 +164,7 @@ def test_values_with_different_texts_are_never_called_the_same(value: Any, other
 
 
 def test_a_snapshot_opened_twice_gives_two_databases() -> None:
-    snapshot: Snapshot = load_domain("telecom").template.pristine.agent.database
+    snapshot: DatabaseSnapshot = load_domain("telecom").template.pristine.agent.database
     first, second = snapshot.open(), snapshot.open()
     first.customers[0].full_name = "Somebody Else"
     first.bills.append(copy_value(first.bills[0]))

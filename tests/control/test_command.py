@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tau2_fleet.control.command import main
-from tau2_fleet.control.messages import Answer, Request, Verb
+from tau2_fleet.control.messages import ControlAnswer, ControlRequest, Verb
 
-Asked = list[tuple[str, Request]]
+Asked = list[tuple[str, ControlRequest]]
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ def sweep(tmp_path: Path) -> Path:
 def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asked]:
     """Have runs of these names go on, and answer so."""
 
-    def answering(answer: Answer, *going_on: str) -> Asked:
+    def answering(answer: ControlAnswer, *going_on: str) -> Asked:
         heard: Asked = []
 
-        def ask(run_dir: Path, request: Request) -> Answer:
+        def ask(run_dir: Path, request: ControlRequest) -> ControlAnswer:
             heard.append((run_dir.name, request))
             return answer
 
@@ -48,20 +48,20 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asked]:
 @pytest.mark.parametrize(
     ("words", "request_"),
     [
-        (["pause", "DIR"], Request(Verb.pause)),
-        (["DIR", "resume"], Request(Verb.resume)),
-        (["cancel", "mock/1", "DIR"], Request(Verb.cancel, "mock/1")),
-        (["cancel", "DIR", "mock/1", "--trial", "2"], Request(Verb.cancel, "mock/1", 2)),
-        (["rerun", "--all", "DIR"], Request(Verb.rerun, every=True)),
-        (["rerun", "5", "--trial", "0", "DIR"], Request(Verb.rerun, "5", 0)),
-        (["set", "max_concurrency=64", "DIR"], Request(Verb.set, key="max_concurrency", value="64")),
-        (["set", "a=b=c", "DIR"], Request(Verb.set, key="a", value="b=c")),
+        (["pause", "DIR"], ControlRequest(Verb.pause)),
+        (["DIR", "resume"], ControlRequest(Verb.resume)),
+        (["cancel", "mock/1", "DIR"], ControlRequest(Verb.cancel, "mock/1")),
+        (["cancel", "DIR", "mock/1", "--trial", "2"], ControlRequest(Verb.cancel, "mock/1", 2)),
+        (["rerun", "--all", "DIR"], ControlRequest(Verb.rerun, every=True)),
+        (["rerun", "5", "--trial", "0", "DIR"], ControlRequest(Verb.rerun, "5", 0)),
+        (["set", "max_concurrency=64", "DIR"], ControlRequest(Verb.set, key="max_concurrency", value="64")),
+        (["set", "a=b=c", "DIR"], ControlRequest(Verb.set, key="a", value="b=c")),
     ],
 )
 def test_words_mean_the_same_in_any_order(
-    words: list[str], request_: Request, sweep: Path, asked: Callable[..., Asked]
+    words: list[str], request_: ControlRequest, sweep: Path, asked: Callable[..., Asked]
 ) -> None:
-    heard = asked(Answer(True))
+    heard = asked(ControlAnswer(True))
     assert main([str(sweep / "1") if word == "DIR" else word for word in words]) == 0
     assert heard == [("1", request_)]
 
@@ -80,7 +80,7 @@ def test_words_mean_the_same_in_any_order(
 def test_words_that_make_no_sense_are_refused_with_what_is_wanted(
     words: list[str], told: str, sweep: Path, asked: Callable[..., Asked], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    heard = asked(Answer(True))
+    heard = asked(ControlAnswer(True))
     assert main([word.replace("DIR", str(sweep / "1")) for word in words]) == 1
     assert told in " ".join(capsys.readouterr().err.split())
     assert heard == []
@@ -89,25 +89,26 @@ def test_words_that_make_no_sense_are_refused_with_what_is_wanted(
 def test_of_a_sweep_the_jobs_that_go_on_are_asked(
     sweep: Path, asked: Callable[..., Asked], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    heard = asked(Answer(True, ("done",)), "0", "2")
+    heard = asked(ControlAnswer(True, ("done",)), "0", "2")
     assert main(["drain", str(sweep)]) == 0
     assert [name for name, _ in heard] == ["0", "2"]
     assert capsys.readouterr().out.count("done") == 2
     assert main(["tail", str(sweep)]) == 1
     assert "has 2 jobs that go on; choose one" in " ".join(capsys.readouterr().err.split())
-    asked(Answer(True))
+    asked(ControlAnswer(True))
     assert main(["pause", str(sweep)]) == 1
     assert "none of the 3 jobs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"), [(Answer(True), 0), (Answer(False), 1), (Answer(False, (), refused=True), 2)]
+    ("answer", "status"),
+    [(ControlAnswer(True), 0), (ControlAnswer(False), 1), (ControlAnswer(False, (), refused=True), 2)],
 )
 def test_an_answer_is_told_and_is_the_exit_status(
-    answer: Answer, status: int, sweep: Path, asked: Callable[..., Asked], capsys: pytest.CaptureFixture[str]
+    answer: ControlAnswer, status: int, sweep: Path, asked: Callable[..., Asked], capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = tuple(f"line {number}" for number in range(12))
-    asked(Answer(answer.done, said, refused=answer.refused))
+    asked(ControlAnswer(answer.done, said, refused=answer.refused))
     assert main(["pause", str(sweep / "1")]) == status
     out, err = capsys.readouterr()
     told, other = (out, err) if answer.done else (err, out)

@@ -19,7 +19,7 @@ import pytest
 
 from tau2_fleet.control import client
 from tau2_fleet.control.beacon import CONTROL_FILE, read_beacon
-from tau2_fleet.control.messages import Request, State, Status, Verb
+from tau2_fleet.control.messages import ControlRequest, State, Status, Verb
 from tests.run.runs import ROOT, assert_no_server_remains, env, kill, records_so_far, start, stored, summary, wait_for
 
 SLOW = (
@@ -195,15 +195,15 @@ def test_shards_are_paused_cancelled_and_drained_by_the_one_run_that_they_are(tm
     process = begun(run_dir, "shards=2")
     try:
         wait_for(lambda: client.status(run_dir).requests > 0)
-        client.ask(run_dir, Request(Verb.pause))
+        client.ask(run_dir, ControlRequest(Verb.pause))
         wait_for(lambda: client.status(run_dir).requests == 0)
         before = stored(run_dir)
         time.sleep(1.1)  # the processes tell of their requests every second
         assert (client.status(run_dir).requests, stored(run_dir)) == (0, before)
         flying = client.status(run_dir).shown.idle[0]
-        assert client.ask(run_dir, Request(Verb.cancel, f"mock/{flying.task_id}", flying.trial)).done
+        assert client.ask(run_dir, ControlRequest(Verb.cancel, f"mock/{flying.task_id}", flying.trial)).done
         wait_for(lambda: records_so_far(run_dir)[-1]["error"] and "by hand" in records_so_far(run_dir)[-1]["error"])
-        client.ask(run_dir, Request(Verb.drain))
+        client.ask(run_dir, ControlRequest(Verb.drain))
         assert process.wait(60) == 3
     finally:
         kill(process)

@@ -15,12 +15,12 @@ import psutil
 import pytest
 
 from tau2_fleet.control import beacon, client, command
-from tau2_fleet.control.messages import Request, State, Status, Verb
+from tau2_fleet.control.messages import ControlRequest, State, Status, Verb
 from tau2_fleet.errors import UserError
-from tau2_fleet.telemetry.snapshot import DomainCounters, InFlight, Snapshot
+from tau2_fleet.telemetry.snapshot import DomainCounters, InFlight, RunSnapshot
 
 WAITING = InFlight("retail", "5", 0, 312.0, "agent", 7)
-SHOWN = Snapshot({"retail": DomainCounters(9, 2, in_flight=1)}, DomainCounters(9, 2, in_flight=1), idle=(WAITING,))
+SHOWN = RunSnapshot({"retail": DomainCounters(9, 2, in_flight=1)}, DomainCounters(9, 2, in_flight=1), idle=(WAITING,))
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_of_a_run_on_another_machine_its_heartbeat_tells(tmp_path: Path, sleeper
     left(tmp_path, sleeper, host="gpu3", beat_s=beat_s)
     assert client.status(tmp_path).state is State.running
     with pytest.raises(UserError, match=r"on gpu3: say the same there \(ssh gpu3"):
-        client.ask(tmp_path, Request(Verb.pause))
+        client.ask(tmp_path, ControlRequest(Verb.pause))
 
 
 def summary(run_dir: Path, **changed: Any) -> None:

@@ -16,7 +16,7 @@ from tau2_fleet.batch.run_end import RunEnd
 from tau2_fleet.batch.runner import Runner
 from tau2_fleet.batch.schedule import make_schedule
 from tau2_fleet.batch.steering import Steering
-from tau2_fleet.control.messages import Answer, Request, State, Verb
+from tau2_fleet.control.messages import ControlAnswer, ControlRequest, State, Verb
 from tau2_fleet.control.run_control import Playing, RunControl
 from tau2_fleet.display.progress import Mode, Progress
 from tau2_fleet.llm.factory import Limiters
@@ -41,8 +41,8 @@ class Scene:
     steering: Steering
     ends: dict[SimulationKey, asyncio.Future[str]] = field(default_factory=dict)
 
-    def do(self, verb: Verb, task: str | None = None, **more: object) -> Answer:
-        return self.control.do(Request(verb, task, **more), HAND)  # type: ignore[arg-type]
+    def do(self, verb: Verb, task: str | None = None, **more: object) -> ControlAnswer:
+        return self.control.do(ControlRequest(verb, task, **more), HAND)  # type: ignore[arg-type]
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(10):

@@ -15,29 +15,29 @@ import pytest
 
 from tau2_fleet.control import address, client, server
 from tau2_fleet.control.beacon import CONTROL_FILE, read_beacon
-from tau2_fleet.control.messages import Answer, Request, State, Status, Verb
+from tau2_fleet.control.messages import ControlAnswer, ControlRequest, State, Status, Verb
 from tau2_fleet.errors import UserError
 from tau2_fleet.telemetry.events import EventBus, bus_in_use
-from tau2_fleet.telemetry.snapshot import DomainCounters, Snapshot
+from tau2_fleet.telemetry.snapshot import DomainCounters, RunSnapshot
 
 
 class Run:
     """A run that does what it is told, and counts."""
 
     def __init__(self) -> None:
-        self.done: list[Request] = []
+        self.done: list[ControlRequest] = []
         self.threads: set[int] = set()
         self.buses: set[EventBus | None] = set()
 
     def status(self, lag_s: float, stack: tuple[str, ...]) -> Status:
-        shown = Snapshot({"retail": DomainCounters(4, 1)}, DomainCounters(4, 1))
+        shown = RunSnapshot({"retail": DomainCounters(4, 1)}, DomainCounters(4, 1))
         return Status(State.running, "simulations", shown=shown, lag_s=lag_s, stack=stack)
 
-    def do(self, request: Request, who: str) -> Answer:
+    def do(self, request: ControlRequest, who: str) -> ControlAnswer:
         self.done.append(request)
         self.threads.add(threading.get_ident())
         self.buses.add(bus_in_use())
-        return Answer(True, ("as you say",))
+        return ControlAnswer(True, ("as you say",))
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def test_a_run_is_asked_in_its_event_loop_and_tells_its_status_from_outside(tmp_
     async def scene() -> None:
         found = await asyncio.to_thread(client.status, tmp_path)
         assert (found.state, found.shown.overall.done) == (State.running, 1)
-        request = Request(Verb.cancel, "retail/5", 2)
+        request = ControlRequest(Verb.cancel, "retail/5", 2)
         assert (await asyncio.to_thread(client.ask, tmp_path, request)).said == ("as you say",)
         assert run.done == [request]
         assert run.threads == {threading.get_ident()}
@@ -89,7 +89,7 @@ def test_nothing_is_left_of_it_and_nobody_answers_after_the_end(tmp_path: Path) 
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "overrides.yaml").touch()
     with pytest.raises(UserError, match="does not go on"):
-        client.ask(tmp_path, Request(Verb.pause))
+        client.ask(tmp_path, ControlRequest(Verb.pause))
 
 
 def test_another_user_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_another_user_is_not_answered(tmp_path: Path, monkeypatch: pytest.Monkey
 
     async def scene() -> None:
         with pytest.raises(UserError, match="does not answer"):
-            await asyncio.to_thread(client.ask, tmp_path, Request(Verb.pause))
+            await asyncio.to_thread(client.ask, tmp_path, ControlRequest(Verb.pause))
 
     (tmp_path / "simulations.jsonl").touch()
     played(tmp_path, run, scene)
@@ -186,7 +186,7 @@ def test_a_loop_that_stands_still_is_told_of_with_its_place_and_nothing_is_done_
             while not (seen := client.status(tmp_path)).lag_s:
                 time.sleep(0.01)
             found.append(seen)
-            answer = client.ask(tmp_path, Request(Verb.pause))
+            answer = client.ask(tmp_path, ControlRequest(Verb.pause))
             assert not answer.done
             assert "has not answered" in answer.said[0]
         finally:

@@ -11,7 +11,7 @@ from tau2_fleet.config.models import agent_model
 from tau2_fleet.config.validation import read
 from tau2_fleet.llm.call_log import CallLog
 from tau2_fleet.llm.completion import read_completion
-from tau2_fleet.llm.token_ids import TokenIds, recorded_calls
+from tau2_fleet.llm.token_ids import TokenIds, recorded_model_calls
 from tau2_fleet.llm.types import CallStats, Reply
 from tau2_fleet.record.line import decode_line, encode_line
 
@@ -62,7 +62,7 @@ def test_a_record_gives_every_id_back_and_says_where_prompts_do_not_go_on() -> N
         log.add("user", CallStats("m", "vllm"), Reply("Hi", (), CallStats("m", "vllm")))
     calls = decode_line(encode_line(log.calls))
     assert [call["tokens"]["prompt"] for call in calls if "tokens" in call] == [[1, 2, 3], [6], [9, 6, 8], []]
-    found = list(recorded_calls(calls))
+    found = list(recorded_model_calls(calls))
     assert [one.ids for one in found] == CALLS
     assert [(one.number, one.kept, one.before, one.goes_on) for one in found] == [
         (0, 0, 0, True), (2, 5, 5, True), (4, 4, 7, False), (6, 2, 9, False),
@@ -73,7 +73,7 @@ def test_a_record_gives_every_id_back_and_says_where_prompts_do_not_go_on() -> N
 def test_ids_that_cannot_be_are_where_the_calls_end(wrong: Json) -> None:
     packed = {"kept": 0, "prompt": [1], "completion": [2]}
     calls = [{"role": "agent", "tokens": packed}, {"role": "agent", "tokens": {**packed, "kept": 2, **wrong}}]
-    assert len(list(recorded_calls(calls))) == 1
+    assert len(list(recorded_model_calls(calls))) == 1
 
 
 @pytest.mark.parametrize("wanted", [True, False])

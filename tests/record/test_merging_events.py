@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tau2_fleet.record import merging_events
-from tau2_fleet.record.merging_events import Part, keep_server_logs, merge_logs, merge_profiles
+from tau2_fleet.record.merging_events import EventsPart, keep_server_logs, merge_logs, merge_profiles
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -51,7 +51,12 @@ def test_events_are_put_in_order_and_a_whole_begins_and_ends_where_no_part_runs(
         (tmp_path / name).mkdir()
         text = "".join(json.dumps(row) + "\n" for row in rows) + '{"time": 99, "ty'
         (tmp_path / name / "profile.jsonl").write_text(text)
-    parts = [Part(tmp_path / "a"), Part(tmp_path / "b", "two"), Part(tmp_path / "c"), Part(tmp_path / "none")]
+    parts = [
+        EventsPart(tmp_path / "a"),
+        EventsPart(tmp_path / "b", "two"),
+        EventsPart(tmp_path / "c"),
+        EventsPart(tmp_path / "none"),
+    ]
     merge_profiles(parts, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "profile.jsonl").read_text().splitlines()]
     assert [(row["time"], row.get("mark"), row.get("replica")) for row in rows] == [

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tau2_fleet.analysis.reviews import Effect, ErrorKind, Mark, Severity, Source, Verdict
+from tau2_fleet.analysis.reviews import Effect, ErrorKind, ErrorSource, Mark, Severity, Verdict
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.settings import Api, ModelSettings, Provider
 from tau2_fleet.record.line import SimulationKey
@@ -49,7 +49,7 @@ def test_requests_go_to_the_server_that_has_the_fewest_and_not_to_the_one_that_f
 
 
 def mark(kind: ErrorKind, turn: int, severity: Severity = Severity.major, effect: Effect = Effect.hindered) -> Mark:
-    return Mark(kind, severity, effect, "", turn, source=Source.review, votes=1)
+    return Mark(kind, severity, effect, "", turn, source=ErrorSource.review, votes=1)
 
 
 CUSTOMER = Vote((mark(ErrorKind.early_stop, 9),))

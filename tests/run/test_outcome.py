@@ -13,7 +13,7 @@ from tau2_fleet.batch.schedule import Schedule, make_schedule
 from tau2_fleet.errors import ExitStatus
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.record.store import Store
-from tau2_fleet.run.outcome import Outcome, judge_outcome, show
+from tau2_fleet.run.outcome import RunOutcome, judge_outcome, show
 from tests.batch.records import make_record
 from tests.batch.test_schedule import domain_tasks
 
@@ -30,7 +30,7 @@ def outcome(
     reason: RunEnd | None = None,
     detail: str | None = None,
     outside: frozenset[str] = frozenset(),
-) -> Outcome:
+) -> RunOutcome:
     """Of two simulations that are complete and a third that ended so."""
     keys = [SimulationKey("mock", "0", 0), SimulationKey("retail", "0", 0), SimulationKey("mock", "1", 0)]
     with Store(folder) as store:
@@ -84,7 +84,7 @@ def test_records_that_this_run_does_not_schedule_do_not_count(tmp_path: Path) ->
     assert found.exit_status is ExitStatus.NEGATIVE
 
 
-def shown(found: Outcome, run_dir: Path) -> str:
+def shown(found: RunOutcome, run_dir: Path) -> str:
     console = Console(file=StringIO(), width=200)
     show(found, run_dir, console)
     assert isinstance(console.file, StringIO)

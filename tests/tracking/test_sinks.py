@@ -18,7 +18,7 @@ from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.telemetry.run_counters import RunCounters
 from tau2_fleet.telemetry.settings import WandbMode, WandbSettings
 from tau2_fleet.tracking import tracker as tracker_module
-from tau2_fleet.tracking.process import Service
+from tau2_fleet.tracking.process import TrackerService
 from tau2_fleet.tracking.start import TrackedRun
 from tau2_fleet.tracking.tracker import Tracker
 from tests.telemetry.run_directory import write_run
@@ -183,7 +183,7 @@ def test_a_tracker_hears_of_a_lost_run_by_a_status_that_no_run_ends_with(monkeyp
         return threading.Thread()
 
     monkeypatch.setattr("threading.Timer", timer)
-    service, sink = Service(io.BytesIO()), Heard()
+    service, sink = TrackerService(io.BytesIO()), Heard()
     service.orphaned()
     assert (sink.ends, timers) == ([], []), "nothing was begun"
     service._sink = sink  # type: ignore[assignment]

@@ -18,7 +18,7 @@ from tau2_fleet.llm.factory import build
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.model import Model
 from tau2_fleet.llm.settings import ModelSettings, Provider
-from tau2_fleet.llm.token_ids import ASKING, recorded_calls
+from tau2_fleet.llm.token_ids import ASKING, recorded_model_calls
 from tau2_fleet.llm.types import (
     CallStats,
     ChatMessage,
@@ -255,7 +255,7 @@ def test_each_prompt_begins_with_what_was_sampled_or_it_is_told_where_not(server
     for reply in replies:
         log.add("agent", reply.stats, reply)
     calls = decode_line(encode_line(log.calls))
-    found = list(recorded_calls(calls))
+    found = list(recorded_model_calls(calls))
     assert len(found) == len(replies)
     for reply, call in zip(replies, found, strict=True):
         ids = call.ids

@@ -43,7 +43,7 @@ class LitellmLine(ModelLine):
         return asyncio.run_coroutine_threadsafe(self.ask(messages, parameters), self.loop).result()
 
 
-class _Provider(CustomLLM):  # type: ignore[misc]
+class _ModelLines(CustomLLM):  # type: ignore[misc]
     """litellm's side of all lines."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ def _response(model: str, reply: Reply) -> Any:
     return litellm.ModelResponse(**as_completion(model, reply))
 
 
-_provider = _Provider()
+_provider = _ModelLines()
 litellm.custom_provider_map.append({"provider": PROVIDER, "custom_handler": _provider})
 
 

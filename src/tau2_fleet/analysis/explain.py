@@ -44,11 +44,7 @@ class GoldCheck:
         return differences
 
 
-class _Absent:
-    pass
-
-
-_ABSENT = _Absent()
+_ABSENT = object()
 
 
 def _shown(value: Any) -> str:

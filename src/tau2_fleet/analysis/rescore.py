@@ -39,7 +39,7 @@ _INDEXED = "results.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RescoreOptions:
     """How a source is to be scored."""
 
     benchmarks: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         answers = {} if given.verdicts is None else read_verdicts(given.verdicts)
         benchmarks = tuple(name.strip() for name in (given.benchmark or "").split(",") if name.strip())
         ways = Ways(strict=given.replay == "strict", answers=answers)
-        options = Options(benchmarks, given.data_dir, given.read_as, ways)
+        options = RescoreOptions(benchmarks, given.data_dir, given.read_as, ways)
         reports = asyncio.run(rescore(given.source, given.output, options))
     except UserError as error:
         complain(str(error))
@@ -93,7 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ExitStatus.FINISHED if all(report.complete for report in reports) else ExitStatus.PARTIAL
 
 
-async def rescore(source: Path, output: Path | None = None, options: Options | None = None) -> list[RescoreReport]:
+async def rescore(
+    source: Path, output: Path | None = None, options: RescoreOptions | None = None
+) -> list[RescoreReport]:
     """Score every simulation of a file, or of the files of a directory, and write them to `output`.
 
     With several versions the rewards of the first are written. A file that cannot be read is reported as such.
@@ -101,7 +103,7 @@ async def rescore(source: Path, output: Path | None = None, options: Options | N
     Raises:
         UserError: nothing to score there, a version that there is not, or `output` cannot be written.
     """
-    options = options or Options()
+    options = options or RescoreOptions()
     for name in options.benchmarks:
         _version(name, options.data_dir, alone=len(options.benchmarks) == 1)
     paths = _files(source)
@@ -138,7 +140,7 @@ def _version(name: str, data_dir: Path | None, *, alone: bool) -> BenchmarkVersi
     return version
 
 
-def _versions(options: Options, path: Path, about: Any) -> list[BenchmarkVersion | None]:
+def _versions(options: RescoreOptions, path: Path, about: Any) -> list[BenchmarkVersion | None]:
     """Those that are asked for, else the one that the source names; None: its directory's own."""
     names = options.benchmarks
     if names:
@@ -158,7 +160,7 @@ def _versions(options: Options, path: Path, about: Any) -> list[BenchmarkVersion
         raise UserError(f"{path}: says that it is of {name}: {error}; name another with --benchmark") from error
 
 
-def _labels(domains: Sequence[Domain], options: Options) -> list[str]:
+def _labels(domains: Sequence[Domain], options: RescoreOptions) -> list[str]:
     """How columns are headed: by name, and by the path as well where a name comes twice."""
     names = [domain.version.name for domain in domains]
     return names if len(set(names)) == len(names) else list(options.benchmarks)
@@ -168,7 +170,7 @@ def _outside(report: RescoreReport, domains: Sequence[Domain]) -> dict[str, froz
     return {name: domain.rules.outside_metrics for name, domain in zip(report.versions, domains, strict=True)}
 
 
-def _domain(version: BenchmarkVersion | None, name: str, path: Path, options: Options) -> Domain:
+def _domain(version: BenchmarkVersion | None, name: str, path: Path, options: RescoreOptions) -> Domain:
     """A domain of a version; None: of the benchmark that the run in that directory was a run of."""
     from tau2_fleet.benchmark.domains import DOMAINS
 
@@ -216,7 +218,7 @@ def _results_below(folder: Path) -> Iterator[Path]:
             yield path
 
 
-async def _rescore_results(report: RescoreReport, target: Path | None, options: Options) -> None:
+async def _rescore_results(report: RescoreReport, target: Path | None, options: RescoreOptions) -> None:
     results = read_results(report.path)
     name = options.read_as or results.domain
     if not name:
@@ -242,7 +244,7 @@ async def _score(
     domains: Sequence[Domain],
     tasks: Sequence[Mapping[str, Task]],
     simulation: dict[str, Any],
-    options: Options,
+    options: RescoreOptions,
     results: Results | None,
     solo: bool,
 ) -> None:
@@ -268,7 +270,7 @@ async def _score(
     )
 
 
-async def _rescore_records(report: RescoreReport, target: Path | None, options: Options) -> None:
+async def _rescore_records(report: RescoreReport, target: Path | None, options: RescoreOptions) -> None:
     """The record of a run: the last line of a (domain, task, trial) counts, the others stay as they are."""
     path = report.path
     last: dict[SimulationKey, int] = {}

@@ -156,7 +156,7 @@ class Effect(StrEnum):
     none = "none"
 
 
-class Source(StrEnum):
+class ErrorSource(StrEnum):
     """Who found an error."""
 
     rules = "rules"
@@ -191,7 +191,7 @@ class Mark:
     """Index of the message that shows it; None where no message does."""
     quote: str = ""
     """The words of that message that show it."""
-    source: Source = Source.rules
+    source: ErrorSource = ErrorSource.rules
     votes: int = 0
     """Of a reviewer: how many of its votes have it."""
 
@@ -282,7 +282,7 @@ def _mark(value: Mapping[str, Any]) -> Mark:
         detail=str(value.get("detail") or ""),
         turn=_turn(value.get("turn")),
         quote=str(value.get("quote") or ""),
-        source=Source(value.get("source", "rules")),
+        source=ErrorSource(value.get("source", "rules")),
         votes=int(value.get("votes") or 0),
     )
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tau2_fleet.evaluation.reward import Evaluation
 
 
-class Refused(Exception):
+class Unscorable(Exception):
     """A simulation that cannot be scored; the message says where and why."""
 
 
@@ -103,9 +103,9 @@ async def score_again(
     )
     try:
         if why := simulation.get(UNREADABLE) or (unscorable or {}).get(str(simulation.get("task_id"))):
-            raise Refused(why)
+            raise Unscorable(why)
         evaluation = await _evaluate(domain, tasks, simulation, old_info, solo, record, ways or Ways(), scored)
-    except Refused as error:
+    except Unscorable as error:
         scored.detail = str(error)
         return scored
     scored.new = evaluation.reward
@@ -137,7 +137,7 @@ async def _evaluate(
     """Replay and score.
 
     Raises:
-        Refused: the trajectory does not fit the environment, or the judge's verdicts are missing.
+        Unscorable: the trajectory does not fit the environment, or the judge's verdicts are missing.
     """
     from tau2_fleet.benchmark.calculator import ToolDeadline
     from tau2_fleet.benchmark.environment import FinalState
@@ -147,10 +147,10 @@ async def _evaluate(
 
     rules = domain.rules
     if simulation.get("task_id") is None:
-        raise Refused("it has no task_id")
+        raise Unscorable("it has no task_id")
     task = tasks.get(str(simulation["task_id"]))
     if task is None:
-        raise Refused("its task is not in the file" if tasks else "its task is not known")
+        raise Unscorable("its task is not in the file" if tasks else "its task is not known")
     reason = _ending(simulation, rules.endings | (OURS if record else frozenset()), rules.name)
     unsaid = simulation.get("messages") is None and reason not in rules.scored_endings
     messages = [] if unsaid else _messages(simulation)
@@ -164,12 +164,12 @@ async def _evaluate(
         try:
             state, different = await domain.replayed(task, messages, solo=solo, strict=ways.strict)
         except (TranscriptError, ToolDeadline, UserError) as error:
-            raise Refused(str(error)) from error
+            raise Unscorable(str(error)) from error
         scored.differences = len(different)
         if different:
             scored.detail = f"{len(different)} other output(s): {different[0]}"
         if state.failed_assertions:
-            raise Refused(state.failed_assertions[0])
+            raise Unscorable(state.failed_assertions[0])
     verdicts = recorded_verdicts(old_info)
     wanted = criteria is not None and "NL_ASSERTION" in rules.basis(criteria)
     if wanted and criteria is not None and not criteria.nl_assertions:
@@ -180,7 +180,7 @@ async def _evaluate(
             try:
                 verdicts = verdicts_in(ways.answers[str(simulation.get("id"))])
             except ValueError as error:
-                raise Refused(str(error)) from error
+                raise Unscorable(str(error)) from error
     if wanted and verdicts is not None and criteria is not None:
         missing = len(criteria.nl_assertions or ()) - len(verdicts)
         if missing > 0:
@@ -197,16 +197,16 @@ async def _evaluate(
             missing_verdicts_pass=True,
         )
     except ValueError as error:
-        raise Refused(str(error)) from error
+        raise Unscorable(str(error)) from error
 
 
 def _ending(simulation: Simulation, known: frozenset[Any], version: str) -> str:
-    """Raises Refused where there is none, or one that the version cannot have."""
+    """Raises Unscorable where there is none, or one that the version cannot have."""
     reason = simulation.get("termination_reason")
     if not isinstance(reason, str) or not reason:
-        raise Refused("it has no termination_reason, so nobody knows whether it came to its end")
+        raise Unscorable("it has no termination_reason, so nobody knows whether it came to its end")
     if reason not in known:
-        raise Refused(f"its ending {reason} is none of {version}'s")
+        raise Unscorable(f"its ending {reason} is none of {version}'s")
     return reason
 
 
@@ -214,16 +214,16 @@ def _messages(simulation: Simulation) -> list[Message]:
     """The conversation.
 
     Raises:
-        Refused: it is a voice run, or not of the benchmark's form.
+        Unscorable: it is a voice run, or not of the benchmark's form.
     """
     from pydantic import ValidationError
 
     if simulation.get("mode") == "full_duplex" or simulation.get("ticks"):
-        raise Refused("a voice run (full duplex, in ticks): only conversations in text can be scored here")
+        raise Unscorable("a voice run (full duplex, in ticks): only conversations in text can be scored here")
     try:
         return _message_list().validate_python(simulation.get("messages"))
     except ValidationError as error:
-        raise Refused(_problem(error.errors(), simulation.get("messages"))) from error
+        raise Unscorable(_problem(error.errors(), simulation.get("messages"))) from error
 
 
 _KINDS = {"system": "SystemMessage", "user": "UserMessage", "assistant": "AssistantMessage", "tool": "ToolMessage"}

@@ -78,7 +78,7 @@ class Steered(Protocol):
 
 
 @dataclass(slots=True)
-class _Replica:
+class _SampledReplica:
     """A replica as last sampled."""
 
     kv_tokens: float = 0.0
@@ -98,7 +98,7 @@ class _Pool:
     """One pool and what is thought of it."""
 
     demand: Demand = field(default_factory=Demand)
-    replicas: dict[str, _Replica] = field(default_factory=dict)
+    replicas: dict[str, _SampledReplica] = field(default_factory=dict)
     trust: float = 1.0
     """Factor on what is foretold, learned from what is seen."""
     corrected_at: float = -math.inf
@@ -167,7 +167,7 @@ class AutoConcurrency:
 
     def ready(self, replica: str) -> None:
         """A replica that takes requests from now on."""
-        self._pool_of(replica).replicas.setdefault(replica, _Replica())
+        self._pool_of(replica).replicas.setdefault(replica, _SampledReplica())
 
     def gone(self, replica: str) -> None:
         """A replica that takes none any more."""
@@ -189,7 +189,7 @@ class AutoConcurrency:
 
     def _sample(self, sample: ReplicaSample) -> None:
         pool = self._pool_of(sample.replica)
-        replica = pool.replicas.setdefault(sample.replica, _Replica())
+        replica = pool.replicas.setdefault(sample.replica, _SampledReplica())
         if replica.samples and sample.preemptions > replica.preemptions:
             replica.new_preemptions += sample.preemptions - replica.preemptions
         replica.kv_tokens, replica.kv_use = sample.kv_tokens, sample.kv_use

@@ -28,7 +28,7 @@ _COUNTED, _MOST_COUNTED = 1.0, 1.25
 
 
 @dataclass(slots=True)
-class _Session:
+class _PoolSession:
     """One conversation at the pool, in one role."""
 
     first_input: int
@@ -41,7 +41,7 @@ class Demand:
 
     counted: bool = False
     """Whether lengths are counted calls, not gold actions."""
-    sessions: dict[tuple[Scope, str], _Session] = field(default_factory=dict)
+    sessions: dict[tuple[Scope, str], _PoolSession] = field(default_factory=dict)
     begun_with: dict[tuple[str, str], int] = field(default_factory=dict)
     """(domain, role) to the shortest first prompt: what its conversations share."""
     busy_s: float = 0.0
@@ -65,7 +65,7 @@ class Demand:
         key = (scope, call.type)
         session = self.sessions.get(key)
         if session is None:
-            self.sessions[key] = _Session(call.input_tokens)
+            self.sessions[key] = _PoolSession(call.input_tokens)
             kind = (scope.domain, call.type)
             self.begun_with[kind] = min(call.input_tokens, self.begun_with.get(kind, call.input_tokens))
             return

@@ -42,7 +42,7 @@ class PoolLoad:
 
 
 @dataclass(slots=True)
-class _Replica:
+class _ReplicaSums:
     """Sums over the time of one replica."""
 
     at: float
@@ -62,7 +62,7 @@ class _Replica:
 class ServerLoad:
     """Gathers, in constant memory."""
 
-    _replicas: dict[str, _Replica] = field(default_factory=dict)
+    _replicas: dict[str, _ReplicaSums] = field(default_factory=dict)
     _requests: dict[str, int] = field(default_factory=dict)
     _decided: tuple[float, str | None] | None = None
     _decided_s: dict[str | None, float] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class ServerLoad:
         """The time since the last sample counts as that showed it, while replies come."""
         replica = self._replicas.get(sample.replica)
         if replica is None:
-            self._replicas[sample.replica] = _Replica(
+            self._replicas[sample.replica] = _ReplicaSums(
                 sample.time, sample.running, sample.waiting, sample.kv_use, sample.preemptions, sample.preemptions
             )
             return

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from tau2_fleet.benchmark.databases import CowList, CowTable, Snapshot, canonical, surely_same
+from tau2_fleet.benchmark.databases import CowList, CowTable, DatabaseSnapshot, canonical, surely_same
 
 Side = Literal["agent", "user"]
 
@@ -48,7 +48,7 @@ class GoldDatabase:
 
     __slots__ = ("_list_keys", "_lists", "_models", "_side", "_snapshot", "_tables")
 
-    def __init__(self, side: Side, snapshot: Snapshot, database: Any) -> None:
+    def __init__(self, side: Side, snapshot: DatabaseSnapshot, database: Any) -> None:
         self._side: Side = side
         self._snapshot = snapshot
         self._tables: dict[str, dict[str, str | None]] = {}
@@ -135,7 +135,7 @@ def _record_text(table: CowTable, key: str) -> str | None:
     return None if record is None else _text(record)
 
 
-def _changed(snapshot: Snapshot, name: str, table: CowTable) -> set[str]:
+def _changed(snapshot: DatabaseSnapshot, name: str, table: CowTable) -> set[str]:
     """The keys of the records that are not seen at once to be those of the snapshot."""
     base = snapshot.fields[name]
     return {
@@ -145,7 +145,7 @@ def _changed(snapshot: Snapshot, name: str, table: CowTable) -> set[str]:
     }
 
 
-def _list_texts(snapshot: Snapshot, table: str, records: CowList) -> list[str | None]:
+def _list_texts(snapshot: DatabaseSnapshot, table: str, records: CowList) -> list[str | None]:
     """Texts of the records; None: seen at once to be the snapshot's in the same place."""
     base = snapshot.fields[table]
     size = len(base)

@@ -1,6 +1,6 @@
 """Databases shared by all simulations of a process and copied on write, record by record.
 
-A `Snapshot` is a frozen database; every `open` of it is a database of one's own that clones a record when it is
+A `DatabaseSnapshot` is a frozen database; every `open` of it is a database of one's own that clones a record when it is
 first touched. Environments are made of these; `comparison` compares them by the touched records alone.
 """
 
@@ -241,7 +241,7 @@ class CowList(MutableSequence[Any]):
         return self._records
 
 
-class Snapshot:
+class DatabaseSnapshot:
     """A frozen database: nobody may write to what it holds. Tables are shared with every database opened from it."""
 
     __slots__ = ("_fields_set", "_kind", "_shared", "_texts", "fields")
@@ -286,7 +286,7 @@ class Snapshot:
         return text
 
 
-class PrivateSnapshot(Snapshot):
+class PrivateSnapshot(DatabaseSnapshot):
     """A frozen database whose every `open` is a deep copy: for tools that may write to whatever they are given."""
 
     __slots__ = ("_database",)
@@ -305,7 +305,7 @@ def thawed(database: Any) -> Any:
     return model_with(type(database), fields, set(database.__pydantic_fields_set__))
 
 
-def share_unchanged(database: BaseModel, snapshot: Snapshot) -> None:
+def share_unchanged(database: BaseModel, snapshot: DatabaseSnapshot) -> None:
     """Let a database that was built anew hold the snapshot's records wherever they are equal, to save memory."""
     for name, value in database.__dict__.items():
         base = snapshot.fields.get(name)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tau2_fleet.benchmark import tool_calls
 from tau2_fleet.benchmark.calculator import ToolDeadline
 from tau2_fleet.benchmark.comparison import MAX_DIFFERENCES, Difference
-from tau2_fleet.benchmark.transcript import Mismatch, RecordedCall, TranscriptError, mismatch, recorded_calls
+from tau2_fleet.benchmark.transcript import Mismatch, RecordedToolCall, TranscriptError, mismatch, recorded_tool_calls
 
 if TYPE_CHECKING:
     from tau2.environment.environment import Environment as PackageEnvironment
@@ -54,7 +54,7 @@ class Environment:
     def __init__(self, prepared: PreparedTask, state: DatabaseState, *, solo: bool = False) -> None:
         self._prepared = prepared
         self._package: PackageEnvironment = prepared.template.open(state, solo=solo)
-        self._calls: list[RecordedCall] = []
+        self._calls: list[RecordedToolCall] = []
         """Kept only where a replay may be needed: in domains whose user has tools."""
         self._failed = False
         self._synced = state is prepared.opened
@@ -82,7 +82,7 @@ class Environment:
         answer = await tool_calls.respond(self._prepared.template, self._package, call)
         self._synced = not answer.error
         if self._prepared.template.has_user_tools:
-            self._calls.append(RecordedCall(call, answer, len(self._calls)))
+            self._calls.append(RecordedToolCall(call, answer, len(self._calls)))
             self._failed = self._failed or answer.error
         return answer
 
@@ -92,7 +92,7 @@ class Environment:
             self._package.sync_tools()
             self._synced = True
 
-    async def replay(self, recorded: Sequence[RecordedCall], *, strict: bool = True) -> list[Mismatch]:
+    async def replay(self, recorded: Sequence[RecordedToolCall], *, strict: bool = True) -> list[Mismatch]:
         """Run the recorded calls that the scoring replays, in order; the answers that differ from the recorded ones.
 
         Args:
@@ -200,7 +200,7 @@ async def replayed_run(
     if solo and any(message.role == "user" for message in messages):
         raise TranscriptError("a message of the user in solo mode")
     environment = Environment(prepared, prepared.initial, solo=solo)
-    calls = recorded_calls(messages)
+    calls = recorded_tool_calls(messages)
     differences = await environment.replay(calls, strict=strict)
     if differences and strict:
         difference = differences[0]

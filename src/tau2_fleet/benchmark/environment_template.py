@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from tau2_fleet.benchmark.databases import Memo, PrivateSnapshot, Snapshot, copy_value
+from tau2_fleet.benchmark.databases import DatabaseSnapshot, Memo, PrivateSnapshot, copy_value
 
 if TYPE_CHECKING:
     from tau2.environment.environment import Environment as PackageEnvironment
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ToolkitState:
     """A toolkit's database and its other attributes."""
 
-    database: Snapshot
+    database: DatabaseSnapshot
     attributes: dict[str, Any]
 
 
@@ -96,7 +96,7 @@ class EnvironmentTemplate:
 
     def _frozen(self, toolkit: ToolKitBase, defaults: dict[str, Any]) -> ToolkitState:
         attributes = {name: value for name, value in vars(toolkit).items() if name != "db"}
-        kind = PrivateSnapshot if self.foreign else Snapshot
+        kind = PrivateSnapshot if self.foreign else DatabaseSnapshot
         return ToolkitState(kind(toolkit.db), {**defaults, **attributes})
 
 

@@ -13,7 +13,7 @@ from tau2_fleet.benchmark.scoring.rules import ScoringRules, find_rules
 from tau2_fleet.benchmark.settings import DEFAULT
 from tau2_fleet.benchmark.task_sets import first_lines
 from tau2_fleet.benchmark.tool_calls import perform, respond_blocking
-from tau2_fleet.benchmark.transcript import RecordedCall, TranscriptError, mismatch, recorded_calls
+from tau2_fleet.benchmark.transcript import RecordedToolCall, TranscriptError, mismatch, recorded_tool_calls
 from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ class PreparedTask:
             raise UserError(f"task {self.task.id}: its initial state cannot be set up: {first_lines(error)}") from error
         return environment
 
-    def _history(self) -> list[RecordedCall]:
+    def _history(self) -> list[RecordedToolCall]:
         start = self.task.initial_state
         messages = start.message_history if start is not None else None
         try:
-            return recorded_calls(messages or [])
+            return recorded_tool_calls(messages or [])
         except TranscriptError as error:
             raise UserError(f"task {self.task.id}: its message history is broken: {error}") from error
 

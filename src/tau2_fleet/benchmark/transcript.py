@@ -18,7 +18,7 @@ class TranscriptError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedCall:
+class RecordedToolCall:
     """A tool call and the answer that the trajectory holds."""
 
     call: ToolCall
@@ -42,13 +42,13 @@ class Mismatch:
         return f"message {self.index}, {self.tool}: recorded {self.expected!r}, replayed {self.actual!r}"
 
 
-def recorded_calls(messages: Sequence[Message]) -> list[RecordedCall]:
+def recorded_tool_calls(messages: Sequence[Message]) -> list[RecordedToolCall]:
     """All tool calls of a trajectory in order, each with its answer, which must follow in the same order.
 
     Raises:
         TranscriptError: an answer is missing, stands alone or belongs to another call.
     """
-    calls: list[RecordedCall] = []
+    calls: list[RecordedToolCall] = []
     position = 0
     while position < len(messages):
         message = messages[position]
@@ -65,12 +65,12 @@ def recorded_calls(messages: Sequence[Message]) -> list[RecordedCall]:
                 raise TranscriptError(
                     f"message {position}: the answer to {call.name} has the id {answer.id!r}, its call {call.id!r}"
                 )
-            calls.append(RecordedCall(call, answer, position))
+            calls.append(RecordedToolCall(call, answer, position))
             position += 1
     return calls
 
 
-def mismatch(recorded: RecordedCall, answer: ToolMessage) -> Mismatch | None:
+def mismatch(recorded: RecordedToolCall, answer: ToolMessage) -> Mismatch | None:
     """Where a replayed answer differs from the recorded one; JSON texts are compared as values."""
     expected, actual = recorded.answer.content, answer.content
     if expected == actual or (expected is not None and _value(expected) == _value(actual or "")):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tau2_fleet.analysis.causes import Cause
-from tau2_fleet.compare.sides import Side
+from tau2_fleet.compare.sides import ComparedSide
 from tau2_fleet.compare.sources import SimulationOutcome
 from tau2_fleet.evaluation import paired
 from tau2_fleet.evaluation.paired import Interval
@@ -72,7 +72,7 @@ _FIGURES: tuple[tuple[str, str, Callable[[SimulationOutcome], float | None]], ..
 )
 
 
-def figures_side_by_side(baseline: Side, candidate: Side, tasks: Sequence[str]) -> Iterator[Change]:
+def figures_side_by_side(baseline: ComparedSide, candidate: ComparedSide, tasks: Sequence[str]) -> Iterator[Change]:
     """The mean of each figure over tasks; those that are nothing on both sides, or not known, are left out."""
     for name, words, of in _FIGURES:
         if any(of(one) is None for side in (baseline, candidate) for task in tasks for one in side.trials[task]):
@@ -82,7 +82,7 @@ def figures_side_by_side(baseline: Side, candidate: Side, tasks: Sequence[str]) 
             yield change
 
 
-def causes_side_by_side(baseline: Side, candidate: Side, tasks: Sequence[str]) -> Iterator[Change]:
+def causes_side_by_side(baseline: ComparedSide, candidate: ComparedSide, tasks: Sequence[str]) -> Iterator[Change]:
     """The share of simulations that lost reward by each primary cause, in their order; absent ones are left out."""
     present = {one.cause for side in (baseline, candidate) for task in tasks for one in side.trials[task]}
     for cause in Cause:
@@ -98,8 +98,8 @@ def _change(
     name: str,
     words: str,
     of: Callable[[SimulationOutcome], float | None],
-    baseline: Side,
-    candidate: Side,
+    baseline: ComparedSide,
+    candidate: ComparedSide,
     tasks: Sequence[str],
     most: float = float("inf"),
 ) -> Change:
@@ -115,7 +115,9 @@ def _change(
     )
 
 
-def _means(side: Side, tasks: Sequence[str], of: Callable[[SimulationOutcome], float | None]) -> NDArray[numpy.float64]:
+def _means(
+    side: ComparedSide, tasks: Sequence[str], of: Callable[[SimulationOutcome], float | None]
+) -> NDArray[numpy.float64]:
     import numpy
 
     return numpy.array([sum(of(one) or 0.0 for one in side.trials[task]) / len(side.trials[task]) for task in tasks])

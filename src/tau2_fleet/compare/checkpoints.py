@@ -9,14 +9,18 @@ from typing import Any
 from tau2_fleet.compare.comparison import METHODS
 from tau2_fleet.compare.document import Cell, Document, TableSection
 from tau2_fleet.compare.gate import points
-from tau2_fleet.compare.sides import Side, common_tasks, grouped, pooled, refuse_unlike
-from tau2_fleet.compare.sources import Source
+from tau2_fleet.compare.sides import ComparedSide, common_tasks, grouped, pooled, refuse_unlike
+from tau2_fleet.compare.sources import ResultsSource
 from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.paired import Interval
 
 
 def between_checkpoints(
-    baseline: Sequence[Source], candidate: Sequence[Source], key: str, notes: Sequence[str], allowed: Sequence[str]
+    baseline: Sequence[ResultsSource],
+    candidate: Sequence[ResultsSource],
+    key: str,
+    notes: Sequence[str],
+    allowed: Sequence[str],
 ) -> Document:
     """The means over checkpoints and their difference, with Welch's t interval.
 
@@ -84,5 +88,5 @@ def _welch(baseline: Sequence[float], candidate: Sequence[float]) -> tuple[Inter
     return Interval(max(-1.0, float(found.low)), min(1.0, float(found.high))), float(test.pvalue)
 
 
-def _rate(side: Side) -> float:
+def _rate(side: ComparedSide) -> float:
     return fmean(fmean(one.passed for one in trials) for trials in side.trials.values())

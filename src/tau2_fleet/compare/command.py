@@ -17,8 +17,8 @@ from tau2_fleet.compare.gate import Decision, Policy, decide, read_points, read_
 from tau2_fleet.compare.inputs import read_inputs
 from tau2_fleet.compare.names import refuse_misspelt
 from tau2_fleet.compare.sides import (
-    Refused,
-    Side,
+    ComparedSide,
+    NotComparable,
     are_copies,
     common_tasks,
     grouped,
@@ -29,7 +29,7 @@ from tau2_fleet.compare.sides import (
     refuse_unlike,
     unknown_keys,
 )
-from tau2_fleet.compare.sources import SimulationOutcome, Source
+from tau2_fleet.compare.sources import ResultsSource, SimulationOutcome
 from tau2_fleet.display.console import complain, out, tell, wide
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.power import LEVEL
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(more)}{sides}")
     try:
         return _compare(options)
-    except Refused as error:
+    except NotComparable as error:
         complain(str(error))
         return ExitStatus.REFUSED
     except UserError as error:
@@ -122,10 +122,10 @@ def _policy(options: argparse.Namespace) -> Policy | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _ComparedSides:
     """What is to be compared with what."""
 
-    sides: list[tuple[str, Side, Side]]
+    sides: list[tuple[str, ComparedSide, ComparedSide]]
     """Name, baseline, candidate."""
     notes: Sequence[str]
     """What is not compared, of what was given."""
@@ -133,7 +133,7 @@ class _Asked:
     """In place of sides, where checkpoints of either side are compared."""
 
 
-def _asked(baselines: Sequence[str], options: argparse.Namespace) -> _Asked:
+def _asked(baselines: Sequence[str], options: argparse.Namespace) -> _ComparedSides:
     allowed: list[str] = options.allow_diff
     if not options.candidate:
         if options.by is None or not baselines:
@@ -143,7 +143,7 @@ def _asked(baselines: Sequence[str], options: argparse.Namespace) -> _Asked:
         groups = [pooled(value, sources, allowed) for value, sources in grouped(found.sources, options.by)]
         if len(groups) < 2:
             raise UserError(f"--by {options.by}: all runs have {groups[0].name}; there is nothing to compare")
-        return _Asked([(f"{options.by}={side.name}", groups[0], side) for side in groups[1:]], found.notes)
+        return _ComparedSides([(f"{options.by}={side.name}", groups[0], side) for side in groups[1:]], found.notes)
     if not baselines:
         raise UserError("--baseline is missing: what the candidate is compared with, a directory or a results file")
     first, second = read_inputs(baselines), read_inputs(options.candidate)
@@ -152,7 +152,7 @@ def _asked(baselines: Sequence[str], options: argparse.Namespace) -> _Asked:
     notes = [*first.notes, *second.notes]
     if options.by is None:
         sides = pooled("baseline", first.sources, allowed), pooled("candidate", second.sources, allowed)
-        return _Asked([("overall", *sides)], notes)
+        return _ComparedSides([("overall", *sides)], notes)
     before, after = dict(grouped(first.sources, options.by)), dict(grouped(second.sources, options.by))
     sides_by_value = [
         (f"{options.by}={value}", pooled("baseline", found, allowed), pooled("candidate", after[value], allowed))
@@ -161,23 +161,23 @@ def _asked(baselines: Sequence[str], options: argparse.Namespace) -> _Asked:
     ]
     if not sides_by_value:
         checkpoints = between_checkpoints(first.sources, second.sources, options.by, notes, allowed)
-        return _Asked([], notes, checkpoints)
+        return _ComparedSides([], notes, checkpoints)
     notes += [
         f"passed over: {options.by}={value}, which only the {name} has ({', '.join(one.name for one in found)})"
         for name, own, other in (("baseline", before, after), ("candidate", after, before))
         for value, found in own.items()
         if value not in other
     ]
-    return _Asked(sides_by_value, notes)
+    return _ComparedSides(sides_by_value, notes)
 
 
-def _refuse_misspelt(options: argparse.Namespace, sources: Sequence[Source]) -> None:
+def _refuse_misspelt(options: argparse.Namespace, sources: Sequence[ResultsSource]) -> None:
     refuse_misspelt("--allow-diff", options.allow_diff, sources)
     refuse_misspelt("--by", [options.by] if options.by else [], sources)
 
 
 def _comparison(
-    baseline: Side, candidate: Side, options: argparse.Namespace, more_notes: Sequence[str] = ()
+    baseline: ComparedSide, candidate: ComparedSide, options: argparse.Namespace, more_notes: Sequence[str] = ()
 ) -> Comparison:
     differing = refuse_unlike(baseline, candidate, [*options.allow_diff, *([options.by] if options.by else [])])
     tasks = common_tasks(baseline, candidate, enough=options.common_tasks)
@@ -196,7 +196,7 @@ def _comparison(
         notes.append(f"only one side's files say something of {', '.join(unknown)}, which is therefore not compared")
     beside = next((path.parent for path in options.output if path.suffix.lower() in (".html", ".md")), None)
 
-    def link(side: Side, outcome: SimulationOutcome) -> str | None:
+    def link(side: ComparedSide, outcome: SimulationOutcome) -> str | None:
         return side.link(outcome, beside=beside)
 
     return compare(baseline, candidate, tasks.common, list(dict.fromkeys(notes)), link)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tau2_fleet.compare.changes import Change, causes_side_by_side, figures_side_by_side
 from tau2_fleet.compare.reviewed import reviewed_in_part, without_errors
-from tau2_fleet.compare.sides import Side, natural
+from tau2_fleet.compare.sides import ComparedSide, natural
 from tau2_fleet.compare.sources import SimulationOutcome
 from tau2_fleet.evaluation import paired
 from tau2_fleet.evaluation.metrics import pass_k
@@ -100,8 +100,8 @@ class WithoutCustomer:
 class Comparison:
     """All that is to be said of two sides."""
 
-    baseline: Side
-    candidate: Side
+    baseline: ComparedSide
+    candidate: ComparedSide
     tasks: tuple[str, ...]
     """Those that both have."""
     overall: DifferenceRow
@@ -127,11 +127,11 @@ class Comparison:
 
 
 def compare(
-    baseline: Side,
-    candidate: Side,
+    baseline: ComparedSide,
+    candidate: ComparedSide,
     tasks: Sequence[str],
     notes: Sequence[str] = (),
-    link: Callable[[Side, SimulationOutcome], str | None] | None = None,
+    link: Callable[[ComparedSide, SimulationOutcome], str | None] | None = None,
 ) -> Comparison:
     """Compare two sides on the tasks that both have (at least one).
 
@@ -167,7 +167,7 @@ def compare(
     )
 
 
-def _without_customer(baseline: Side, candidate: Side, tasks: Sequence[str]) -> WithoutCustomer | None:
+def _without_customer(baseline: ComparedSide, candidate: ComparedSide, tasks: Sequence[str]) -> WithoutCustomer | None:
     kept = without_errors(baseline, candidate, tasks)
     if kept is None:
         return None
@@ -243,12 +243,14 @@ def _passed(outcome: SimulationOutcome) -> bool:
     return outcome.passed
 
 
-def _pair(baseline: Side, candidate: Side, task: str, passed: Callable[[SimulationOutcome], bool]) -> TaskPair:
+def _pair(
+    baseline: ComparedSide, candidate: ComparedSide, task: str, passed: Callable[[SimulationOutcome], bool]
+) -> TaskPair:
     first, second = baseline.trials[task], candidate.trials[task]
     return TaskPair(task, (sum(map(passed, first)), len(first)), (sum(map(passed, second)), len(second)))
 
 
-def _infrastructure(baseline: Side, candidate: Side, tasks: Sequence[str]) -> Infrastructure:
+def _infrastructure(baseline: ComparedSide, candidate: ComparedSide, tasks: Sequence[str]) -> Infrastructure:
     failures = tuple(
         sum(one.infrastructure for task in tasks for one in side.trials[task]) for side in (baseline, candidate)
     )
@@ -275,10 +277,10 @@ def _infrastructure(baseline: Side, candidate: Side, tasks: Sequence[str]) -> In
     )
 
 
-def infrastructure_bounds(baseline: Side, candidate: Side, tasks: Sequence[str]) -> Interval:
+def infrastructure_bounds(baseline: ComparedSide, candidate: ComparedSide, tasks: Sequence[str]) -> Interval:
     """The least and the greatest difference that infrastructure failures can hide."""
 
-    def share(side: Side, task: str, infrastructure_passes: bool) -> float:
+    def share(side: ComparedSide, task: str, infrastructure_passes: bool) -> float:
         found = side.trials[task]
         return sum(one.passed or (one.infrastructure and infrastructure_passes) for one in found) / len(found)
 
@@ -290,7 +292,10 @@ def infrastructure_bounds(baseline: Side, candidate: Side, tasks: Sequence[str])
 
 
 def _flip(
-    baseline: Side, candidate: Side, pair: TaskPair, link: Callable[[Side, SimulationOutcome], str | None] | None
+    baseline: ComparedSide,
+    candidate: ComparedSide,
+    pair: TaskPair,
+    link: Callable[[ComparedSide, SimulationOutcome], str | None] | None,
 ) -> Flip:
     links: list[str | None] = []
     for side in (baseline, candidate):

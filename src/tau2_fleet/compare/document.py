@@ -9,7 +9,7 @@ from typing import Any
 from tau2_fleet.compare.changes import Change
 from tau2_fleet.compare.comparison import METHODS, Comparison, DifferenceRow, Flip
 from tau2_fleet.compare.gate import Decision, points
-from tau2_fleet.compare.sides import Side
+from tau2_fleet.compare.sides import ComparedSide
 from tau2_fleet.evaluation.paired import Interval
 from tau2_fleet.evaluation.proportions import Estimate
 
@@ -166,7 +166,7 @@ def _sections(comparison: Comparison) -> Iterator[TableSection]:
         )
 
 
-def _side(side: Side, tasks: Sequence[str], estimate: Estimate) -> tuple[Cell, ...]:
+def _side(side: ComparedSide, tasks: Sequence[str], estimate: Estimate) -> tuple[Cell, ...]:
     counts = sorted({len(side.trials[task]) for task in tasks})
     trials = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     runs = ", ".join(source.name for source in side.sources)

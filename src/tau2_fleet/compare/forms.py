@@ -17,7 +17,7 @@ from rich.text import Text
 from tau2_fleet.compare.comparison import Comparison, DifferenceRow
 from tau2_fleet.compare.document import Document, TableSection
 from tau2_fleet.compare.gate import Decision, GateVerdict, points
-from tau2_fleet.compare.sides import Side
+from tau2_fleet.compare.sides import ComparedSide
 from tau2_fleet.display.console import neutralise
 from tau2_fleet.display.formats import TableFormat, table_text
 from tau2_fleet.evaluation.paired import Interval
@@ -187,7 +187,7 @@ def _without_customer(comparison: Comparison) -> dict[str, Any] | None:
     }
 
 
-def _side(side: Side) -> dict[str, Any]:
+def _side(side: ComparedSide) -> dict[str, Any]:
     return {
         "model": side.label,
         "runs": [str(source.path) for source in side.sources],

@@ -12,7 +12,7 @@ from pathlib import Path
 from tau2_fleet.analysis.profile_reader import run_directories
 from tau2_fleet.compare.pinned import fetched
 from tau2_fleet.compare.results_files import read_results_source
-from tau2_fleet.compare.sources import EmptySource, Source, read_run
+from tau2_fleet.compare.sources import EmptySource, ResultsSource, read_run
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.reading import RECORD_FILE
 from tau2_fleet.record.sweep_jobs import jobs_without
@@ -25,7 +25,7 @@ _RESULTS_OF_A_FOLDER = "results.json"
 class Inputs:
     """All that some paths mean."""
 
-    sources: list[Source]
+    sources: list[ResultsSource]
     notes: tuple[str, ...]
     """Jobs of sweeps that are not among them, and why."""
 
@@ -36,7 +36,7 @@ def read_inputs(texts: Sequence[str]) -> Inputs:
     Raises:
         UserError: one cannot be read, or a path holds no simulation at all.
     """
-    sources: list[Source] = []
+    sources: list[ResultsSource] = []
     notes: list[str] = []
     for text in texts:
         path = fetched(text)
@@ -44,7 +44,7 @@ def read_inputs(texts: Sequence[str]) -> Inputs:
         if runs == [path]:
             sources.append(read_source(path))
             continue
-        found: list[Source] = []
+        found: list[ResultsSource] = []
         for run in runs:
             try:
                 found.append(read_source(run))
@@ -58,7 +58,7 @@ def read_inputs(texts: Sequence[str]) -> Inputs:
     return Inputs(sources, tuple(notes))
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path) -> ResultsSource:
     """A run directory or a results file.
 
     Raises:

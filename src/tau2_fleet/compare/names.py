@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tau2_fleet.compare.sources import Source
+from tau2_fleet.compare.sources import ResultsSource
 from tau2_fleet.errors import UserError
 
 _ALWAYS = ("agent.model", "benchmark.data.tasks")
 """What sides can differ in without a file that has a key of this name."""
 
 
-def refuse_misspelt(option: str, names: Iterable[str], sources: Sequence[Source]) -> None:
+def refuse_misspelt(option: str, names: Iterable[str], sources: Sequence[ResultsSource]) -> None:
     """Make sure that each name is a key of the configuration or of a source, or holds some, as `user_llm` does.
 
     Args:

@@ -16,8 +16,8 @@ from tau2_fleet.compare.effects import remembered
 from tau2_fleet.compare.gate import points, read_points
 from tau2_fleet.compare.inputs import read_inputs
 from tau2_fleet.compare.names import refuse_misspelt
-from tau2_fleet.compare.sides import Refused, Side, pooled
-from tau2_fleet.compare.sources import Source
+from tau2_fleet.compare.sides import ComparedSide, NotComparable, pooled
+from tau2_fleet.compare.sources import ResultsSource
 from tau2_fleet.display.console import complain, out, tell, wide
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.planning import POWER, Noise, smallest_difference, tasks_needed, trials_needed
@@ -50,7 +50,7 @@ class Pilot:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SampleSize:
     """For one spread of effects over tasks."""
 
     effects_sd: float
@@ -68,7 +68,7 @@ class Answer:
     """The difference that shows with the pilot's own tasks and trials on both sides."""
 
 
-def pilot_of(side: Side) -> Pilot:
+def pilot_of(side: ComparedSide) -> Pilot:
     """What a side's runs say."""
     shares = [(sum(one.passed for one in trials) / len(trials), len(trials)) for trials in side.trials.values()]
     repeated = [(share, count) for share, count in shares if count > 1]
@@ -92,17 +92,17 @@ def pilot_of(side: Side) -> Pilot:
     )
 
 
-def _wall_s(source: Source) -> float:
+def _wall_s(source: ResultsSource) -> float:
     found = read_summary(source.path, quiet=True).get("duration_s") if source.path.is_dir() else None
     return float(found) if isinstance(found, int | float) else 0.0
 
 
-def answer(pilot: Pilot, difference: float, effects_sd: float, power: float = POWER) -> Answer:
+def answer(pilot: Pilot, difference: float, effects_sd: float, power: float = POWER) -> SampleSize:
     """What it takes to see a difference, in shares."""
     noise = Noise(effects_sd**2, pilot.within, pilot.within)
     trials = trials_needed(difference, pilot.tasks, noise, power)
     simulations = None if trials is None else 2 * trials * pilot.tasks
-    return Answer(
+    return SampleSize(
         effects_sd=effects_sd,
         trials=trials,
         trials_beside_pilot=trials_needed(difference, pilot.tasks, noise, power, pilot.trials),
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         _plan(options)
-    except Refused as error:
+    except NotComparable as error:
         complain(str(error))
         return ExitStatus.REFUSED
     except UserError as error:
@@ -158,7 +158,7 @@ def _plan(options: argparse.Namespace) -> None:
         out.print(line, markup=False)
 
 
-def _effects(options: argparse.Namespace, side: Side) -> tuple[list[float], str]:
+def _effects(options: argparse.Namespace, side: ComparedSide) -> tuple[list[float], str]:
     """Standard deviations of effects over tasks to plan with, and where they are from."""
     if options.effects_sd:
         return sorted(abs(read_points(one, "--effects-sd")) for one in options.effects_sd), "--effects-sd"
@@ -169,7 +169,7 @@ def _effects(options: argparse.Namespace, side: Side) -> tuple[list[float], str]
     return list(STATED), "a stated range"
 
 
-def _table(answers: Sequence[Answer]) -> Table:
+def _table(answers: Sequence[SampleSize]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     headings = ("effects differ over tasks by", "trials a side", "beside these runs", "dollars", "hours", "shown now")
     for heading in (*headings, *(f"tasks at {count}" for count in _TRIALS)):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tau2_fleet.compare.sources import (
     EmptySource,
     Json,
+    ResultsSource,
     SimulationOutcome,
-    Source,
     benchmark_of,
     criteria_of,
     outcome_of,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tau2_fleet.record.results_file import Results
 
 
-def read_results_source(path: Path) -> Source:
+def read_results_source(path: Path) -> ResultsSource:
     """A results file.
 
     Raises:
@@ -39,7 +39,7 @@ def read_results_source(path: Path) -> Source:
     }
     block = head.get("benchmark")
     notes = [f"{path}: a results file, which says nothing of judge, experts and servers"]
-    source = Source(
+    source = ResultsSource(
         path,
         _outcomes(path, results, notes),
         {key: value for key, value in keys.items() if value is not None},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tau2_fleet.compare.sides import Side
+from tau2_fleet.compare.sides import ComparedSide
 from tau2_fleet.evaluation.paired import TaskPair
 
 
@@ -20,7 +20,7 @@ class Kept:
     """Tasks that have no trial left on a side."""
 
 
-def without_errors(baseline: Side, candidate: Side, tasks: Sequence[str]) -> Kept | None:
+def without_errors(baseline: ComparedSide, candidate: ComparedSide, tasks: Sequence[str]) -> Kept | None:
     """The trials that are left; None where some simulation has no review of its own, as outside a sample."""
     sides = (baseline, candidate)
     if any(one.left_out is None for side in sides for task in tasks for one in side.trials[task]):
@@ -37,7 +37,7 @@ def without_errors(baseline: Side, candidate: Side, tasks: Sequence[str]) -> Kep
     return Kept(tuple(pairs), (out[0], out[1]), tuple(emptied))
 
 
-def reviewed_in_part(side: Side) -> str | None:
+def reviewed_in_part(side: ComparedSide) -> str | None:
     """What is to be said of a side of which only some simulations have a review; None: all have one, or none has."""
     found = [one.left_out is not None for trials in side.trials.values() for one in trials]
     if not any(found) or all(found):

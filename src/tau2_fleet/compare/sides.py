@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, product
 from typing import Any
 
-from tau2_fleet.compare.sources import SimulationOutcome, Source, task_criteria
+from tau2_fleet.compare.sources import ResultsSource, SimulationOutcome, task_criteria
 from tau2_fleet.errors import UserError
 
 _FREE = ("seed",)
@@ -16,17 +16,17 @@ _FIRST = ("benchmark.name", "benchmark.scoring", "benchmark.code", "benchmark.da
 _NAMED = 8
 
 
-class Refused(UserError):
+class NotComparable(UserError):
     """These inputs may not be put together; the message names why, and what lets them."""
 
 
 @dataclass(slots=True)
-class Side:
+class ComparedSide:
     """Sources whose simulations count as trials of the same tasks."""
 
     name: str
     """`baseline` or `candidate`, or a value that runs were grouped by."""
-    sources: list[Source]
+    sources: list[ResultsSource]
     trials: dict[str, list[SimulationOutcome]] = field(default_factory=dict)
     """By task, in the order of sources and trials."""
 
@@ -50,62 +50,62 @@ class Side:
         return source.link(outcome.task, outcome.trial, **where)
 
 
-def pooled(name: str, sources: Sequence[Source], allowed: Sequence[str] = ()) -> Side:
+def pooled(name: str, sources: Sequence[ResultsSource], allowed: Sequence[str] = ()) -> ComparedSide:
     """The sources as one side.
 
     Raises:
-        Refused: they differ in what results depend on, their agent included, or one repeats another's trials.
+        NotComparable: they differ in what results depend on, their agent included, or one repeats another's trials.
     """
     if not sources:
         raise UserError(f"the {name} holds no run")
     for first, second in combinations(sources, 2):
         _refuse(f"runs of the {name} ({first.path}, {second.path})", _differences(first, second, agents=True), allowed)
     _refuse_repeated(name, sources)
-    return Side(name, list(sources))
+    return ComparedSide(name, list(sources))
 
 
-def _refuse_repeated(name: str, sources: Sequence[Source]) -> None:
+def _refuse_repeated(name: str, sources: Sequence[ResultsSource]) -> None:
     """Two runs with equal seeds are not twice as many trials."""
-    seen: dict[tuple[str, int], Source] = {}
+    seen: dict[tuple[str, int], ResultsSource] = {}
     paths = [source.path.resolve() for source in sources]
     twice = next((source.path for source, path in zip(sources, paths, strict=True) if paths.count(path) > 1), None)
     if twice is not None:
-        raise Refused(f"{twice} is twice in the {name}: the same simulations are not twice as many trials")
+        raise NotComparable(f"{twice} is twice in the {name}: the same simulations are not twice as many trials")
     for source in sources:
         for outcome in source.outcomes:
             other = seen.get((outcome.task, outcome.seed)) if outcome.seed else None
             if other is not None:
-                raise Refused(
+                raise NotComparable(
                     f"{source.path} and {other.path} are both in the {name}, and have the same trial seeds "
                     f"({outcome.seed} of {outcome.task}): they repeat each other. Give other seeds, or leave one out."
                 )
         seen.update(((outcome.task, outcome.seed), source) for outcome in source.outcomes)
 
 
-def refuse_shared(baseline: Sequence[Source], candidate: Sequence[Source]) -> None:
+def refuse_shared(baseline: Sequence[ResultsSource], candidate: Sequence[ResultsSource]) -> None:
     """Make sure that no run stands on both sides.
 
     Raises:
-        Refused: one does.
+        NotComparable: one does.
     """
     first = {source.path.resolve() for source in baseline}
     both = [source.path for source in candidate if source.path.resolve() in first]
     if both:
         more = f" and {len(both) - 1} more" if len(both) > 1 else ""
-        raise Refused(f"{both[0]}{more} is on both sides: a run compared with itself says nothing")
+        raise NotComparable(f"{both[0]}{more} is on both sides: a run compared with itself says nothing")
 
 
-def are_copies(baseline: Side, candidate: Side) -> bool:
+def are_copies(baseline: ComparedSide, candidate: ComparedSide) -> bool:
     """Whether one side's simulations are all among the other's, to the last figure: a run and its copy."""
     first, second = ({one for source in side.sources for one in source.outcomes} for side in (baseline, candidate))
     return first <= second or second <= first
 
 
-def refuse_unlike(baseline: Side, candidate: Side, allowed: Sequence[str] = ()) -> list[str]:
+def refuse_unlike(baseline: ComparedSide, candidate: ComparedSide, allowed: Sequence[str] = ()) -> list[str]:
     """Make sure that the sides differ only in agent, seeds and numbers of trials; what was allowed all the same.
 
     Raises:
-        Refused: they differ, with the keys and both values; the benchmark's first.
+        NotComparable: they differ, with the keys and both values; the benchmark's first.
     """
     differences: dict[str, tuple[Any, Any]] = {}
     for first, second in product(baseline.sources, candidate.sources):
@@ -119,7 +119,7 @@ def refuse_unlike(baseline: Side, candidate: Side, allowed: Sequence[str] = ()) 
     return [_told(key, values) for key, values in differences.items()]
 
 
-def unknown_keys(baseline: Side, candidate: Side) -> list[str]:
+def unknown_keys(baseline: ComparedSide, candidate: ComparedSide) -> list[str]:
     """Keys that only one side's files name, so that nothing says whether the other had the same."""
     first, second = baseline.sources[0], candidate.sources[0]
     if not first.keys or not second.keys:
@@ -129,7 +129,7 @@ def unknown_keys(baseline: Side, candidate: Side) -> list[str]:
     return sorted({key.partition(".")[0] for key in lone if not key.startswith(("agent.", "benchmark.files"))})
 
 
-def _changed_tasks(baseline: Side, candidate: Side) -> list[str]:
+def _changed_tasks(baseline: ComparedSide, candidate: ComparedSide) -> list[str]:
     """Tasks whose content is not the same; looked at where a results file is among the sources."""
     if all(source.path.is_dir() for side in (baseline, candidate) for source in side.sources):
         return []
@@ -139,7 +139,7 @@ def _changed_tasks(baseline: Side, candidate: Side) -> list[str]:
     return sorted(found)
 
 
-def _differences(first: Source, second: Source, *, agents: bool) -> dict[str, tuple[Any, Any]]:
+def _differences(first: ResultsSource, second: ResultsSource, *, agents: bool) -> dict[str, tuple[Any, Any]]:
     """The keys that both know with different values."""
     own, other = (source.keys | source.benchmark for source in (first, second))
     found = {key: (own[key], other[key]) for key in own if key in other and own[key] != other[key]}
@@ -171,7 +171,7 @@ def _refuse(what: str, differences: dict[str, tuple[Any, Any]], allowed: Sequenc
     told = [_told(key, values) for key, values in left.items()]
     more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
     groups = " ".join(f"--allow-diff {key}" for key in dict.fromkeys(_group(key) for key in left))
-    raise Refused(
+    raise NotComparable(
         f"{what} differ in {', '.join(told[:_NAMED])}{more}: their numbers are not of the same thing.\n"
         f"Where the difference is meant: {groups}"
     )
@@ -204,14 +204,14 @@ class CommonTasks:
     only_candidate: list[str]
 
 
-def common_tasks(baseline: Side, candidate: Side, *, enough: bool) -> CommonTasks:
+def common_tasks(baseline: ComparedSide, candidate: ComparedSide, *, enough: bool) -> CommonTasks:
     """The tasks to compare, in natural order.
 
     Args:
         enough: go on with those that both have.
 
     Raises:
-        Refused: a side lacks some and `enough` is not said, or there are none in common.
+        NotComparable: a side lacks some and `enough` is not said, or there are none in common.
     """
     common = [task for task in baseline.trials if task in candidate.trials]
     found = CommonTasks(
@@ -220,9 +220,9 @@ def common_tasks(baseline: Side, candidate: Side, *, enough: bool) -> CommonTask
         sorted((task for task in candidate.trials if task not in baseline.trials), key=natural),
     )
     if not common:
-        raise Refused(f"no task is on both sides: {_some(found.only_baseline)} and {_some(found.only_candidate)}")
+        raise NotComparable(f"no task is on both sides: {_some(found.only_baseline)} and {_some(found.only_candidate)}")
     if (found.only_baseline or found.only_candidate) and not enough:
-        raise Refused(
+        raise NotComparable(
             f"the sides do not have the same tasks: {', '.join(lost(found))}.\n"
             "--common-tasks compares the rest; wait for a run that goes on, finish an incomplete one with resume=DIR"
         )
@@ -250,13 +250,13 @@ def natural(name: str) -> tuple[str, int, int, str]:
     return (domain, 0, int(task), "") if task.isdecimal() and task.isascii() else (domain, 1, 0, task)
 
 
-def grouped(sources: Sequence[Source], key: str) -> Iterator[tuple[str, list[Source]]]:
+def grouped(sources: Sequence[ResultsSource], key: str) -> Iterator[tuple[str, list[ResultsSource]]]:
     """The sources by their value of a configuration key, in the order of their first.
 
     Raises:
         UserError: a source does not say.
     """
-    found: dict[str, list[Source]] = {}
+    found: dict[str, list[ResultsSource]] = {}
     for source in sources:
         if key not in source.keys and key != "agent.model":
             near = ", ".join(sorted(name for name in source.keys if name.endswith(key.rpartition(".")[2]))[:3])

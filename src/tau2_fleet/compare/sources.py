@@ -64,7 +64,7 @@ class SimulationOutcome:
 
 
 @dataclass(slots=True)
-class Source:
+class ResultsSource:
     """One run, or one results file."""
 
     path: Path
@@ -99,7 +99,7 @@ class Source:
         return None
 
 
-def read_run(directory: Path) -> Source:
+def read_run(directory: Path) -> ResultsSource:
     """A run directory.
 
     Raises:
@@ -130,7 +130,7 @@ def read_run(directory: Path) -> Source:
     agent = models.get("agent") if isinstance(models, Mapping) else None
     told = agent if isinstance(agent, Mapping) else {}
     model = keys.get("agent.model") or told.get("model") or told.get("provider")
-    source = Source(
+    source = ResultsSource(
         directory,
         outcomes,
         keys,
@@ -195,7 +195,7 @@ def benchmark_of(summary: Json, path: Path, notes: list[str], keys: Mapping[str,
     return found
 
 
-def task_criteria(source: Source) -> dict[str, str]:
+def task_criteria(source: ResultsSource) -> dict[str, str]:
     """Digests of the tasks' contents; those of a run are read from its own results files."""
     if not source.criteria and source.path.is_dir():
         texts = TaskTexts(source.path)

@@ -11,7 +11,7 @@ import orjson
 
 from tau2_fleet.control.address import connect
 from tau2_fleet.control.beacon import Beacon, read_beacon
-from tau2_fleet.control.messages import Answer, Request, State, Status, Verb
+from tau2_fleet.control.messages import ControlAnswer, ControlRequest, State, Status, Verb
 from tau2_fleet.control.remains import is_run, status_of_remains
 from tau2_fleet.errors import UserError
 
@@ -23,7 +23,7 @@ class SilentRunError(Exception):
     """Nobody answers at the socket."""
 
 
-def ask(run_dir: Path, request: Request) -> Answer:
+def ask(run_dir: Path, request: ControlRequest) -> ControlAnswer:
     """Ask a run to do something.
 
     Raises:
@@ -32,7 +32,7 @@ def ask(run_dir: Path, request: Request) -> Answer:
     beacon = read_beacon(run_dir)
     try:
         value = _talk(beacon, request)
-        return Answer(bool(value["done"]), tuple(map(str, value["said"])), bool(value["refused"]))
+        return ControlAnswer(bool(value["done"]), tuple(map(str, value["said"])), bool(value["refused"]))
     except SilentRunError as error:
         raise UserError(_why_not(run_dir, beacon, error)) from error
     except (KeyError, TypeError) as error:
@@ -49,14 +49,14 @@ def status(run_dir: Path) -> Status:
     if beacon is None and not is_run(run_dir):
         raise UserError(f"{run_dir} is no run directory" if run_dir.is_dir() else f"there is no directory {run_dir}")
     try:
-        return Status.of(_talk(beacon, Request(Verb.status)))
+        return Status.of(_talk(beacon, ControlRequest(Verb.status)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{run_dir}: the run gave a status that cannot be understood (another version?)") from error
     except SilentRunError:
         return status_of_remains(run_dir, read_beacon(run_dir))  # it may have ended at this very moment
 
 
-def _talk(beacon: Beacon | None, request: Request) -> dict[str, Any]:
+def _talk(beacon: Beacon | None, request: ControlRequest) -> dict[str, Any]:
     if beacon is None or not beacon.here:
         raise SilentRunError("no run here")
     if beacon.socket is None:

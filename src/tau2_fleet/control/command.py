@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 
 from tau2_fleet.control import client
-from tau2_fleet.control.messages import Answer, Request, State, Status, Verb
+from tau2_fleet.control.messages import ControlAnswer, ControlRequest, State, Status, Verb
 from tau2_fleet.control.remains import is_run, jobs_of
 from tau2_fleet.control.telling import facts, headline, next_step, shown
 from tau2_fleet.control.watching import tail, watch
@@ -116,7 +116,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     return ExitStatus.worst(statuses)
 
 
-def _request(options: argparse.Namespace) -> Request:
+def _request(options: argparse.Namespace) -> ControlRequest:
     """What the words ask for.
 
     Raises:
@@ -129,11 +129,11 @@ def _request(options: argparse.Namespace) -> Request:
         key, equals, value = options.setting.partition("=")
         if not equals:
             raise UserError(f"{options.setting}: wanted KEY=VALUE, such as max_concurrency=64")
-        return Request(verb, key=key, value=value)
+        return ControlRequest(verb, key=key, value=value)
     if verb in (Verb.cancel, Verb.rerun):
         every = verb is Verb.rerun and options.all
-        return Request(verb, None if every else options.task, options.trial, every)
-    return Request(verb, every=verb is Verb.drain and not is_run(options.directory))
+        return ControlRequest(verb, None if every else options.task, options.trial, every)
+    return ControlRequest(verb, every=verb is Verb.drain and not is_run(options.directory))
 
 
 def _jobs(directory: Path) -> list[Path]:
@@ -210,7 +210,7 @@ def _exit_status(found: Status) -> ExitStatus:
     return ExitStatus.NEGATIVE if bad else ExitStatus.FINISHED
 
 
-def _tell_answer(run_dir: Path, asked: Path, answer: Answer, *, as_json: bool) -> ExitStatus:
+def _tell_answer(run_dir: Path, asked: Path, answer: ControlAnswer, *, as_json: bool) -> ExitStatus:
     if as_json:
         _print_json({"directory": str(run_dir), **_as_object(answer)})
     else:
@@ -231,7 +231,7 @@ def _print(text: str) -> None:
     out.print(neutralise(text), markup=False)
 
 
-def _as_object(value: Answer | Status) -> dict[str, object]:
+def _as_object(value: ControlAnswer | Status) -> dict[str, object]:
     found: dict[str, object] = orjson.loads(orjson.dumps(value))
     return found
 

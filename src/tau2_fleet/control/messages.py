@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Self
 
-from tau2_fleet.telemetry.snapshot import Snapshot
+from tau2_fleet.telemetry.snapshot import RunSnapshot
 
 VERSION = 1
 LONGEST_REQUEST = 64 * 2**10
@@ -54,7 +54,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ControlRequest:
     """One thing that is asked of a run."""
 
     do: Verb
@@ -83,7 +83,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ControlAnswer:
     """What came of it."""
 
     done: bool
@@ -116,7 +116,7 @@ class Status:
     attempt: int = 0
     at_s: float = 0.0
     """When this was so, in seconds since the epoch."""
-    shown: Snapshot = field(default_factory=Snapshot)
+    shown: RunSnapshot = field(default_factory=RunSnapshot)
     queued: int = 0
     withdrawn: int = 0
     """Taken out of the queue by hand."""
@@ -149,5 +149,5 @@ class Status:
         given = {name: one for name, one in value.items() if name in names}
         providers = {name: ProviderRequests(**one) for name, one in given.get("providers", {}).items()}
         lists = {name: tuple(map(str, given.get(name, ()))) for name in ("stack", "by_hand")}
-        shown = Snapshot.of(given["shown"])
+        shown = RunSnapshot.of(given["shown"])
         return cls(**{**given, "state": State(given["state"]), "shown": shown, "providers": providers, **lists})

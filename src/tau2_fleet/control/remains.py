@@ -18,7 +18,7 @@ from tau2_fleet.control.messages import State, Status
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.reading import RECORD_FILE, SUMMARY_FILE
 from tau2_fleet.record.summary import read_summary
-from tau2_fleet.telemetry.snapshot import DomainCounters, Snapshot
+from tau2_fleet.telemetry.snapshot import DomainCounters, RunSnapshot
 
 
 def is_run(directory: Path) -> bool:
@@ -92,6 +92,6 @@ def _summed_up(summary: Mapping[str, Any]) -> Status:
     overall = domains.pop("overall")
     stopped = summary.get("stopped")
     status = summary.get("exit_status")
-    shown = Snapshot(domains, overall, float(summary.get("duration_s") or 0.0), 0.0)
+    shown = RunSnapshot(domains, overall, float(summary.get("duration_s") or 0.0), 0.0)
     doing = f"exit status {status}" + (f", stopped: {stopped}" if stopped else "")
     return Status(State.ended, doing, run_id=str(summary.get("run_id", "")), shown=shown)

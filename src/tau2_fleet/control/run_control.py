@@ -14,7 +14,7 @@ from typing import Protocol
 from tau2_fleet.batch.runner import Runner
 from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.batch.steering import Steering
-from tau2_fleet.control.messages import Answer, ProviderRequests, Request, State, Status, Verb
+from tau2_fleet.control.messages import ControlAnswer, ControlRequest, ProviderRequests, State, Status, Verb
 from tau2_fleet.control.settable import concurrency, set_level, set_timeout
 from tau2_fleet.display.console import neutralise, tell
 from tau2_fleet.errors import UserError
@@ -85,7 +85,7 @@ class RunControl:
         self._leads_sweep = leads_sweep
         self._host = socket.gethostname()
         self._playing: Playing | None = None
-        self._verbs: dict[Verb, Callable[[Request], Answer]] = {
+        self._verbs: dict[Verb, Callable[[ControlRequest], ControlAnswer]] = {
             Verb.pause: self._pause,
             Verb.resume: self._resume,
             Verb.drain: self._drain,
@@ -150,12 +150,12 @@ class RunControl:
 
     # What is done
 
-    def do(self, request: Request, who: str) -> Answer:
+    def do(self, request: ControlRequest, who: str) -> ControlAnswer:
         """See `Controlled.do`: whatever changes something, or was refused, stands in run.log."""
         try:
             answer = self._verbs[request.do](request)
         except UserError as error:
-            answer = Answer(False, (str(error),))
+            answer = ControlAnswer(False, (str(error),))
         told = neutralise(_words(request))
         outcome = "; ".join(answer.said[:_NAMED]) + (" …" if len(answer.said) > _NAMED else "")
         by = f"by {who} ({'done' if answer.done else 'refused' if answer.refused else 'not done'}: {outcome})"
@@ -178,26 +178,28 @@ class RunControl:
             raise UserError("the run is ending; what is missing then, resume=DIR runs")
         return runner
 
-    def _pause(self, request: Request) -> Answer:
+    def _pause(self, request: ControlRequest) -> ControlAnswer:
         if self._playing is None and not self.closing:
             self._limiters.pause.begin()
         else:
             self._runner().hold()
-        return Answer(True, ("no simulation begins, no request goes out; those in flight get their answers",))
+        return ControlAnswer(True, ("no simulation begins, no request goes out; those in flight get their answers",))
 
-    def _resume(self, request: Request) -> Answer:
+    def _resume(self, request: ControlRequest) -> ControlAnswer:
         if self._state() not in (State.paused, State.draining):
-            return Answer(True, ("it was neither paused nor draining",))
+            return ControlAnswer(True, ("it was neither paused nor draining",))
         if self._playing is None:
             self._limiters.pause.end()
-            return Answer(True, ("it goes on",))
+            return ControlAnswer(True, ("it goes on",))
         runner = self._runner()
         runner.go_on()
         self._counters.stopping = runner.draining
         self.ends_sweep = self.ends_sweep and runner.draining
-        return Answer(True, ("it goes on, and drains: once more takes that back" if runner.draining else "it goes on",))
+        return ControlAnswer(
+            True, ("it goes on, and drains: once more takes that back" if runner.draining else "it goes on",)
+        )
 
-    def _drain(self, request: Request) -> Answer:
+    def _drain(self, request: ControlRequest) -> ControlAnswer:
         said = []
         if self.closing and request.every and self._leads_sweep:
             said.append("the simulations are over")
@@ -213,9 +215,9 @@ class RunControl:
                 if self._leads_sweep
                 else "jobs of the sweep that have not begun are its launcher's: they begin"
             )
-        return Answer(True, tuple(said))
+        return ControlAnswer(True, tuple(said))
 
-    def _cancel(self, request: Request) -> Answer:
+    def _cancel(self, request: ControlRequest) -> ControlAnswer:
         runner = self._runner()
         assert self._playing is not None
         keys = self._found(request)
@@ -224,12 +226,12 @@ class RunControl:
             self._counters.withdrawn(key)
         ended = [key for key in runner.playing if key in keys and self._playing.players.cancel(key, _CANCELLED)]
         if not taken and not ended:
-            return Answer(False, (f"of {request.task} nothing is in flight or queued",))
+            return ControlAnswer(False, (f"of {request.task} nothing is in flight or queued",))
         said = [f"{key.label}: ended here, as an infrastructure error" for key in ended]
         said += [f"{key.label}: taken out of the queue" for key in keys if key in taken]
-        return Answer(True, tuple(said))
+        return ControlAnswer(True, tuple(said))
 
-    def _rerun(self, request: Request) -> Answer:
+    def _rerun(self, request: ControlRequest) -> ControlAnswer:
         runner = self._runner()
         if runner.draining:
             raise UserError("the run drains: nothing further begins; ctl resume takes that back")
@@ -248,7 +250,7 @@ class RunControl:
             if not request.every:
                 said.append(f"{key.label}: {told}")
         if not again:
-            return Answer(False, tuple(said) or ("no simulation has ended in an infrastructure error",), refused)
+            return ControlAnswer(False, tuple(said) or ("no simulation has ended in an infrastructure error",), refused)
         for key in again:
             entry = self._store.entries.get(key)
             if key in runner.withdrawn:
@@ -256,23 +258,23 @@ class RunControl:
             elif entry is not None:
                 self._counters.runs_again(entry)
         runner.run_next([self._jobs[key] for key in again])
-        return Answer(True, (*(f"{key.label}: runs again, next" for key in again), *said))
+        return ControlAnswer(True, (*(f"{key.label}: runs again, next" for key in again), *said))
 
-    def _set(self, request: Request) -> Answer:
+    def _set(self, request: ControlRequest) -> ControlAnswer:
         if request.key == "log_level":
-            return Answer(True, (set_level(self._logs, request.value),))
+            return ControlAnswer(True, (set_level(self._logs, request.value),))
         if request.key == "max_concurrency":
             self._runner()
             assert self._playing is not None
-            return Answer(True, (self._playing.steering.set(concurrency(request.value)),))
+            return ControlAnswer(True, (self._playing.steering.set(concurrency(request.value)),))
         if request.key == "limits.run_timeout_s":
-            return Answer(True, (set_timeout(self._runner(), request.value),))
+            return ControlAnswer(True, (set_timeout(self._runner(), request.value),))
         raise UserError(
             f"{request.key}: only max_concurrency, log_level and limits.run_timeout_s can be set in a run that goes "
             "on; other keys that may differ take effect with resume=DIR"
         )
 
-    def _found(self, request: Request) -> Collection[SimulationKey]:
+    def _found(self, request: ControlRequest) -> Collection[SimulationKey]:
         """The simulations that are meant, in the order of the schedule.
 
         Raises:
@@ -304,7 +306,7 @@ def find(keys: Sequence[SimulationKey], task: str, trial: int | None) -> list[Si
     return found
 
 
-def _words(request: Request) -> str:
+def _words(request: ControlRequest) -> str:
     """The request as it was typed."""
     given = [request.do.value, request.task or ""]
     given += [f"{'the sweep' if request.do is Verb.drain else '--all'}"] if request.every else []

@@ -26,7 +26,7 @@ import orjson
 
 from tau2_fleet.control.address import listen, peer
 from tau2_fleet.control.beacon import BEAT_S, CONTROL_FILE, write_beacon
-from tau2_fleet.control.messages import LONGEST_REQUEST, Answer, Request, Status, Verb
+from tau2_fleet.control.messages import LONGEST_REQUEST, ControlAnswer, ControlRequest, Status, Verb
 from tau2_fleet.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Controlled(Protocol):
         """How it is; from any thread."""
         ...
 
-    def do(self, request: Request, who: str) -> Answer:
+    def do(self, request: ControlRequest, who: str) -> ControlAnswer:
         """Do what is asked for; in the event loop."""
         ...
 
@@ -154,19 +154,19 @@ class ControlServer:
 
     def _answer(self, line: bytes, who: str) -> bytes:
         try:
-            request = Request.of(orjson.loads(line))
+            request = ControlRequest.of(orjson.loads(line))
         except (ValueError, TypeError) as error:
-            return orjson.dumps(Answer(False, (str(error),)))
+            return orjson.dumps(ControlAnswer(False, (str(error),)))
         try:
             if request.do is Verb.status:
                 return orjson.dumps(self._status())
             return orjson.dumps(self._in_loop(lambda: self._run.do(request, who)))
         except Exception as error:
             log.warning("ctl %s failed", request.do, exc_info=True)
-            return orjson.dumps(Answer(False, (f"{type(error).__name__}: {error}",)))
+            return orjson.dumps(ControlAnswer(False, (f"{type(error).__name__}: {error}",)))
 
-    def _in_loop(self, act: Callable[[], Answer]) -> Answer:
-        future: Future[Answer] = Future()
+    def _in_loop(self, act: Callable[[], ControlAnswer]) -> ControlAnswer:
+        future: Future[ControlAnswer] = Future()
 
         def work() -> None:
             if future.set_running_or_notify_cancel():
@@ -180,10 +180,12 @@ class ControlServer:
             return future.result(_LOOP_S)
         except TimeoutError:
             if future.cancel():
-                return Answer(False, (f"not done: the run has not answered within {_LOOP_S:.0f} s; see ctl status",))
+                return ControlAnswer(
+                    False, (f"not done: the run has not answered within {_LOOP_S:.0f} s; see ctl status",)
+                )
             return future.result()
         except RuntimeError:
-            return Answer(False, ("not done: the run is over",))
+            return ControlAnswer(False, ("not done: the run is over",))
 
 
 def _read_line(connection: socket.socket, until_s: float) -> bytes:

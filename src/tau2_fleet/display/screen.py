@@ -1,4 +1,4 @@
-"""What a run's screen shows of a `Snapshot`: bars and numbers, or one line; here or attached from elsewhere."""
+"""What a run's screen shows of a `RunSnapshot`: bars and numbers, or one line; here or attached from elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tau2_fleet.display.console import neutralise
-from tau2_fleet.telemetry.snapshot import DomainCounters, InFlight, Snapshot
+from tau2_fleet.telemetry.snapshot import DomainCounters, InFlight, RunSnapshot
 
 _REPLICA_ROWS = 8
 _IDLE_FROM_S = 5.0
@@ -32,14 +32,14 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
-def eta(shown: Snapshot) -> str:
+def eta(shown: RunSnapshot) -> str:
     """When it will be over, or why nobody can say."""
     if shown.paused:
         return "paused"
     return "stopping" if shown.stopping else f"ETA {clock(shown.eta_s)}"
 
 
-def cost(shown: Snapshot) -> str:
+def cost(shown: RunSnapshot) -> str:
     """Spent, and what the run will have cost at its end."""
     ahead = shown.cost_at_end
     at_end = f" of about ${ahead.expected:.2f} [{ahead.low:.2f}, {ahead.high:.2f}]" if ahead is not None else ""
@@ -51,14 +51,14 @@ def share(value: float | None) -> str:
     return "   -" if value is None else f"{value:.2f}"
 
 
-def waiting_longest(shown: Snapshot) -> str:
+def waiting_longest(shown: RunSnapshot) -> str:
     """What has been idle longest, and whom it waits for; empty while nothing is idle for long."""
     idle = [one for one in shown.idle if one.idle_s >= _IDLE_FROM_S]
     named = " · ".join(f"{_name(one)} {one.idle_s:.0f} s for {neutralise(one.waits_for)}" for one in idle)
     return f"waiting longest: {named}" if idle else ""
 
 
-def tail(shown: Snapshot) -> str:
+def tail(shown: RunSnapshot) -> str:
     """Who is in flight at the end of a run and how far; else what has been idle longest; empty where all is well."""
     if shown.last:
         named = (f"{_name(one)} step {one.steps} ({neutralise(one.waits_for)}'s turn)" for one in shown.last)
@@ -70,7 +70,7 @@ def _name(one: InFlight) -> str:
     return name_of(one.domain, one.task_id, one.trial)
 
 
-def line(shown: Snapshot) -> str:
+def line(shown: RunSnapshot) -> str:
     """All of it in one line."""
     overall = shown.overall
     told = (
@@ -84,7 +84,7 @@ def line(shown: Snapshot) -> str:
 class Screen:
     """Bars and numbers."""
 
-    def __init__(self, shown: Snapshot, *, numbers: bool = True) -> None:
+    def __init__(self, shown: RunSnapshot, *, numbers: bool = True) -> None:
         self._shown = shown
         self._with_numbers = numbers
 

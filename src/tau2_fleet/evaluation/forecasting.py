@@ -55,7 +55,7 @@ def around(expected: float, deviation: float, quantile: float = _Z) -> Forecast:
 
 
 @dataclass(frozen=True, slots=True)
-class _Domain:
+class _DomainSpread:
     """What the samples of a domain say."""
 
     tasks: Mapping[str, Sequence[float]]
@@ -89,7 +89,9 @@ def forecast(samples: Iterable[tuple[str, float]], wanted: Mapping[str, int]) ->
         return None
     domains = {name: _domain(tasks) for name, tasks in seen.items()}
     everything = _domain({task: values for tasks in seen.values() for task, values in tasks.items()})
-    elsewhere = _Domain({}, everything.mean, everything.within, everything.between, (_ELSEWHERE * everything.mean) ** 2)
+    elsewhere = _DomainSpread(
+        {}, everything.mean, everything.within, everything.between, (_ELSEWHERE * everything.mean) ** 2
+    )
     expected = 0.0
     spread: defaultdict[str, float] = defaultdict(float)
     unseen: defaultdict[str, int] = defaultdict(int)
@@ -117,7 +119,7 @@ def forecast(samples: Iterable[tuple[str, float]], wanted: Mapping[str, int]) ->
     return around(expected, sqrt(log(1 + whole / expected**2)), quantile_of_t(whole**2 / shared if shared else 1.0))
 
 
-def _domain(tasks: Mapping[str, Sequence[float]]) -> _Domain:
+def _domain(tasks: Mapping[str, Sequence[float]]) -> _DomainSpread:
     means = [fmean(values) for values in tasks.values()]
     mean = fmean(means)
     repeated = [(variance(values), len(values) - 1) for values in tasks.values() if len(values) > 1]
@@ -126,8 +128,8 @@ def _domain(tasks: Mapping[str, Sequence[float]]) -> _Domain:
     if freedom:
         within = sum(value * count for value, count in repeated) / freedom
         rest = within * fmean(1 / len(values) for values in tasks.values())
-        return _Domain(tasks, mean, within, max(0.0, observed - rest))
-    return _Domain(tasks, mean, WITHIN * observed, (1 - WITHIN) * observed)
+        return _DomainSpread(tasks, mean, within, max(0.0, observed - rest))
+    return _DomainSpread(tasks, mean, WITHIN * observed, (1 - WITHIN) * observed)
 
 
 def quantile_of_t(freedom: float) -> float:

@@ -23,7 +23,7 @@ _LEAST_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class _Lengths:
+class _Durations:
     """Logarithms of the seconds that a domain's simulations take."""
 
     mean: float
@@ -108,7 +108,7 @@ def _round(known: Sequence[_Task], at_once: int, luck: random.Random) -> float:
     return max(ends)
 
 
-def _lengths(tasks: Sequence[Sequence[float]]) -> _Lengths:
+def _lengths(tasks: Sequence[Sequence[float]]) -> _Durations:
     means = [fmean(values) for values in tasks]
     observed = variance(means) if len(means) > 1 else 0.25
     every = [value for values in tasks for value in values]
@@ -117,10 +117,10 @@ def _lengths(tasks: Sequence[Sequence[float]]) -> _Lengths:
     repeated = [(variance(values), len(values) - 1) for values in tasks if len(values) > 1]
     freedom = sum(count for _, count in repeated)
     if not freedom:
-        return _Lengths(fmean(means), (1 - WITHIN) * observed, WITHIN * observed, shapes)
+        return _Durations(fmean(means), (1 - WITHIN) * observed, WITHIN * observed, shapes)
     within = sum(value * count for value, count in repeated) / freedom
     rest = within * fmean(1 / len(values) for values in tasks)
-    return _Lengths(fmean(means), max(0.0, observed - rest), within, shapes)
+    return _Durations(fmean(means), max(0.0, observed - rest), within, shapes)
 
 
 def _domain(task: str) -> str:

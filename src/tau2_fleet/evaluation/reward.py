@@ -25,7 +25,7 @@ from tau2_fleet.benchmark.settings import DEFAULT
 from tau2_fleet.evaluation.termination import OURS, TerminationReason
 
 
-class _Difference(Protocol):
+class DifferenceLike(Protocol):
     def as_dict(self) -> dict[str, str]: ...
 
 
@@ -37,7 +37,7 @@ class FinalStateLike(Protocol):
     @property
     def db_match(self) -> bool: ...
     @property
-    def differences(self) -> Sequence[_Difference]: ...
+    def differences(self) -> Sequence[DifferenceLike]: ...
     @property
     def assertions(self) -> Sequence[bool]: ...
     @property
@@ -71,7 +71,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _EvaluatorResult:
     """One of the benchmark's evaluators: its reward, its share of the reward information."""
 
     rewards: dict[RewardType, float]
@@ -180,9 +180,9 @@ def _parts(
     final_state: FinalStateLike | None,
     nl_checks: Sequence[NLCheck] | None,
     missing_verdicts_pass: bool,
-) -> dict[str, _Part]:
+) -> dict[str, _EvaluatorResult]:
     """The parts in the order in which the benchmark multiplies them."""
-    parts: dict[str, _Part] = {}
+    parts: dict[str, _EvaluatorResult] = {}
     if final_state is not None:
         parts["env"] = _environment(criteria, final_state)
     parts["action"] = _action(criteria, messages)
@@ -192,9 +192,9 @@ def _parts(
     return parts
 
 
-def _environment(criteria: EvaluationCriteria | None, state: FinalStateLike) -> _Part:
+def _environment(criteria: EvaluationCriteria | None, state: FinalStateLike) -> _EvaluatorResult:
     if criteria is None or not state.compared:
-        return _Part({}, None, "No expected actions or env assertions")
+        return _EvaluatorResult({}, None, "No expected actions or env assertions")
     checks = [
         {"env_assertion": assertion.model_dump(mode="json"), "met": met, "reward": 1.0 if met else 0.0}
         for assertion, met in zip(criteria.env_assertions or [], state.assertions, strict=True)
@@ -203,14 +203,14 @@ def _environment(criteria: EvaluationCriteria | None, state: FinalStateLike) -> 
         RewardType.DB: 1.0 if state.db_match else 0.0,
         RewardType.ENV_ASSERTION: 1.0 if all(state.assertions) else 0.0,
     }
-    return _Part(rewards, checks)
+    return _EvaluatorResult(rewards, checks)
 
 
-def _action(criteria: EvaluationCriteria | None, messages: Sequence[Message]) -> _Part:
+def _action(criteria: EvaluationCriteria | None, messages: Sequence[Message]) -> _EvaluatorResult:
     """Gold actions found among the calls, whoever made them and in whatever order; one call may serve several."""
     gold = criteria.actions if criteria is not None else None
     if not gold:
-        return _Part({RewardType.ACTION: 1.0}, None, "No actions to evaluate")
+        return _EvaluatorResult({RewardType.ACTION: 1.0}, None, "No actions to evaluate")
     calls: dict[str, list[ToolCall]] = {}
     for message in messages:
         if isinstance(message, AssistantMessage | UserMessage):
@@ -226,14 +226,14 @@ def _action(criteria: EvaluationCriteria | None, messages: Sequence[Message]) ->
                 "action_reward": 1.0 if match else 0.0,
             }
         )
-    return _Part({RewardType.ACTION: float(all(check["action_match"] for check in checks))}, checks)
+    return _EvaluatorResult({RewardType.ACTION: float(all(check["action_match"] for check in checks))}, checks)
 
 
-def _communicate(criteria: EvaluationCriteria | None, messages: Sequence[Message]) -> _Part:
+def _communicate(criteria: EvaluationCriteria | None, messages: Sequence[Message]) -> _EvaluatorResult:
     """Facts found in the agent's texts: letter case does not count, nor do commas in the texts."""
     facts = criteria.communicate_info if criteria is not None else None
     if not facts:
-        return _Part({RewardType.COMMUNICATE: 1.0}, None, "No communicate_info to evaluate")
+        return _EvaluatorResult({RewardType.COMMUNICATE: 1.0}, None, "No communicate_info to evaluate")
     texts = [
         (message.content, message.content.lower().replace(",", ""))
         for message in messages
@@ -244,15 +244,15 @@ def _communicate(criteria: EvaluationCriteria | None, messages: Sequence[Message
         found = next((original for original, plain in texts if fact.lower() in plain), None)
         where = "not communicated." if found is None else f"communicated in the message:\n '{found}'"
         checks.append({"info": fact, "met": found is not None, "justification": f"Information '{fact}' {where}"})
-    return _Part({RewardType.COMMUNICATE: float(all(check["met"] for check in checks))}, checks)
+    return _EvaluatorResult({RewardType.COMMUNICATE: float(all(check["met"] for check in checks))}, checks)
 
 
-def _nl(criteria: EvaluationCriteria | None, verdicts: Sequence[NLCheck], missing_pass: bool) -> _Part:
+def _nl(criteria: EvaluationCriteria | None, verdicts: Sequence[NLCheck], missing_pass: bool) -> _EvaluatorResult:
     if criteria is None or not criteria.nl_assertions:
-        return _Part({RewardType.NL_ASSERTION: 1.0}, [], "No nl_assertions to evaluate")
+        return _EvaluatorResult({RewardType.NL_ASSERTION: 1.0}, [], "No nl_assertions to evaluate")
     checks = [
         {"nl_assertion": verdict.assertion, "met": verdict.met, "justification": verdict.justification}
         for verdict in verdicts
     ]
     met = (missing_pass or len(verdicts) >= len(criteria.nl_assertions)) and all(verdict.met for verdict in verdicts)
-    return _Part({RewardType.NL_ASSERTION: float(met)}, checks)
+    return _EvaluatorResult({RewardType.NL_ASSERTION: float(met)}, checks)

@@ -31,7 +31,7 @@ class Trained(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ExportedTurn:
     """One message, and what stands beside it."""
 
     message: Json
@@ -56,7 +56,7 @@ class Turn:
         return self.message["role"], self.message["content"], [call["function"] for call in calls]
 
 
-def agent_turns(messages: Sequence[Json], prompt: str | None, thinking: bool = False) -> list[Turn]:
+def agent_turns(messages: Sequence[Json], prompt: str | None, thinking: bool = False) -> list[ExportedTurn]:
     """The conversation from the agent's side: its own and its experts' turns, the user's texts, its tools' results.
 
     Args:
@@ -64,7 +64,7 @@ def agent_turns(messages: Sequence[Json], prompt: str | None, thinking: bool = F
         prompt: the system prompt; None: it is not known, and there is none.
         thinking: whether turns carry what their author thought, as `reasoning_content`.
     """
-    turns = [] if prompt is None else [Turn({"role": "system", "content": prompt}, "system")]
+    turns = [] if prompt is None else [ExportedTurn({"role": "system", "content": prompt}, "system")]
     begun = False
     for message in messages:
         about = message.get("raw_data")
@@ -75,12 +75,12 @@ def agent_turns(messages: Sequence[Json], prompt: str | None, thinking: bool = F
         role = message.get("role")
         if role == "assistant":
             name = author if isinstance(author, str) else AGENT if begun else BENCHMARK
-            turns.append(Turn(_own(message, about, thinking), name, _is_spoilt(about)))
+            turns.append(ExportedTurn(_own(message, about, thinking), name, _is_spoilt(about)))
         elif role == "user" and not message.get("tool_calls"):
-            turns.append(Turn({"role": "user", "content": text_of(message)}, "user"))
+            turns.append(ExportedTurn({"role": "user", "content": text_of(message)}, "user"))
         elif role == "tool" and message.get("requestor", "assistant") == "assistant":
             answered = {"role": "tool", "tool_call_id": message.get("id"), "content": text_of(message)}
-            turns.append(Turn(answered, "tool"))
+            turns.append(ExportedTurn(answered, "tool"))
     return turns
 
 

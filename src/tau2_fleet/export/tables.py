@@ -19,7 +19,7 @@ _LARGEST = 2**63
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ExportTable:
     """One table."""
 
     columns: Mapping[str, type]
@@ -115,7 +115,7 @@ def _fitting(value: Any, kind: Any) -> Any:
 
 
 TABLES = {
-    "simulations": Table(_SIMULATION, _simulations),
-    "calls": Table(_CALL, _calls),
-    "messages": Table(_MESSAGE, _messages),
+    "simulations": ExportTable(_SIMULATION, _simulations),
+    "calls": ExportTable(_CALL, _calls),
+    "messages": ExportTable(_MESSAGE, _messages),
 }

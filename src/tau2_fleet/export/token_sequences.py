@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tau2_fleet.export.conversation import SPOILT, Trained
-from tau2_fleet.llm.token_ids import RecordedCall, recorded_calls
+from tau2_fleet.llm.token_ids import RecordedModelCall, recorded_model_calls
 
 Json = dict[str, Any]
 
@@ -25,7 +25,7 @@ class Sequence:
         """Whether a prompt goes on from here."""
         return prompt[: len(self.ids)] == self.ids
 
-    def add(self, call: RecordedCall, learnt: bool) -> None:
+    def add(self, call: RecordedModelCall, learnt: bool) -> None:
         """A call that goes on from here."""
         heard = call.ids.prompt[len(self.ids) :]
         sampled = call.ids.completion
@@ -43,7 +43,7 @@ def tokens_of(record: Json, trained: Trained) -> Json | None:
     """
     sequences: list[Sequence] = []
     breaks: list[Json] = []
-    for call in recorded_calls(record["calls"]):
+    for call in recorded_model_calls(record["calls"]):
         about = record["calls"][call.number]
         if not call.goes_on:
             breaks.append({"call": call.number, "same": call.kept, "of": call.before})

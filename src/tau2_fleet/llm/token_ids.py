@@ -28,7 +28,7 @@ class TokenIds:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedCall:
+class RecordedModelCall:
     """One call as a record has it, with its ids spelt out."""
 
     number: int
@@ -80,7 +80,7 @@ class TokenChain:
         return found if ids.logprobs is None else {**found, "logprobs": ids.logprobs}
 
 
-def recorded_calls(calls: Iterable[Json], role: str = "agent") -> Iterator[RecordedCall]:
+def recorded_model_calls(calls: Iterable[Json], role: str = "agent") -> Iterator[RecordedModelCall]:
     """The calls of a role that have ids, in order; it ends at one whose ids are not of the form."""
     before: list[int] = []
     for number, call in enumerate(calls):
@@ -92,7 +92,7 @@ def recorded_calls(calls: Iterable[Json], role: str = "agent") -> Iterator[Recor
             return
         logprobs = packed.get("logprobs")
         ids = TokenIds(before[:kept] + rest, sampled, logprobs if isinstance(logprobs, list) else None)
-        yield RecordedCall(number, ids, kept, len(before))
+        yield RecordedModelCall(number, ids, kept, len(before))
         before = ids.prompt + ids.completion
 
 

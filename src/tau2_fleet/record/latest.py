@@ -22,7 +22,7 @@ _BEGINNING = re.compile(rb'\{"id":%b,"domain":(%b),"task_id":(%b),"trial":(\d{1,
 """How every line begins that this program writes."""
 
 
-class Place(NamedTuple):
+class LinePlace(NamedTuple):
     """Where a line stands."""
 
     number: int
@@ -47,7 +47,7 @@ class LatestRecords:
         self.path = directory / RECORD_FILE
         self.damage = Damage()
         """The lines that hold no record, as far as they were read."""
-        self._places: dict[SimulationKey, Place] = {}
+        self._places: dict[SimulationKey, LinePlace] = {}
         self._named: set[int] = set()
         """Numbers of the lines in `damage`."""
         if not self.path.is_file():
@@ -93,7 +93,7 @@ class LatestRecords:
             raise UserError(f"{self.path} was changed while it was read")
         return record
 
-    def _read(self, file: BinaryIO, place: Place) -> Record | None:
+    def _read(self, file: BinaryIO, place: LinePlace) -> Record | None:
         file.seek(place.offset)
         line = stored_line(place.number, place.offset, record_redactor.redact_bytes(file.read(place.length)))
         if line is None:
@@ -103,11 +103,11 @@ class LatestRecords:
         return line.record
 
     def _look(self) -> None:
-        places: dict[SimulationKey, list[Place]] = {}
+        places: dict[SimulationKey, list[LinePlace]] = {}
         offset = 0
         with open_file(self.path) as file:
             for number, line in enumerate(lines_of(file), 1):
-                place = Place(number, offset, len(line))
+                place = LinePlace(number, offset, len(line))
                 offset += len(line)
                 if (key := self._key(place, line)) is not None:
                     places.setdefault(key, []).append(place)
@@ -115,7 +115,7 @@ class LatestRecords:
         kept = [(place, key) for key, place in found.items() if place is not None]
         self._places = {key: place for place, key in sorted(kept, key=lambda one: one[0].offset)}
 
-    def _key(self, place: Place, line: bytes) -> SimulationKey | None:
+    def _key(self, place: LinePlace, line: bytes) -> SimulationKey | None:
         begins = _BEGINNING.match(line)
         if begins is not None and line.endswith(b"\n"):
             try:
@@ -130,7 +130,7 @@ class LatestRecords:
             return None
         return stored.record.key
 
-    def _last_readable(self, file: BinaryIO, lines: list[Place]) -> Place | None:
+    def _last_readable(self, file: BinaryIO, lines: list[LinePlace]) -> LinePlace | None:
         """The last of a simulation's lines that holds a record; of a single one that is found out when it is read."""
         if len(lines) == 1:
             return lines[0]

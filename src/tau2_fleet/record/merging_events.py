@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class EventsPart:
     """One of the runs."""
 
     directory: Path
@@ -41,7 +41,7 @@ class Part:
     """What is written behind the names of its replicas, where other runs have others of the same name."""
 
 
-def merge_profiles(parts: Sequence[Part], target: Path) -> None:
+def merge_profiles(parts: Sequence[EventsPart], target: Path) -> None:
     """Write `profile.jsonl` and `trace.json` of all; the time in which none of them ran is no part of the whole.
 
     Raises:
@@ -65,7 +65,7 @@ def merge_profiles(parts: Sequence[Part], target: Path) -> None:
         trace.write(waiting)
 
 
-def _rows(number: int, part: Part) -> Iterator[tuple[float, int, Row]]:
+def _rows(number: int, part: EventsPart) -> Iterator[tuple[float, int, Row]]:
     """The events of one run with their times; what a kill has torn is left out."""
     path = part.directory / PROFILE_FILE
     time_s = 0.0

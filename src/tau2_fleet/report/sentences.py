@@ -13,18 +13,18 @@ from tau2_fleet.report.run_data import RunData
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SentencePart:
     """A piece of a sentence, perhaps a link within the page."""
 
     text: str
     href: str = ""
 
 
-def headline(run: RunData, figures: Figures) -> list[Part]:
+def headline(run: RunData, figures: Figures) -> list[SentencePart]:
     """The score with its interval, what it is of, and what it may be compared with."""
     overall = figures.metrics().get("overall")
     if overall is None:
-        return [Part("No simulation is over yet.")]
+        return [SentencePart("No simulation is over yet.")]
     trials = counted(round(overall.simulations / overall.tasks, 1), "trial", "g")
     domains = _listed(sorted(figures.results))
     text = (
@@ -34,18 +34,18 @@ def headline(run: RunData, figures: Figures) -> list[Part]:
     if run.summary.get("chosen_tasks"):
         text += ", chosen by a file, so that the number says nothing of the whole set"
     if not run.reference:
-        return [Part(f"{text}.")]
+        return [SentencePart(f"{text}.")]
     count = len(run.departures)
     if not count:
-        return [Part(f"{text}; its settings are those of the recipe {run.reference}, with no departure.")]
+        return [SentencePart(f"{text}; its settings are those of the recipe {run.reference}, with no departure.")]
     return [
-        Part(f"{text}; comparable with the recipe {run.reference} except for "),
-        Part(counted(count, "setting"), "#departures"),
-        Part("."),
+        SentencePart(f"{text}; comparable with the recipe {run.reference} except for "),
+        SentencePart(counted(count, "setting"), "#departures"),
+        SentencePart("."),
     ]
 
 
-def inventory(run: RunData, figures: Figures) -> list[Part]:
+def inventory(run: RunData, figures: Figures) -> list[SentencePart]:
     """What ran, what failed around it, which replies are suspect, and what it took."""
     overall = figures.metrics().get("overall")
     scheduled = run.scheduled
@@ -53,38 +53,38 @@ def inventory(run: RunData, figures: Figures) -> list[Part]:
     ran = (
         f"{figures.total} of {scheduled} simulations are over" if scheduled else f"{figures.total} simulations are over"
     )
-    parts = [Part(f"{ran}; ")]
+    parts = [SentencePart(f"{ran}; ")]
     if failures:
-        parts.append(Part(counted(failures, "infrastructure failure"), "#?cause=infrastructure"))
-        parts.append(Part(f" {'counts as a failure' if failures == 1 else 'count as failures'}; "))
+        parts.append(SentencePart(counted(failures, "infrastructure failure"), "#?cause=infrastructure"))
+        parts.append(SentencePart(f" {'counts as a failure' if failures == 1 else 'count as failures'}; "))
     else:
-        parts.append(Part("none failed for a reason outside the conversation; "))
+        parts.append(SentencePart("none failed for a reason outside the conversation; "))
     if figures.spoiled_replies:
         words = "reply was altered or is" if figures.spoiled_replies == 1 else "replies were altered or are"
         suspect = f"{figures.spoiled_replies} {words} suspect"
         zeros = f", touching {figures.spoiled_zeros} of the simulations with reward 0; "
-        parts += [Part(suspect, "#replies"), Part(zeros)]
+        parts += [SentencePart(suspect, "#replies"), SentencePart(zeros)]
     else:
-        parts.append(Part("no reply was altered or suspect; "))
+        parts.append(SentencePart("no reply was altered or suspect; "))
     cost = "$0.00" if overall is None else overall.cost
     minutes = float(run.summary.get("duration_s") or 0.0) / 60
     time = counted(minutes, "minute") if minutes >= 1 else counted(minutes * 60, "second")
-    parts.append(Part(f"it took {cost}{f' and {time}' if minutes else ''}."))
+    parts.append(SentencePart(f"it took {cost}{f' and {time}' if minutes else ''}."))
     return parts
 
 
-def losses(shares: list[CauseShare]) -> list[Part]:
+def losses(shares: list[CauseShare]) -> list[SentencePart]:
     """What the reward was lost by, each cause a link to its simulations."""
     if not shares:
-        return [Part("No reward was lost.")]
-    parts = [Part("Reward was lost by ")]
+        return [SentencePart("No reward was lost.")]
+    parts = [SentencePart("Reward was lost by ")]
     for index, share in enumerate(shares):
-        parts.append(Part(f"{share.cause.words} ({share.share:.0%})", f"#?cause={share.cause}"))
-        parts.append(Part("." if index == len(shares) - 1 else ", "))
+        parts.append(SentencePart(f"{share.cause.words} ({share.share:.0%})", f"#?cause={share.cause}"))
+        parts.append(SentencePart("." if index == len(shares) - 1 else ", "))
     return parts
 
 
-def reviewed(found: dict[str, Any], current: int, total: int) -> list[Part]:
+def reviewed(found: dict[str, Any], current: int, total: int) -> list[SentencePart]:
     """The score without the customer's errors, where the run was reviewed.
 
     Args:
@@ -100,7 +100,7 @@ def reviewed(found: dict[str, Any], current: int, total: int) -> list[Part]:
         return []
 
 
-def _reviewed(found: dict[str, Any], current: int, total: int) -> list[Part]:
+def _reviewed(found: dict[str, Any], current: int, total: int) -> list[SentencePart]:
     overall, judge = found["scores"]["overall"], found.get("judge")
     corrected, bound = overall["corrected"], overall["upper_bound"]
     said = "nothing is left" if not (corrected or bound) else f"pass^1 is {Estimate(**(corrected or bound))!s}"
@@ -110,12 +110,14 @@ def _reviewed(found: dict[str, Any], current: int, total: int) -> list[Part]:
     by = "rules" if judge is None else f"rules and {judge['model']}"
     erred = f"{counted(hindered + helped + others, 'simulation')} in which the customer erred"
     parts = [
-        Part(f"Reviewed by {by}: {said} without "),
-        Part(erred, "#?fault=customer"),
-        Part(f" ({hindered} hindered, {helped} helped, {others} without effect)."),
+        SentencePart(f"Reviewed by {by}: {said} without "),
+        SentencePart(erred, "#?fault=customer"),
+        SentencePart(f" ({hindered} hindered, {helped} helped, {others} without effect)."),
     ]
     if current < total:
-        parts.append(Part(f" {total - current} of {total} have no review, or one from before they were scored."))
+        parts.append(
+            SentencePart(f" {total - current} of {total} have no review, or one from before they were scored.")
+        )
     return parts
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tau2_fleet.analysis.reviews import Effect, ErrorKind, Mark, Party, Severity, Source, Verdict
+from tau2_fleet.analysis.reviews import Effect, ErrorKind, ErrorSource, Mark, Party, Severity, Verdict
 from tau2_fleet.review.case import Case
 from tau2_fleet.review.rules import verdict_of
 
@@ -20,7 +20,7 @@ _MOST_ERRORS = 50
 _LONGEST = 300
 
 
-class Unusable(ValueError):
+class UnusableAnswer(ValueError):
     """An answer that is no verdict; the message says why."""
 
 
@@ -42,40 +42,40 @@ def read_vote(text: str, name: str, case: Case) -> Vote:
         name: of the case, which the answer has to repeat: an answer that was copied from a conversation does not.
 
     Raises:
-        Unusable: it is not the JSON asked for, is about another case, or quotes what nobody said.
+        UnusableAnswer: it is not the JSON asked for, is about another case, or quotes what nobody said.
     """
     fenced = _FENCED.fullmatch(text)
     try:
         answer = json.loads(fenced[1] if fenced else text)
     except (ValueError, RecursionError):
-        raise Unusable("not the JSON object that was asked for") from None
+        raise UnusableAnswer("not the JSON object that was asked for") from None
     if not isinstance(answer, dict) or not isinstance(answer.get("errors"), list):
-        raise Unusable("no list of errors")
+        raise UnusableAnswer("no list of errors")
     if answer.get("case") != name:
-        raise Unusable("about another case")
+        raise UnusableAnswer("about another case")
     if len(answer["errors"]) > _MOST_ERRORS:
-        raise Unusable(f"more than {_MOST_ERRORS} errors")
+        raise UnusableAnswer(f"more than {_MOST_ERRORS} errors")
     return Vote(tuple(_mark(one, case) for one in answer["errors"]))
 
 
 def _mark(value: Any, case: Case) -> Mark:
     if not isinstance(value, dict):
-        raise Unusable("an error that is no object")
+        raise UnusableAnswer("an error that is no object")
     try:
         kind, severity, effect = ErrorKind(value["kind"]), Severity(value["severity"]), Effect(value["effect"])
         turn, quote, reason = value["turn"], value["quote"], value["reason"]
     except (KeyError, ValueError, TypeError) as error:
-        raise Unusable(f"an error without {error}" if isinstance(error, KeyError) else str(error)[:100]) from None
+        raise UnusableAnswer(f"an error without {error}" if isinstance(error, KeyError) else str(error)[:100]) from None
     if kind.party is Party.setup or not isinstance(quote, str) or not isinstance(reason, str):
-        raise Unusable("an error of another form")
+        raise UnusableAnswer("an error of another form")
     turn = int(turn) if isinstance(turn, float) and turn.is_integer() else turn
     if not isinstance(turn, int) or isinstance(turn, bool) or not 0 <= turn < len(case.messages):
-        raise Unusable(f"turn {str(turn)[:20]} is none of the conversation's")
+        raise UnusableAnswer(f"turn {str(turn)[:20]} is none of the conversation's")
     place = _where(quote, turn, case)
     if place is None:
-        raise Unusable(f"quotes what message {turn} does not say")
+        raise UnusableAnswer(f"quotes what message {turn} does not say")
     own = Effect.none if kind.party is Party.agent else effect
-    return Mark(kind, severity, own, reason[:_LONGEST], place, quote[:_LONGEST], Source.review, 1)
+    return Mark(kind, severity, own, reason[:_LONGEST], place, quote[:_LONGEST], ErrorSource.review, 1)
 
 
 def _where(quote: str, turn: int, case: Case) -> int | None:

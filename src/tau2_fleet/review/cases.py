@@ -37,7 +37,7 @@ class Cases:
         self.directory = directory
         self._records = LatestRecords(directory)
         self._texts = TaskTexts(directory)
-        self._domains: dict[str, _Domain] = {}
+        self._domains: dict[str, _DomainFacts] = {}
         self._tools = _offered(directory / PROMPT_FILE)
 
     @property
@@ -90,13 +90,13 @@ class Cases:
             domain.tool_types,
         )
 
-    def _domain(self, name: str) -> _Domain:
+    def _domain(self, name: str) -> _DomainFacts:
         if name not in self._domains:
-            self._domains[name] = _Domain(name, self.directory)
+            self._domains[name] = _DomainFacts(name, self.directory)
         return self._domains[name]
 
 
-class _Domain:
+class _DomainFacts:
     """What the benchmark says of a domain; nothing where it cannot be had, as for one whose folder is gone."""
 
     def __init__(self, name: str, directory: Path) -> None:

@@ -13,7 +13,7 @@ from tau2_fleet.display.console import complain, out, tell, wide
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.invocation import typed
 from tau2_fleet.record.reading import RECORD_FILE
-from tau2_fleet.review.options import Options
+from tau2_fleet.review.options import ReviewOptions
 from tau2_fleet.review.review import Reviewed, review_run
 from tau2_fleet.review.shown import aligned, estimate_text, kinds_table, scores_table
 from tau2_fleet.run.interrupts import ended_like_ctrl_c
@@ -35,7 +35,7 @@ def _review(options: argparse.Namespace) -> ExitStatus:
     directories = [Path(word) for word in words if not _is_key(word)]
     if not directories:
         raise UserError("review needs a run directory: tau2-fleet review DIR")
-    chosen = Options.of(options, [word for word in words if _is_key(word)])
+    chosen = ReviewOptions.of(options, [word for word in words if _is_key(word)])
     statuses, documents = [], {}
     for directory in run_directories(directories, RECORD_FILE):
         reviewed = review_run(directory, chosen)

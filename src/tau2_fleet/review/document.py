@@ -12,7 +12,7 @@ from tau2_fleet.evaluation.agreement import cohen_kappa, fleiss_kappa, trust
 from tau2_fleet.review.answers import Vote
 from tau2_fleet.review.files import VERSION
 from tau2_fleet.review.first_pass import FirstPass
-from tau2_fleet.review.options import Options
+from tau2_fleet.review.options import ReviewOptions
 from tau2_fleet.review.reviewer import Asked
 from tau2_fleet.review.scores import Score
 
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 
 def review_document(
-    options: Options,
+    options: ReviewOptions,
     found: FirstPass,
     reviews: Sequence[Review],
     figures: Mapping[str, Score],

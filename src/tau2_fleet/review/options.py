@@ -24,7 +24,7 @@ _MODEL, _OWN = "judge.", "review."
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ReviewOptions:
     """How runs are reviewed."""
 
     settings: ReviewSettings = field(default_factory=ReviewSettings)
@@ -36,7 +36,7 @@ class Options:
     labels: dict[SimulationKey, bool] | None = None
 
     @classmethod
-    def of(cls, given: argparse.Namespace, keys: Sequence[str]) -> Options:
+    def of(cls, given: argparse.Namespace, keys: Sequence[str]) -> ReviewOptions:
         """From the command line.
 
         Raises:

@@ -19,7 +19,7 @@ _MOST = 40
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class _WriteCall:
     """A call that changed something."""
 
     turn: int
@@ -59,11 +59,11 @@ async def _lost_at(case: Case, domain: Domain, task: Task, basis: set[str]) -> i
     return None  # the gold actions alone do not lead there
 
 
-def _changes(case: Case) -> list[_Change]:
+def _changes(case: Case) -> list[_WriteCall]:
     from tau2_fleet.benchmark.package import ToolCall
 
     return [
-        _Change(
+        _WriteCall(
             turn,
             ToolCall(
                 id=str(call.get("id") or turn),

@@ -25,7 +25,7 @@ from tau2_fleet.review.document import remarks_on, review_document
 from tau2_fleet.review.files import write_reviews, write_scores
 from tau2_fleet.review.first_pass import FirstPass, review_all_by_rules
 from tau2_fleet.review.joining import join_all
-from tau2_fleet.review.options import Options
+from tau2_fleet.review.options import ReviewOptions
 from tau2_fleet.review.reviewer import Asked, Reviewer
 from tau2_fleet.review.sampling import stratified
 from tau2_fleet.review.scores import Score, scores
@@ -49,7 +49,7 @@ class Reviewed:
     status: ExitStatus
 
 
-def review_run(directory: Path, options: Options) -> Reviewed:
+def review_run(directory: Path, options: ReviewOptions) -> Reviewed:
     """Review a run, and write what was found into its directory.
 
     Raises:
@@ -90,7 +90,7 @@ def review_run(directory: Path, options: Options) -> Reviewed:
     return Reviewed(reviews, figures, document, files, remarks + remarks_on(document, asked), status)
 
 
-def _chosen(found: FirstPass, options: Options) -> dict[SimulationKey, float]:
+def _chosen(found: FirstPass, options: ReviewOptions) -> dict[SimulationKey, float]:
     """The simulations that the model is asked about, with how many each stands for."""
     can_be = {key: one for key, one in found.by_rules.items() if key not in found.infrastructure}
     if options.sample is None:
@@ -99,7 +99,9 @@ def _chosen(found: FirstPass, options: Options) -> dict[SimulationKey, float]:
     return stratified(outcomes, options.sample, options.settings.seed)
 
 
-async def _ask(directory: Path, cases: Cases, keys: Sequence[SimulationKey], options: Options) -> tuple[Asked, float]:
+async def _ask(
+    directory: Path, cases: Cases, keys: Sequence[SimulationKey], options: ReviewOptions
+) -> tuple[Asked, float]:
     """The votes on these simulations, and what all of the run's have cost so far."""
     from tau2_fleet.run.model_lifetimes import refuse_ended_models
 

@@ -23,12 +23,12 @@ from tau2_fleet.llm.types import (
     Reply,
 )
 from tau2_fleet.record.line import SimulationKey
-from tau2_fleet.review.answers import Unusable, Vote, read_vote
+from tau2_fleet.review.answers import UnusableAnswer, Vote, read_vote
 from tau2_fleet.review.case import Case
 from tau2_fleet.review.prompt import SYSTEM, question
 from tau2_fleet.review.servers import ReviewClients
 from tau2_fleet.review.settings import ReviewSettings
-from tau2_fleet.review.votes import Answer, VoteFile, digest_of
+from tau2_fleet.review.votes import ReviewAnswer, VoteFile, digest_of
 
 ATTEMPTS = 3
 """Answers that are asked for until one can be read."""
@@ -143,12 +143,12 @@ class Reviewer:
                 continue
             try:
                 return read_vote(answer.text, name, case)
-            except Unusable as error:
+            except UnusableAnswer as error:
                 self.asked.unusable += 1
                 self.asked.note(f"an answer that cannot be used: {error}")
         return None
 
-    async def _paid(self, case: Case, text: str, number: int, attempt: int, digest: str) -> Answer:
+    async def _paid(self, case: Case, text: str, number: int, attempt: int, digest: str) -> ReviewAnswer:
         """An answer, for which money is set aside first; it is kept at once."""
         price_in, price_out = self._clients.usd_per_token
         typical = sum(self._output) / len(self._output) if self._output else _TYPICAL_OUTPUT
@@ -177,7 +177,7 @@ class Reviewer:
             async with self._purse:
                 self._purse.notify_all()
 
-    async def _asked(self, case: Case, text: str, number: int, attempt: int) -> Answer:
+    async def _asked(self, case: Case, text: str, number: int, attempt: int) -> ReviewAnswer:
         key = case.key
         session = f"review/{key.domain}/{quote(key.task_id, safe='')}/{key.trial}/reviewer-{number}"
         request = ChatRequest(
@@ -197,7 +197,7 @@ class Reviewer:
             self._takes_schema = False
             reply = await self._complete(self._clients.plain, request)
         self._output.append(reply.stats.usage.output_tokens)
-        return Answer(reply.text or "", reply.stats.cost_usd, reply.stats.returned_model or model.name)
+        return ReviewAnswer(reply.text or "", reply.stats.cost_usd, reply.stats.returned_model or model.name)
 
     async def _complete(self, model: Model, request: ChatRequest) -> Reply:
         try:

@@ -19,7 +19,7 @@ VOTES_FILE = "review_votes.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReviewAnswer:
     """One answer as it came."""
 
     text: str
@@ -42,7 +42,7 @@ class VoteFile:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / VOTES_FILE
-        self._answers: dict[str, Answer] = {}
+        self._answers: dict[str, ReviewAnswer] = {}
         self.spent_usd = 0.0
         """By all of them together."""
         with writing(self.path):
@@ -60,11 +60,11 @@ class VoteFile:
     ) -> None:
         os.close(self._file)
 
-    def get(self, digest: str) -> Answer | None:
+    def get(self, digest: str) -> ReviewAnswer | None:
         """An answer that was had before."""
         return self._answers.get(digest)
 
-    def add(self, digest: str, key: SimulationKey, vote: int, answer: Answer) -> None:
+    def add(self, digest: str, key: SimulationKey, vote: int, answer: ReviewAnswer) -> None:
         """Keep an answer.
 
         Raises:
@@ -110,7 +110,7 @@ class VoteFile:
         """A line's answer; one that is damaged, or was torn by a kill, is no answer."""
         try:
             value = decode_line(line)
-            answer = Answer(value["answer"], float(value["cost_usd"]), str(value.get("model") or ""))
+            answer = ReviewAnswer(value["answer"], float(value["cost_usd"]), str(value.get("model") or ""))
             if not isinstance(answer.text, str) or not 0 <= answer.cost_usd < float("inf"):
                 return
             digest = str(value["digest"])

@@ -17,11 +17,11 @@ from tau2_fleet.invocation import typed
 from tau2_fleet.run.attempt import Attempt
 from tau2_fleet.run.files import RunFiles
 from tau2_fleet.run.model_names import named_by_record
-from tau2_fleet.run.outcome import Outcome, judge_outcome, short_path, show
+from tau2_fleet.run.outcome import RunOutcome, judge_outcome, short_path, show
 from tau2_fleet.run.report_runs import report_runs
 
 
-def take_stock(attempt: Attempt, reason: RunEnd | None, detail: str | None) -> Outcome:
+def take_stock(attempt: Attempt, reason: RunEnd | None, detail: str | None) -> RunOutcome:
     """What the record holds of the whole run.
 
     Args:
@@ -40,7 +40,9 @@ def take_stock(attempt: Attempt, reason: RunEnd | None, detail: str | None) -> O
     )
 
 
-async def leave_files(attempt: Attempt, outcome: Outcome, fleet: FleetReport, by_hand: Sequence[str]) -> dict[str, Any]:
+async def leave_files(
+    attempt: Attempt, outcome: RunOutcome, fleet: FleetReport, by_hand: Sequence[str]
+) -> dict[str, Any]:
     """Write the files beside the record and show what the run came to; the summary as it was written.
 
     Raises:

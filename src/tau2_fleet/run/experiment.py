@@ -33,7 +33,7 @@ from tau2_fleet.run.execution import Execution
 from tau2_fleet.run.interrupts import Interrupts
 from tau2_fleet.run.job_context import JobContext, JobResult
 from tau2_fleet.run.money import refuse_unpriced
-from tau2_fleet.run.outcome import Outcome, short_path
+from tau2_fleet.run.outcome import RunOutcome, short_path
 from tau2_fleet.run.plan import RunPlan, plan_run
 from tau2_fleet.run.reply_servers import reply_servers
 from tau2_fleet.run.resume import check_same_data
@@ -115,7 +115,7 @@ class Experiment:
         interrupted = interrupts.asked and attempt.in_sweep
         return JobResult(ExitStatus.INTERRUPTED if interrupted else outcome.exit_status, outcome, ends_sweep=drained)
 
-    async def _perform(self, interrupts: Interrupts) -> tuple[Outcome, bool]:
+    async def _perform(self, interrupts: Interrupts) -> tuple[RunOutcome, bool]:
         """What the job came to, and whether its sweep is to end with it."""
         attempt = self._attempt
         attempt.warn()

@@ -21,7 +21,7 @@ from tau2_fleet.record.reading import SUMMARY_FILE
 from tau2_fleet.record.results import ResultsInfo, RoleInfo, write_results
 from tau2_fleet.record.store import Store
 from tau2_fleet.record.summary import read_summary
-from tau2_fleet.run.outcome import Outcome, write_summary
+from tau2_fleet.run.outcome import RunOutcome, write_summary
 from tau2_fleet.run.plan import RunPlan
 from tau2_fleet.run.versions import git_commit, versions
 from tau2_fleet.simulation.roles import Roles
@@ -41,7 +41,7 @@ class RunFiles:
     models: Roles[ModelSettings]
     """Those of the plan under the names that their servers gave."""
 
-    def write(self, outcome: Outcome, fleet: FleetReport, about: dict[str, Any]) -> dict[str, Any]:
+    def write(self, outcome: RunOutcome, fleet: FleetReport, about: dict[str, Any]) -> dict[str, Any]:
         """Write `{domain}.json`, `simulations.csv` and `summary.json`; the summary is returned.
 
         Args:

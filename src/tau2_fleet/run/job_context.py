@@ -10,7 +10,7 @@ from tau2_fleet.errors import ExitStatus
 
 if TYPE_CHECKING:
     from tau2_fleet.fleet.lease import FleetLease
-    from tau2_fleet.run.outcome import Outcome  # brings the benchmark with it
+    from tau2_fleet.run.outcome import RunOutcome  # brings the benchmark with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class JobResult:
     """What became of a job that was begun."""
 
     exit_status: ExitStatus
-    outcome: Outcome | None = None
+    outcome: RunOutcome | None = None
     """None: it was cut short before there was anything to take stock of."""
     ends_sweep: bool = False
     """Whether no further job of its sweep is to begin, as `ctl drain` asked."""

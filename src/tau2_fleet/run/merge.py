@@ -19,7 +19,7 @@ from tau2_fleet.regular import open_file
 if TYPE_CHECKING:
     from tau2_fleet.record.lock import DirectoryLock
     from tau2_fleet.run.merge_checks import MergedRun
-    from tau2_fleet.run.outcome import Outcome
+    from tau2_fleet.run.outcome import RunOutcome
 
 _DESCRIPTION = """Join run directories into one: the shards of a run (shard.index=I shard.count=N), or runs of the same
 configuration with other domains, tasks or trials, from whatever machines. What comes out is a run directory like any
@@ -141,12 +141,12 @@ def _appearing(output: Path) -> Iterator[tuple[Path, DirectoryLock]]:
             raise
 
 
-def _write(runs: Sequence[MergedRun], folder: Path, output: Path, lock: DirectoryLock) -> Outcome:
+def _write(runs: Sequence[MergedRun], folder: Path, output: Path, lock: DirectoryLock) -> RunOutcome:
     """Fill the folder of the merged run; what it came to."""
     from tau2_fleet.batch.run_end import RunEnd
     from tau2_fleet.fleet.fleet_report import FleetReport
     from tau2_fleet.record.atomic import write_json
-    from tau2_fleet.record.merging_events import Part, keep_server_logs, merge_logs, merge_profiles
+    from tau2_fleet.record.merging_events import EventsPart, keep_server_logs, merge_logs, merge_profiles
     from tau2_fleet.record.merging_records import merge_prompts, merge_records
     from tau2_fleet.record.reading import SUMMARY_FILE
     from tau2_fleet.record.store import Store
@@ -164,7 +164,7 @@ def _write(runs: Sequence[MergedRun], folder: Path, output: Path, lock: Director
     merge_prompts(directories, folder)
     names = _short_names(directories)
     fleets = dict.fromkeys(names, "") if _same_servers(runs) else dict(zip(names, names, strict=True))
-    merge_profiles([Part(run.directory, fleets[name]) for run, name in zip(runs, names, strict=True)], folder)
+    merge_profiles([EventsPart(run.directory, fleets[name]) for run, name in zip(runs, names, strict=True)], folder)
     merge_logs(directories, folder)
     keep_server_logs(dict(zip(names, directories, strict=True)), folder)
     write_json(folder / SUMMARY_FILE, {"fleet": _fleet(runs, [fleets[name] for name in names]), "merged": _parts(runs)})

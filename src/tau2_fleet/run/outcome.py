@@ -43,7 +43,7 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """A run's result, by domain and over all."""
 
     exit_status: ExitStatus
@@ -95,7 +95,7 @@ def judge_outcome(
     experts_on: bool = False,
     benchmark: BenchmarkIdentity | None = None,
     outside: Collection[str] = (),
-) -> Outcome:
+) -> RunOutcome:
     """Take stock of a run: the stored records of what this run schedules, nothing else that is in the directory.
 
     Args:
@@ -112,7 +112,7 @@ def judge_outcome(
     status = ExitStatus.FINISHED if inventory["overall"].complete else ExitStatus.NEGATIVE
     if stop_reason is RunEnd.INTERRUPTED and not inventory["overall"].complete:
         status = ExitStatus.INTERRUPTED
-    return Outcome(
+    return RunOutcome(
         exit_status=status,
         inventory=inventory,
         metrics=metrics,
@@ -127,14 +127,14 @@ def judge_outcome(
     )
 
 
-def write_summary(path: Path, outcome: Outcome, about: dict[str, Any]) -> dict[str, Any]:
+def write_summary(path: Path, outcome: RunOutcome, about: dict[str, Any]) -> dict[str, Any]:
     """Write `summary.json`: what the run was, then what it came to; the written value."""
     summary = {**about, **outcome.as_dict()}
     write_json(path, summary)
     return summary
 
 
-def show(outcome: Outcome, run_dir: Path, console: Console) -> None:
+def show(outcome: RunOutcome, run_dir: Path, console: Console) -> None:
     """The closing table: one row a domain, and what to type next."""
     shown = {
         name: inventory

@@ -80,10 +80,10 @@ def _serve(arguments: Sequence[str]) -> None:
             logs_of_run(directory, config.log_level.number),
             FleetLease() as lease,
         ):
-            asyncio.run(_Service(plan, directory, lease, _for_a_run(arguments)).run())
+            asyncio.run(_ServedFleet(plan, directory, lease, _for_a_run(arguments)).run())
 
 
-class _Service:
+class _ServedFleet:
     """One fleet from its start to the signal that ends it."""
 
     def __init__(self, plan: RunPlan, directory: Path, lease: FleetLease, given: Sequence[str]) -> None:

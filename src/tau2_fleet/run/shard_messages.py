@@ -18,7 +18,7 @@ _ENDPOINT = ("name", "base_url", "model", "api_key", "keeps_alive")
 """What is told of an endpoint, in the order in which one is made."""
 
 
-class Command(StrEnum):
+class ShardCommand(StrEnum):
     """What the run tells a process."""
 
     begin = "begin"
@@ -97,6 +97,6 @@ class Servers:
         return cls({number: (pool, Endpoint(*of_it)) for number, pool, *of_it in value["ready"]}, value["closed"])
 
 
-def message(kind: Command | Word, payload: bytes = b"", **fields: Any) -> bytes:
+def message(kind: ShardCommand | Word, payload: bytes = b"", **fields: Any) -> bytes:
     """One message: a line, and the payload behind it."""
     return orjson.dumps({"kind": kind.value, "size": len(payload), **fields}, default=str) + b"\n" + payload

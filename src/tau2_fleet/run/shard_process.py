@@ -24,7 +24,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.llm.pause import Pause
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.run.event_loop import run_in_loop
-from tau2_fleet.run.shard_messages import Beginning, Command, Servers, Word, message
+from tau2_fleet.run.shard_messages import Beginning, Servers, ShardCommand, Word, message
 from tau2_fleet.telemetry.events import Event, EventBus, current_scope, subscribe
 
 if TYPE_CHECKING:
@@ -221,22 +221,22 @@ class _Player:
             loop.call_soon_threadsafe(self._over.set)
 
     def _obey(self, order: Json) -> None:
-        kind = Command(order["kind"])
-        if kind is Command.run:
+        kind = ShardCommand(order["kind"])
+        if kind is ShardCommand.run:
             from tau2_fleet.simulation.simulate import SimulationJob
 
             job = SimulationJob(SimulationKey(*order["key"]), order["seed"], order["thread"])
             self._playing[job.thread] = asyncio.create_task(self._play(job))
-        elif kind is Command.cancel and (task := self._playing.get(order["thread"])) is not None:
+        elif kind is ShardCommand.cancel and (task := self._playing.get(order["thread"])) is not None:
             task.cancel()
-        elif kind is Command.finish and (simulation := self._simulations.get(order["thread"])) is not None:
+        elif kind is ShardCommand.finish and (simulation := self._simulations.get(order["thread"])) is not None:
             simulation.cancel(order["reason"])
-        elif kind is Command.state:
+        elif kind is ShardCommand.state:
             (self._pause.begin if order["paused"] else self._pause.end)()
             logging.getLogger("tau2_fleet").setLevel(order["level"])
-        elif kind is Command.servers and self._routes is not None:
+        elif kind is ShardCommand.servers and self._routes is not None:
             self._routes.take(Servers.of(order["servers"]))
-        elif kind is Command.end:
+        elif kind is ShardCommand.end:
             self._over.set()
 
     async def _play(self, job: SimulationJob) -> None:

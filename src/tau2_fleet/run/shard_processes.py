@@ -24,7 +24,7 @@ from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.llm.pause import Pause
 from tau2_fleet.paths import IMPORT_ROOT
 from tau2_fleet.record.line import Record, SimulationKey, read_line
-from tau2_fleet.run.shard_messages import Beginning, Command, Word, message
+from tau2_fleet.run.shard_messages import Beginning, ShardCommand, Word, message
 from tau2_fleet.run.shard_servers import SharedServers
 from tau2_fleet.simulation.simulate import SimulationJob
 from tau2_fleet.telemetry.decoding import EventDecoder
@@ -53,7 +53,7 @@ class _Pending:
 
 
 @dataclass(eq=False, slots=True)
-class _Shard:
+class _ShardProcess:
     """One process."""
 
     number: int
@@ -64,7 +64,7 @@ class _Shard:
     """By the number of the simulation in log lines."""
     over: bool = False
 
-    def send(self, kind: Command, **fields: Any) -> None:
+    def send(self, kind: ShardCommand, **fields: Any) -> None:
         """Tell the process something; one that is gone is found to be so elsewhere."""
         if self.process is not None and self.process.stdin is not None and not self.process.stdin.is_closing():
             self.process.stdin.write(message(kind, **fields))
@@ -95,7 +95,7 @@ class ShardProcesses:
         self._keep_prompt = keep_prompt
         self._pause = pause
         self._state: Json = {"paused": False, "level": log.getEffectiveLevel()}
-        self._shards = [_Shard(number) for number in range(count)]
+        self._shards = [_ShardProcess(number) for number in range(count)]
         self._servers = SharedServers(routers)
         self._decoder = EventDecoder()
         self._tasks: list[asyncio.Task[None]] = []
@@ -134,30 +134,30 @@ class ShardProcesses:
         finally:
             for one in (shard, *self._shards):
                 if one.pending.pop(job.thread, None) is not None and not pending.done.done():
-                    one.send(Command.cancel, thread=job.thread)
+                    one.send(ShardCommand.cancel, thread=job.thread)
 
     def cancel(self, key: SimulationKey, reason: str) -> bool:
         """See `Players.cancel`."""
         for shard in self._shards:
             for thread, pending in shard.pending.items():
                 if pending.job.key == key:
-                    shard.send(Command.finish, thread=thread, reason=reason)
+                    shard.send(ShardCommand.finish, thread=thread, reason=reason)
                     return True
         return False
 
-    def _give(self, pending: _Pending) -> _Shard:
+    def _give(self, pending: _Pending) -> _ShardProcess:
         shard = min(self._shards, key=lambda one: (one.process is None, len(one.pending)))
         shard.pending[pending.job.thread] = pending
         self._order(shard, pending)
         return shard
 
-    def _order(self, shard: _Shard, pending: _Pending) -> None:
+    def _order(self, shard: _ShardProcess, pending: _Pending) -> None:
         job = pending.job
-        shard.send(Command.run, key=list(job.key), seed=job.seed, thread=job.thread)
+        shard.send(ShardCommand.run, key=list(job.key), seed=job.seed, thread=job.thread)
 
     # Processes
 
-    async def _start(self, shard: _Shard) -> None:
+    async def _start(self, shard: _ShardProcess) -> None:
         paths = [str(IMPORT_ROOT), *(path or os.getcwd() for path in sys.path)]
         shard.process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -170,12 +170,12 @@ class ShardProcesses:
             start_new_session=True,
             limit=_LONGEST_LINE,
         )
-        shard.send(Command.begin, beginning=asdict(self._beginning), servers=self._servers.now.as_dict())
-        shard.send(Command.state, **self._state)
+        shard.send(ShardCommand.begin, beginning=asdict(self._beginning), servers=self._servers.now.as_dict())
+        shard.send(ShardCommand.state, **self._state)
         for pending in shard.pending.values():
             self._order(shard, pending)
 
-    async def _keep(self, shard: _Shard) -> None:
+    async def _keep(self, shard: _ShardProcess) -> None:
         """Hear one process to its end; another one takes its place if that comes too early."""
         try:
             while True:
@@ -198,7 +198,7 @@ class ShardProcesses:
             shard.over = True
             shard.ready.set()
 
-    async def _replace(self, shard: _Shard, status: int) -> None:
+    async def _replace(self, shard: _ShardProcess, status: int) -> None:
         how = f"signal {-status}" if status < 0 else f"status {status}"
         if not shard.ready.is_set():
             shard.refusal = f"a shard's process ended with {how} before it could begin; see run.log"
@@ -218,7 +218,7 @@ class ShardProcesses:
         """End all processes, in good order where they can."""
         self._ending = True
         for shard in self._shards:
-            shard.send(Command.end)
+            shard.send(ShardCommand.end)
             if shard.process is not None and shard.process.stdin is not None:
                 shard.process.stdin.close()
         keeping = [task for task in self._tasks if not task.done()]
@@ -235,7 +235,7 @@ class ShardProcesses:
 
     # What they say
 
-    async def _hear(self, shard: _Shard, process: asyncio.subprocess.Process) -> None:
+    async def _hear(self, shard: _ShardProcess, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         with suppress(asyncio.IncompleteReadError):
             while line := await process.stdout.readline():
@@ -246,7 +246,7 @@ class ShardProcesses:
                 payload = await process.stdout.readexactly(said["size"]) if said["size"] else b""
                 self._take(shard, Word(said["kind"]), said, payload)
 
-    def _take(self, shard: _Shard, word: Word, said: Json, payload: bytes) -> None:
+    def _take(self, shard: _ShardProcess, word: Word, said: Json, payload: bytes) -> None:
         if word is Word.events:
             for line in payload.splitlines():
                 event = self._decoder.decode(orjson.loads(line))
@@ -270,7 +270,7 @@ class ShardProcesses:
             shard.over = True
             self._servers.moved(said["moved"])
 
-    def _take_end(self, shard: _Shard, word: Word, said: Json, payload: bytes) -> None:
+    def _take_end(self, shard: _ShardProcess, word: Word, said: Json, payload: bytes) -> None:
         pending = shard.pending.pop(said["thread"], None)
         if pending is None or pending.done.done():
             return  # given up meanwhile
@@ -288,7 +288,7 @@ class ShardProcesses:
         finally:
             current_scope.reset(token)
 
-    async def _hear_errors(self, shard: _Shard, process: asyncio.subprocess.Process) -> None:
+    async def _hear_errors(self, shard: _ShardProcess, process: asyncio.subprocess.Process) -> None:
         """What code of the user's own prints goes to the log."""
         assert process.stderr is not None
         with suppress(ValueError):
@@ -305,13 +305,13 @@ class ShardProcesses:
             if state != self._state:
                 self._state = state
                 for shard in self._shards:
-                    shard.send(Command.state, **state)
+                    shard.send(ShardCommand.state, **state)
             if self._servers.look():
                 told = self._servers.now.as_dict()
                 for shard in self._shards:
-                    shard.send(Command.servers, servers=told)
+                    shard.send(ShardCommand.servers, servers=told)
 
 
-async def _ended(shard: _Shard) -> None:
+async def _ended(shard: _ShardProcess) -> None:
     if shard.process is not None:
         await shard.process.wait()

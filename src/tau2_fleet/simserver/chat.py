@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from tau2_fleet.simserver.policy_words import Turn
+from tau2_fleet.simserver.policy_words import ScriptedTurn
 from tau2_fleet.simserver.tokens import CHARACTERS_PER_TOKEN, prompt_tokens, text_tokens
 
 
@@ -146,7 +146,7 @@ def _tool_choice(request: Mapping[str, Any], tools: Mapping[str, Any]) -> str:
     return str(choice)
 
 
-def answer_of(turn: Turn, body: ChatBody) -> ChatAnswer:
+def answer_of(turn: ScriptedTurn, body: ChatBody) -> ChatAnswer:
     """A turn as the server sends it: cut at the request's `max_tokens`, with the finish reason that vLLM gives."""
     calls = [
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -32,7 +32,7 @@ from tau2_fleet.simserver.faults import (
 from tau2_fleet.simserver.gold_policy import next_turn
 from tau2_fleet.simserver.http_server import Exchange
 from tau2_fleet.simserver.latency import LatencyProfile
-from tau2_fleet.simserver.policy_words import Session, Situation, Turn, parse_session
+from tau2_fleet.simserver.policy_words import ScriptedTurn, Session, Situation, parse_session
 from tau2_fleet.simserver.prefix_cache import PrefixCache, parts_of
 from tau2_fleet.simserver.prometheus import ServerMetrics
 from tau2_fleet.simserver.scripts import Scripts
@@ -147,7 +147,7 @@ class Completions:
             for condition in conditions_of(whole, turn, fault):
                 _log_spoilt(condition, session)
         if session is not None and self._repeats(body, fault):
-            turn = Turn(REPEATED_TEXT)
+            turn = ScriptedTurn(REPEATED_TEXT)
         if turn.text and (fault is None or fault.kind in TEXT_STAYS) and is_third_time(turn.text, body.messages):
             _log_spoilt(FaultKind.repeated, session)
         answer = answer_of(turn, body)

@@ -8,8 +8,8 @@ from tau2_fleet.simserver.policy_words import (
     ASK,
     CLOSING,
     Message,
+    ScriptedTurn,
     Situation,
-    Turn,
     calls_of,
     equals,
     play,
@@ -27,39 +27,43 @@ PATIENCE = 8
 _STOP = "Thank you, that is all. ###STOP###"
 
 
-def user(situation: Situation, script: Script) -> Turn:
+def user(situation: Situation, script: Script) -> ScriptedTurn:
     messages = situation.messages
     last = messages[-1] if messages else {}
     if last.get("role") == "tool":
         return _after_own_call(situation, script, last)
     heard = text_of(last)
     if CLOSING in heard:
-        return Turn(_STOP)
+        return ScriptedTurn(_STOP)
     if (ask := ASK.search(heard)) is not None:
         return _do_step(situation, script, int(ask[1]))
     if _texts_not_understood(messages) >= PATIENCE:
-        return Turn(_STOP)
+        return ScriptedTurn(_STOP)
     if any(message.get("role") == "assistant" for message in messages) or script.has_history:
-        return Turn("Please go on with my request.")
-    return Turn("Hello, I need your help with a request.")
+        return ScriptedTurn("Please go on with my request.")
+    return ScriptedTurn("Hello, I need your help with a request.")
 
 
-def _do_step(situation: Situation, script: Script, number: int) -> Turn:
+def _do_step(situation: Situation, script: Script, number: int) -> ScriptedTurn:
     if 0 < number <= len(script.steps):
         step = script.steps[number - 1]
         if step.by_user and step.name in situation.tools and not _was_played(situation.messages, step):
             return play(situation, step)
-    return Turn(saying_done(number))
+    return ScriptedTurn(saying_done(number))
 
 
-def _after_own_call(situation: Situation, script: Script, result: Message) -> Turn:
+def _after_own_call(situation: Situation, script: Script, result: Message) -> ScriptedTurn:
     """Say that the step is done, or do it again when the call that was answered was not the gold one."""
     answered = result.get("tool_call_id")
     for message in reversed(situation.messages):
         if message.get("role") == "user" and (ask := ASK.search(text_of(message))) is not None:
             return _do_step(situation, script, int(ask[1]))
     number = step_number(str(answered))
-    return Turn(saying_done(number)) if number is not None else Turn("I have done that. Please go on with my request.")
+    return (
+        ScriptedTurn(saying_done(number))
+        if number is not None
+        else ScriptedTurn("I have done that. Please go on with my request.")
+    )
 
 
 def _was_played(messages: Sequence[Message], step: Step) -> bool:
@@ -93,6 +97,6 @@ def _texts_not_understood(messages: Sequence[Message]) -> int:
     return count
 
 
-def generic_user(situation: Situation) -> Turn:
+def generic_user(situation: Situation) -> ScriptedTurn:
     own = sum(message.get("role") == "assistant" for message in situation.messages)
-    return Turn(_STOP if own + 1 >= GENERIC_TURNS else "Hello, I need your help with a request.")
+    return ScriptedTurn(_STOP if own + 1 >= GENERIC_TURNS else "Hello, I need your help with a request.")

@@ -16,7 +16,7 @@ import orjson
 
 from tau2_fleet.fleet.settings import FaultKind, FaultSettings
 from tau2_fleet.simserver.chance import chance
-from tau2_fleet.simserver.policy_words import ScriptedCall, Session, Turn
+from tau2_fleet.simserver.policy_words import ScriptedCall, ScriptedTurn, Session
 
 _RARE = {FaultKind.crash: 0.2, FaultKind.hang: 0.3, FaultKind.gigantic: 0.3}
 """Weights of the costly kinds; the others weigh 1."""
@@ -104,7 +104,7 @@ def refusal(fault: Fault, options: FaultSettings) -> tuple[int, bytes, tuple[tup
     return status, bodies[fault.one_of(3)], headers
 
 
-def conditions_of(before: Turn, after: Turn, fault: Fault) -> tuple[str, ...]:
+def conditions_of(before: ScriptedTurn, after: ScriptedTurn, fault: Fault) -> tuple[str, ...]:
     """What a client should find in a turn that `spoilt` made."""
     if fault.kind is FaultKind.empty:
         return ("empty",)
@@ -117,10 +117,10 @@ def conditions_of(before: Turn, after: Turn, fault: Fault) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def spoilt(turn: Turn, fault: Fault) -> Turn:
+def spoilt(turn: ScriptedTurn, fault: Fault) -> ScriptedTurn:
     """The turn as `empty` and `malformed_call` make it; other kinds, and a text of the latter, leave it as it is."""
     if fault.kind is FaultKind.empty:
-        return Turn("")
+        return ScriptedTurn("")
     if fault.kind is FaultKind.malformed_call:
         return replace(turn, calls=tuple(_malformed_call(call, fault) for call in turn.calls))
     return turn

@@ -21,8 +21,8 @@ from tau2_fleet.simserver.policy_words import (
     CLOSING,
     DONE,
     Message,
+    ScriptedTurn,
     Situation,
-    Turn,
     any_call,
     asking_for,
     calls_of,
@@ -43,12 +43,12 @@ _CALL_EXPERT = "call_expert"
 _SOLO_DONE = "done"
 
 
-def next_turn(situation: Situation) -> Turn:
+def next_turn(situation: Situation) -> ScriptedTurn:
     """The simulated model's next message."""
     turn = _free_turn(situation)
     choice = situation.tool_choice
     if choice == "none":
-        return turn if turn.text is not None else Turn("I would rather use a tool for that.")
+        return turn if turn.text is not None else ScriptedTurn("I would rather use a tool for that.")
     if choice.startswith("="):
         name = choice[1:]
         return turn if turn.calls and turn.calls[0].name == name else any_call(situation, name)
@@ -57,14 +57,14 @@ def next_turn(situation: Situation) -> Turn:
     return turn
 
 
-def _free_turn(situation: Situation) -> Turn:
+def _free_turn(situation: Situation) -> ScriptedTurn:
     if situation.session is None and situation.tools and len(situation.messages) <= 2:
         # Outside any simulation: a preflight, which wants to see a tool call.
         return any_call(situation, next(iter(situation.tools)))
     if situation.role == "judge":
-        return Turn(verdict(situation))
+        return ScriptedTurn(verdict(situation))
     if situation.role.startswith("reviewer"):
-        return Turn(review(situation))
+        return ScriptedTurn(review(situation))
     if situation.role == "user":
         return generic_user(situation) if situation.script is None else user(situation, situation.script)
     if situation.script is None:
@@ -74,17 +74,17 @@ def _free_turn(situation: Situation) -> Turn:
     return _agent(situation, situation.script)
 
 
-def _agent(situation: Situation, script: Script) -> Turn:
+def _agent(situation: Situation, script: Script) -> ScriptedTurn:
     solo = _SOLO_DONE in situation.tools
     for step in script.steps[_progress(situation, script, solo) :]:
         if step.by_user and not solo:
             if _times_asked(situation.messages, step) < MAX_ASKS:
-                return Turn(asking_for(step))
+                return ScriptedTurn(asking_for(step))
         elif step.name in situation.tools:
             return play(situation, step)
     if solo:
         return make_call(situation, "done", _SOLO_DONE, "{}")
-    return Turn("\n".join(("Here is what I have for you:", *script.facts, CLOSING)))
+    return ScriptedTurn("\n".join(("Here is what I have for you:", *script.facts, CLOSING)))
 
 
 def _progress(situation: Situation, script: Script, solo: bool) -> int:
@@ -145,8 +145,8 @@ def _expert_to_call(situation: Situation) -> str | None:
     return names[int(draw / situation.call_expert_rate * len(names))] if names else None
 
 
-def _generic_agent(situation: Situation) -> Turn:
+def _generic_agent(situation: Situation) -> ScriptedTurn:
     """An unknown task."""
     if _SOLO_DONE in situation.tools:
         return make_call(situation, "done", _SOLO_DONE, "{}")
-    return Turn("I am listening. Please tell me more.")
+    return ScriptedTurn("I am listening. Please tell me more.")

@@ -26,7 +26,7 @@ class Malformed(Exception):
         self.status = status
 
 
-class Request(NamedTuple):
+class HttpRequest(NamedTuple):
     """One whole request."""
 
     method: str
@@ -80,7 +80,7 @@ class RequestReader:
         self._continued = True
         return True
 
-    def next(self) -> Request | None:
+    def next(self) -> HttpRequest | None:
         """The next whole request, or None until there is one.
 
         Raises:
@@ -95,7 +95,7 @@ class RequestReader:
         if body is None:
             return None
         self._head, self._continued = None, False
-        return Request(head.method, head.path, head.headers, body, head.keep_alive)
+        return HttpRequest(head.method, head.path, head.headers, body, head.keep_alive)
 
     def _read_head(self) -> _Head | None:
         end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)

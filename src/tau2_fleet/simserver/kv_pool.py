@@ -16,7 +16,7 @@ Prompt = Sequence[tuple[int, int]]
 
 
 @dataclass(slots=True, eq=False)
-class _Part:
+class _CachedPart:
     """A part of some prompt, in memory."""
 
     chain: int | None
@@ -29,7 +29,7 @@ class _Part:
 class Hold:
     """What one running request holds."""
 
-    parts: list[_Part]
+    parts: list[_CachedPart]
     own_blocks: int
     """For the rest of its prompt and what it has written."""
 
@@ -41,8 +41,8 @@ class KvPool:
         self.blocks = max(1, tokens // block_tokens)
         self.block_tokens = block_tokens
         self._unused = self.blocks
-        self._parts: dict[int, _Part] = {}
-        self._unheld: OrderedDict[_Part, None] = OrderedDict()
+        self._parts: dict[int, _CachedPart] = {}
+        self._unheld: OrderedDict[_CachedPart, None] = OrderedDict()
         self._unheld_blocks = 0
 
     @property
@@ -76,14 +76,14 @@ class KvPool:
 
     def hold(self, prompt: Prompt, context_tokens: int) -> Hold:
         """Give a request its blocks; who asked for more than is free goes beyond the pool."""
-        parts: list[_Part] = []
+        parts: list[_CachedPart] = []
         taken = total = 0
         for chain, tokens in prompt:
             begin, total = total, total + tokens
             part = self._parts.get(chain)
             if part is None:
                 blocks = total // self.block_tokens - begin // self.block_tokens
-                part = self._parts[chain] = _Part(chain, blocks)
+                part = self._parts[chain] = _CachedPart(chain, blocks)
                 taken += blocks
             elif not part.holders:
                 del self._unheld[part]
@@ -107,13 +107,13 @@ class KvPool:
     def release(self, hold: Hold) -> None:
         """The request runs no more; its end is forgotten before its beginning, which others may share."""
         if hold.own_blocks:
-            self._leave(_Part(None, hold.own_blocks))
+            self._leave(_CachedPart(None, hold.own_blocks))
         for part in reversed(hold.parts):
             part.holders -= 1
             if not part.holders:
                 self._leave(part)
         self.take(0)
 
-    def _leave(self, part: _Part) -> None:
+    def _leave(self, part: _CachedPart) -> None:
         self._unheld[part] = None
         self._unheld_blocks += part.blocks

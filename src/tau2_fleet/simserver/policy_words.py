@@ -51,7 +51,7 @@ class ScriptedCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ScriptedTurn:
     """A reply: a text or tool calls, never both."""
 
     text: str | None = None
@@ -84,16 +84,16 @@ def saying_done(number: int) -> str:
     return f"Step {number} is done. What comes next?"
 
 
-def play(situation: Situation, step: Step) -> Turn:
+def play(situation: Situation, step: Step) -> ScriptedTurn:
     return make_call(situation, str(step.number), step.name, step.encoded)
 
 
-def make_call(situation: Situation, mark: str, name: str, arguments: str) -> Turn:
+def make_call(situation: Situation, mark: str, name: str, arguments: str) -> ScriptedTurn:
     """One call; the number of messages keeps its id apart from those of earlier tries."""
-    return Turn(calls=(ScriptedCall(f"call-{mark}-{len(situation.messages)}", name, arguments),))
+    return ScriptedTurn(calls=(ScriptedCall(f"call-{mark}-{len(situation.messages)}", name, arguments),))
 
 
-def any_call(situation: Situation, name: str) -> Turn:
+def any_call(situation: Situation, name: str) -> ScriptedTurn:
     schema = situation.tools.get(name, {})
     return make_call(situation, "any", name, orjson.dumps(_example(schema.get("parameters") or {})).decode())
 

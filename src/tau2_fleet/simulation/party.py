@@ -33,7 +33,7 @@ class PartyError(RoleError):
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class PartySide:
     """What is asked of one side of a conversation."""
 
     message: type[Any]
@@ -42,11 +42,11 @@ class Side:
     """How a simulation ends that this side has failed."""
 
 
-AGENT = Side(AssistantMessage, TerminationReason.agent_error)
-USER = Side(UserMessage, TerminationReason.user_error)
+AGENT = PartySide(AssistantMessage, TerminationReason.agent_error)
+USER = PartySide(UserMessage, TerminationReason.user_error)
 
 
-def make_party(scaffold: Scaffold[P], context: Any, side: Side) -> P:
+def make_party(scaffold: Scaffold[P], context: Any, side: PartySide) -> P:
     """A party for one simulation.
 
     Raises:
@@ -60,7 +60,7 @@ def make_party(scaffold: Scaffold[P], context: Any, side: Side) -> P:
         raise failure from failure.__cause__
 
 
-async def next_turn(party: Agent | User, incoming: Any, side: Side) -> Any:
+async def next_turn(party: Agent | User, incoming: Any, side: PartySide) -> Any:
     """The party's next message, of the side's class.
 
     Raises:
@@ -108,7 +108,7 @@ def tell_over(party: Any, ending: str) -> None:
         log.warning("%s: conversation_over failed: %s: %s", party.name, type(error).__name__, error)
 
 
-def _failed(name: str, error: BaseException, side: Side) -> Exception:
+def _failed(name: str, error: BaseException, side: PartySide) -> Exception:
     """What a failure in a party's code comes to; a model's trouble behind it is no fault of that code."""
     behind: BaseException | None = error
     seen: set[int] = set()

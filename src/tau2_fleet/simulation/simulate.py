@@ -50,7 +50,7 @@ class SimulationJob:
 
 
 @dataclass(slots=True)
-class _Outcome:
+class _ConversationOutcome:
     """How a conversation went and what its score is made of."""
 
     ending: TerminationReason = TerminationReason.infrastructure_error
@@ -76,7 +76,7 @@ class _Outcome:
 
 
 @dataclass(slots=True)
-class _Clock:
+class _Stopwatch:
     """When a simulation began, on the wall and on the processor's clock."""
 
     started: datetime = field(default_factory=datetime.now)
@@ -99,7 +99,7 @@ class Simulation:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.sessions = Sessions(context.settings.run_id, job.key, job.seed, deadline)
         self._parties: Parties | None = None
-        self._outcome = _Outcome()
+        self._outcome = _ConversationOutcome()
         self._life: asyncio.Timeout | None = None
         self._cancelled: str | None = None
         self.fatal: str | None = None
@@ -109,7 +109,7 @@ class Simulation:
         """Hold the conversation and score it; only a cancellation of the task comes out as an exception."""
         key = self.job.key
         token = current_scope.set(Scope(key.domain, key.task_id, key.trial, self.job.thread))
-        clock = _Clock()
+        clock = _Stopwatch()
         try:
             record = self._record(await self._lived(), clock)
             emit(
@@ -138,7 +138,7 @@ class Simulation:
         self._life.reschedule(asyncio.get_running_loop().time())
         return True
 
-    async def _lived(self) -> _Outcome:
+    async def _lived(self) -> _ConversationOutcome:
         """The conversation to its end, or to `cancel`."""
         try:
             async with asyncio.timeout(None) as self._life:
@@ -194,7 +194,7 @@ class Simulation:
         log.error("%s failed unexpectedly", self.job.key.label, exc_info=error)
         return TerminationReason.infrastructure_error, f"{type(error).__name__}: {error}"
 
-    def _record(self, outcome: _Outcome, clock: _Clock) -> Record:
+    def _record(self, outcome: _ConversationOutcome, clock: _Stopwatch) -> Record:
         domain = self.context.domain
         evaluation = evaluate(
             self.task,

@@ -20,7 +20,7 @@ from tau2_fleet.telemetry.events import Event, LLMCall, ReplicaSample, ReplicaSt
 from tau2_fleet.telemetry.lengths_left import LengthsLeft, SimulationKey
 from tau2_fleet.telemetry.live_simulations import LiveSimulations
 from tau2_fleet.telemetry.replica_counters import ReplicaCounters
-from tau2_fleet.telemetry.snapshot import DomainCounters, InFlight, ReplicaFigures, Snapshot
+from tau2_fleet.telemetry.snapshot import DomainCounters, InFlight, ReplicaFigures, RunSnapshot
 
 _MANY = 100
 _ETA_S = 1 / 400
@@ -226,14 +226,14 @@ class RunCounters:
         self._eta = now, eta_s
         return eta_s
 
-    def snapshot(self, idle: int = 3, last: int = 6) -> Snapshot:
+    def snapshot(self, idle: int = 3, last: int = 6) -> RunSnapshot:
         """All figures as they are now, with so many of the simulations that were heard of least lately.
 
         Args:
             last: how many may be in flight at the end of a run to be named, all of them.
         """
         now = self.clock()
-        return Snapshot(
+        return RunSnapshot(
             domains=dict(self.domains),
             overall=self.overall(),
             elapsed_s=self.elapsed_s(),

@@ -1,6 +1,6 @@
 """A run's running numbers at one moment: what a screen draws, here or attached from elsewhere.
 
-`RunCounters.snapshot` makes it; it goes over a socket as JSON and comes back by `Snapshot.of`.
+`RunCounters.snapshot` makes it; it goes over a socket as JSON and comes back by `RunSnapshot.of`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class InFlight:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class RunSnapshot:
     """All figures of a screen."""
 
     domains: Mapping[str, DomainCounters] = field(default_factory=dict)

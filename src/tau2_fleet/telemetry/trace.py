@@ -64,7 +64,7 @@ class Lanes:
 
 
 @dataclass(slots=True)
-class _Row:
+class _Lane:
     """Where a simulation's slices go."""
 
     process: int
@@ -86,7 +86,7 @@ class TraceWriter:
         if not starts:
             self._writer.write(_OPENING)
         self._processes: dict[str, int] = {}
-        self._rows: dict[Scope, _Row] = {}
+        self._rows: dict[Scope, _Lane] = {}
         self._next_row = 0
         self._replicas: dict[str, tuple[int, Lanes]] = {}
         self._quoted: dict[str, str] = {}
@@ -208,7 +208,7 @@ class TraceWriter:
 
     def _in_simulation(
         self, scope: Scope, name: str, category: str, end_s: float, duration_ms: float, detail: str
-    ) -> _Row:
+    ) -> _Lane:
         """Write a slice of a simulation; `name` and `detail` are JSON."""
         duration_us = duration_ms * 1000
         start_us = end_s * 1e6 - duration_us
@@ -218,13 +218,13 @@ class TraceWriter:
         self._slice(row.process, row.number, name, category, start_us, duration_us, detail)
         return row
 
-    def _row(self, scope: Scope, starts_us: float) -> _Row:
+    def _row(self, scope: Scope, starts_us: float) -> _Lane:
         row = self._rows.get(scope)
         if row is None:
             process = self._process(f"simulations {scope.domain}")
             self._next_row += 1
             title = _json(f"{scope.domain}/{scope.task_id} #{scope.trial}")
-            row = self._rows[scope] = _Row(process, self._next_row, title, starts_us)
+            row = self._rows[scope] = _Lane(process, self._next_row, title, starts_us)
             self._name("thread_name", process, self._next_row, f"{scope.task_id} #{scope.trial}")
         return row
 

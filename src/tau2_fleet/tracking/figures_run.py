@@ -17,7 +17,7 @@ _LONGEST_NAME = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WandbPlace:
     """Where on W&B: those of the run that the figures are about."""
 
     project: str = "tau2-fleet"
@@ -26,7 +26,7 @@ class Place:
 
 
 def log_figures(
-    place: Place, *, job_type: str, name: str, config: Mapping[str, Any], figures: Mapping[str, Any]
+    place: WandbPlace, *, job_type: str, name: str, config: Mapping[str, Any], figures: Mapping[str, Any]
 ) -> str | None:
     """Log figures as the summary of a run of their own, and say where they are; None where W&B is disabled.
 

@@ -26,7 +26,7 @@ _ORPHAN_GRACE_S = 10.0
 _LOST = 255
 
 
-class Service:
+class TrackerService:
     """One tracked run, from the `start` message to `finish` or the end of input."""
 
     def __init__(self, replies: IO[bytes]) -> None:
@@ -111,7 +111,7 @@ def main() -> None:
     protect_environment()
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a tracker's own words are no replies
-    service = Service(replies)
+    service = TrackerService(replies)
     threading.Thread(target=service.beat, daemon=True).start()
     for line in sys.stdin.buffer:
         message = orjson.loads(line)

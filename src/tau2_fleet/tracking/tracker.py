@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Child:
+class _TrackerProcess:
     """What is known of the tracker's process."""
 
     made: threading.Event = field(default_factory=threading.Event)
@@ -105,7 +105,7 @@ class Tracker:
         self._interval_s = interval_s
         self._finish_timeout_s = finish_timeout_s
         self._environment = environment
-        self._child = _Child()
+        self._child = _TrackerProcess()
         self._process: subprocess.Popen[bytes] | None = None
         self._mark = secrets.token_hex(16)
         self._leader: ProcessId | None = None

@@ -35,21 +35,21 @@ _DURATION_FIELDS = {"step_complete": "total_duration_ms"}
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class WandbTable:
     """Columns and rows of simple values."""
 
     columns: tuple[str, ...]
     rows: list[list[Any]]
 
 
-def simulations_table(run_dir: Path, transcripts: bool) -> Table:
+def simulations_table(run_dir: Path, transcripts: bool) -> WandbTable:
     """One row per simulation; the last record of each counts."""
     rows: dict[SimulationKey, list[Any]] = {}
     for line in stored_lines(run_dir / RECORD_FILE):
         if line.record is not None:
             rows[line.record.key] = _row(line.record, transcripts)
     columns = (*COLUMNS, "transcript") if transcripts else COLUMNS
-    return Table(columns, list(rows.values()))
+    return WandbTable(columns, list(rows.values()))
 
 
 def _row(record: Record, transcripts: bool) -> list[Any]:

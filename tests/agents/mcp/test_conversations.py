@@ -239,7 +239,7 @@ def test_a_message_that_is_no_request_of_the_protocol_is_answered_as_one_or_not_
     ],
 )
 def test_options_that_cannot_be_are_named(options: dict[str, Any], part: str) -> None:
-    from tau2_fleet.agents.mcp.options import Options
+    from tau2_fleet.agents.mcp.options import ClientOptions
 
     given: dict[str, Any] = {
         "name": "mcp",
@@ -251,4 +251,4 @@ def test_options_that_cannot_be_are_named(options: dict[str, Any], part: str) ->
         "environment": {},
     }
     with pytest.raises(UserError, match=part.replace("(", r"\(")):
-        Options.of(**(given | options))
+        ClientOptions.of(**(given | options))

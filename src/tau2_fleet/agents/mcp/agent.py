@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.agents.expert_handoff import CALL_EXPERT, ExpertHandoff
 from tau2_fleet.agents.mcp.model_proxy import ModelProxy
-from tau2_fleet.agents.mcp.options import Options
-from tau2_fleet.agents.mcp.seat import SEND_MESSAGE, Action, Answer, Seat
+from tau2_fleet.agents.mcp.options import ClientOptions
+from tau2_fleet.agents.mcp.seat import SEND_MESSAGE, Action, ActionResult, Seat
 from tau2_fleet.agents.mcp.tools import SeatTools
 from tau2_fleet.agents.model_line import ModelLine
 from tau2_fleet.llm.message_views import heard, own_turn, parse_call, tool_call
@@ -61,7 +61,7 @@ class McpAgent:
         Raises:
             UserError: an option cannot be, or the domain has a tool that is named like one of ours.
         """
-        self.options = Options.of(name, command, wait, turn_limit_s, time_limit_s, keys, environment or {})
+        self.options = ClientOptions.of(name, command, wait, turn_limit_s, time_limit_s, keys, environment or {})
         self.name = self.options.name
         self.context = context
         self.seat = Seat()
@@ -113,7 +113,7 @@ class McpAgent:
             failures += 1
             if failures == self._handoff.max_failures:
                 raise RoleError(f"the agent's last {failures} expert calls brought nothing: {reply}")
-            self.seat.answer(Answer(reply, refused=True))
+            self.seat.answer(ActionResult(reply, refused=True))
 
     def conversation_over(self, ending: str) -> None:
         """The client is told."""
@@ -198,7 +198,7 @@ class McpAgent:
         told, self._expert_turn = self._expert_turn, None
         if told is not None:
             texts.insert(0, told)
-        self.seat.answer(Answer("\n".join(texts), refused=bool(failed)))
+        self.seat.answer(ActionResult("\n".join(texts), refused=bool(failed)))
 
     def _turn(self, action: Action) -> AssistantMessage:
         """The client's action as a message."""

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Place:
+class ClientPlace:
     """One simulation behind the door."""
 
     number: int
@@ -59,7 +59,7 @@ class Place:
         return f"{self.url}/usage"
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that goes no further."""
 
     def __init__(self, status: int, why: str) -> None:
@@ -67,19 +67,19 @@ class Refused(Exception):
         self.status = status
 
 
-async def answer(place: Place, rest: str, request: web.BaseRequest) -> web.StreamResponse:
+async def answer(place: ClientPlace, rest: str, request: web.BaseRequest) -> web.StreamResponse:
     """The answer to a request that has been let in.
 
     Args:
         rest: of its path, behind the number of the place.
 
     Raises:
-        Refused: there is no such address, or its body is too large.
+        RequestRefused: there is no such address, or its body is too large.
         ProxyError: the model cannot be asked for that.
     """
     if rest == "mcp":
         if request.method != "POST":
-            raise Refused(405, "only POST: there is no stream to listen to, and no session to end")
+            raise RequestRefused(405, "only POST: there is no stream to listen to, and no session to end")
         body = await _body(request, _LARGEST_MESSAGE)
         return await _speak(place, request, body)
     if rest == "v1/models" and request.method == "GET":
@@ -91,10 +91,10 @@ async def answer(place: Place, rest: str, request: web.BaseRequest) -> web.Strea
         if problem is not None:
             raise ProxyError(400, problem, "invalid_request_error")
         return web.json_response({"counted": True})
-    raise Refused(404, "there are /mcp, /v1/chat/completions, /v1/models and /usage")
+    raise RequestRefused(404, "there are /mcp, /v1/chat/completions, /v1/models and /usage")
 
 
-async def _speak(place: Place, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+async def _speak(place: ClientPlace, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
     """The seat's answer: at once as JSON; what takes long as a stream of events, where the client takes one."""
     answering = respond(place.tools, body, request.headers.get("MCP-Protocol-Version"))
     if _EVENTS not in request.headers.get("Accept", ""):
@@ -110,7 +110,7 @@ def _as_event(answer: bytes | None) -> bytes:
     return b"event: message\ndata: " + (answer or b"{}") + b"\n\n"
 
 
-async def _complete(place: Place, request: web.BaseRequest, asked: Any) -> web.StreamResponse:
+async def _complete(place: ClientPlace, request: web.BaseRequest, asked: Any) -> web.StreamResponse:
     if place.seat.over:
         raise ProxyError(409, f"{place.seat.over} No more is asked of the model.", "conversation_over")
     completing = place.model.complete(asked)
@@ -163,13 +163,13 @@ async def _body(request: web.BaseRequest, most: int) -> bytes:
     """A request's body.
 
     Raises:
-        Refused: it is too large.
+        RequestRefused: it is too large.
     """
     body = bytearray()
     while piece := await request.content.readany():
         body += piece
         if len(body) > most:
-            raise Refused(413, f"a body of more than {most >> 20} MiB")
+            raise RequestRefused(413, f"a body of more than {most >> 20} MiB")
     return bytes(body)
 
 

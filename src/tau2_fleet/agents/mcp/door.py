@@ -17,7 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tau2_fleet.agents.mcp.answering import Place, Refused, answer
+from tau2_fleet.agents.mcp.answering import ClientPlace, RequestRefused, answer
 from tau2_fleet.agents.mcp.model_proxy import ModelProxy, ProxyError
 from tau2_fleet.agents.mcp.seat import Seat
 from tau2_fleet.agents.mcp.tools import SeatTools
@@ -45,7 +45,7 @@ class Door:
     """The server; belongs to the event loop in which it was opened."""
 
     def __init__(self) -> None:
-        self._places: dict[int, Place] = {}
+        self._places: dict[int, ClientPlace] = {}
         self._numbers = count(1)
         self._socket: socket.socket | None = None
         self._server = web.Server(self._handle, access_log=None, keepalive_timeout=_KEEP_ALIVE_S, logger=_wire)
@@ -73,15 +73,15 @@ class Door:
             self._socket.close()
         await self._server.shutdown(1.0)
 
-    def place(self, seat: Seat, tools: SeatTools, model: ModelProxy) -> Place:
+    def place(self, seat: Seat, tools: SeatTools, model: ModelProxy) -> ClientPlace:
         """Addresses and a token for the simulation that runs here."""
         number = next(self._numbers)
         url = f"{self.url}/{number}"
         token = secrets.token_urlsafe(24)
-        self._places[number] = Place(number, token, url, seat, tools, model, current_scope.get())
+        self._places[number] = ClientPlace(number, token, url, seat, tools, model, current_scope.get())
         return self._places[number]
 
-    def shut(self, place: Place, after_s: float = 0.0) -> None:
+    def shut(self, place: ClientPlace, after_s: float = 0.0) -> None:
         """Its addresses are nobody's from now on, or from then on."""
         if after_s:
             asyncio.get_running_loop().call_later(after_s, self.shut, place)
@@ -116,7 +116,9 @@ class Door:
         try:
             place, rest = self._admitted(request)
             if place.requests >= _MOST_REQUESTS:
-                raise Refused(429, f"{_MOST_REQUESTS} requests of this simulation are being answered: wait for them")
+                raise RequestRefused(
+                    429, f"{_MOST_REQUESTS} requests of this simulation are being answered: wait for them"
+                )
             place.requests += 1
             scope = current_scope.set(place.scope)
             try:
@@ -124,7 +126,7 @@ class Door:
             finally:
                 current_scope.reset(scope)
                 place.requests -= 1
-        except Refused as error:
+        except RequestRefused as error:
             response = web.json_response({"error": str(error)}, status=error.status)
             if error.status == 401:
                 response.headers["WWW-Authenticate"] = "Bearer"
@@ -138,32 +140,34 @@ class Door:
             log.exception("a client's request could not be answered")
             return web.json_response({"error": "this is a fault of the server's"}, status=500)
 
-    def _admitted(self, request: web.BaseRequest) -> tuple[Place, str]:
+    def _admitted(self, request: web.BaseRequest) -> tuple[ClientPlace, str]:
         """Whose request it is, and the rest of its path.
 
         Raises:
-            Refused: it is nobody's.
+            RequestRefused: it is nobody's.
         """
         if request.headers.get("Host", "") not in self._hosts:
-            raise Refused(421, f"the Host is to be {HOST} with the port")
+            raise RequestRefused(421, f"the Host is to be {HOST} with the port")
         origin = request.headers.get("Origin")
         if origin is not None and origin.removeprefix("http://") not in self._hosts:
-            raise Refused(403, "no page of a browser is let in")
+            raise RequestRefused(403, "no page of a browser is let in")
         number, _, rest = request.path.lstrip("/").partition("/")
         place = self._places.get(int(number)) if number.isdecimal() and len(number) < 19 else None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         known = place.token if place is not None else ""
         fits = hmac.compare_digest(token.strip().encode("utf-8", "replace"), known.encode())
         if place is None or scheme.lower() != "bearer" or not fits:
-            raise Refused(401, "Authorization: Bearer TOKEN is wanted, the token of this simulation while it runs")
+            raise RequestRefused(
+                401, "Authorization: Bearer TOKEN is wanted, the token of this simulation while it runs"
+            )
         self._introduce(place, request.protocol)
         return place, rest
 
-    def _introduce(self, place: Place, protocol: Any) -> None:
+    def _introduce(self, place: ClientPlace, protocol: Any) -> None:
         if protocol in place.connections:
             return
         place.connections = {known for known in place.connections if known.transport is not None}
         if len(place.connections) >= _MOST_CONNECTIONS:
-            raise Refused(429, f"this simulation has {_MOST_CONNECTIONS} connections: close some")
+            raise RequestRefused(429, f"this simulation has {_MOST_CONNECTIONS} connections: close some")
         place.connections.add(protocol)
         self._strangers.discard(protocol)

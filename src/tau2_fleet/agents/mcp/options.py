@@ -18,7 +18,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ClientOptions:
     """How clients come to their seats."""
 
     name: str
@@ -39,7 +39,7 @@ class Options:
         time_limit_s: Any,
         keys: Any,
         environment: Any,
-    ) -> Options:
+    ) -> ClientOptions:
         """
         Raises:
             UserError: something of it cannot be.

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tau2_fleet.agents.mcp.addresses import ADDRESSES_FILE, Addresses, client_name
-from tau2_fleet.agents.mcp.answering import Place
+from tau2_fleet.agents.mcp.answering import ClientPlace
 from tau2_fleet.agents.mcp.clients import Client, Clients
 from tau2_fleet.agents.mcp.door import Door
 from tau2_fleet.display.console import tell
@@ -20,7 +20,7 @@ from tau2_fleet.telemetry.secrets import without_secrets
 if TYPE_CHECKING:
     from tau2_fleet.agents.agent import Agent, AgentContext, RunContext
     from tau2_fleet.agents.mcp.model_proxy import ModelProxy
-    from tau2_fleet.agents.mcp.options import Options
+    from tau2_fleet.agents.mcp.options import ClientOptions
     from tau2_fleet.agents.mcp.seat import Seat
     from tau2_fleet.agents.mcp.tools import SeatTools
 
@@ -35,7 +35,7 @@ class ClientSide(Protocol):
     """What a client gets to see of the agent that it plays."""
 
     context: AgentContext
-    options: Options
+    options: ClientOptions
     seat: Seat
     tools: SeatTools
     model: ModelProxy
@@ -69,7 +69,7 @@ class McpRun:
         """The agent of one simulation."""
         return self._make(context, **self._options, run=self)
 
-    def admit(self, agent: ClientSide) -> Place:
+    def admit(self, agent: ClientSide) -> ClientPlace:
         """A place behind the door for an agent's client; one that comes by itself reads of it in the file."""
         place = self.door.place(agent.seat, agent.tools, agent.model)
         if not agent.options.command:
@@ -89,7 +89,7 @@ class McpRun:
             tell(f"{label} waits for a client at {place.mcp_url}; its token stands in {self._addresses.path}")
         return place
 
-    async def start(self, agent: ClientSide, place: Place) -> Client:
+    async def start(self, agent: ClientSide, place: ClientPlace) -> Client:
         """The client of an agent.
 
         Raises:
@@ -142,7 +142,7 @@ def _environment() -> dict[str, str]:
     return kept
 
 
-def _mcp_file(place: Place) -> str:
+def _mcp_file(place: ClientPlace) -> str:
     """The configuration that command-line agents read: the token stays in the environment."""
     server = {"type": "http", "url": place.mcp_url, "headers": {"Authorization": "Bearer ${TAU2_MCP_TOKEN}"}}
     return json.dumps({"mcpServers": {"tau2": server}}, indent=2) + "\n"

@@ -22,7 +22,7 @@ _MOST_WAITING = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ActionResult:
     """What a client is told of something it did."""
 
     text: str
@@ -38,7 +38,7 @@ class Action:
 
     name: str
     arguments: dict[str, Any]
-    answered: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answered: asyncio.Future[ActionResult] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def is_message(self) -> bool:
@@ -76,7 +76,7 @@ class Seat:
         told = [part for message in self.heard for part in _told(message)]
         return "\n\n".join([*told, f"({self.over})"] if self.over else told)
 
-    async def act(self, name: str, arguments: dict[str, Any]) -> Answer:
+    async def act(self, name: str, arguments: dict[str, Any]) -> ActionResult:
         """Do something in the agent's name, and wait for what comes of it."""
         if (problem := self._problem(name, arguments)) is not None:
             return problem
@@ -85,10 +85,10 @@ class Seat:
         self._changed.set()
         return await action.answered
 
-    def _problem(self, name: str, arguments: dict[str, Any]) -> Answer | None:
+    def _problem(self, name: str, arguments: dict[str, Any]) -> ActionResult | None:
         """Why the benchmark has no place for this now."""
         if self.over:
-            return Answer(f"{self.over} Nothing can be done in it any more.", refused=True, over=True)
+            return ActionResult(f"{self.over} Nothing can be done in it any more.", refused=True, over=True)
         pending = [*([self._taken] if self._taken else ()), *self._waiting]
         why = None
         if not self.begun:
@@ -101,7 +101,7 @@ class Seat:
             why = f"Tools are at work: a turn calls tools or speaks. Call {SEND_MESSAGE} when they have answered."
         elif name == SEND_MESSAGE and not _is_text(arguments.get("message")):
             why = f"{SEND_MESSAGE} takes one argument, message: the text for the customer, not empty."
-        return None if why is None else Answer(why, refused=True)
+        return None if why is None else ActionResult(why, refused=True)
 
     async def next_action(self) -> Action | None:
         """The client's next action, which is to be answered by `answer`; None: there will be none, see `left`."""
@@ -113,7 +113,7 @@ class Seat:
         self._taken = self._waiting.popleft()
         return self._taken
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: ActionResult) -> None:
         """What came of the action that was taken last; nothing where none was."""
         action, self._taken = self._taken, None
         if action is not None and not action.answered.done():
@@ -129,10 +129,10 @@ class Seat:
         if self.over is not None:
             return
         self.over = how
-        self.answer(Answer(how, over=True))
+        self.answer(ActionResult(how, over=True))
         for action in self._waiting:
             if not action.answered.done():
-                action.answered.set_result(Answer(f"{how} This call was not made.", refused=True, over=True))
+                action.answered.set_result(ActionResult(f"{how} This call was not made.", refused=True, over=True))
         self._waiting.clear()
         self._open.set()
 

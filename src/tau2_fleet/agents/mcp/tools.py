@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tau2_fleet.agents.mcp.seat import READ_CONVERSATION, SEND_MESSAGE, Answer, Seat
+from tau2_fleet.agents.mcp.seat import READ_CONVERSATION, SEND_MESSAGE, ActionResult, Seat
 from tau2_fleet.errors import UserError
 
 POLICY_URI = "tau2://policy"
@@ -91,9 +91,9 @@ class SeatTools:
 
     async def call_tool(self, name: str, arguments: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
         if USAGE_META in meta and (problem := self._report(meta[USAGE_META])) is not None:
-            return _result(Answer(f"_meta {USAGE_META}: {problem}", refused=True), speaking=False)
+            return _result(ActionResult(f"_meta {USAGE_META}: {problem}", refused=True), speaking=False)
         if name == READ_CONVERSATION:
-            told = _result(Answer(await self._seat.conversation()), speaking=False)
+            told = _result(ActionResult(await self._seat.conversation()), speaking=False)
             return told | {"structuredContent": self._conversation()}
         return _result(await self._seat.act(name, arguments), speaking=name == SEND_MESSAGE)
 
@@ -137,7 +137,7 @@ def _tool(schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _result(answer: Answer, *, speaking: bool) -> dict[str, Any]:
+def _result(answer: ActionResult, *, speaking: bool) -> dict[str, Any]:
     result: dict[str, Any] = {"content": [{"type": "text", "text": answer.text}], "isError": answer.refused}
     if speaking and not (answer.refused and not answer.over):
         result["structuredContent"] = {"answer": None if answer.over else answer.text, "over": answer.over}

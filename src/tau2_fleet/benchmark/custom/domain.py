@@ -23,7 +23,7 @@ from tau2_fleet.benchmark.domain import Domain
 from tau2_fleet.benchmark.environment import FinalState
 from tau2_fleet.benchmark.scoring.rules import Replay, UnknownTool
 from tau2_fleet.benchmark.task_sets import BASE, RawTask
-from tau2_fleet.benchmark.transcript import Mismatch, RecordedCall, TranscriptError, recorded_calls
+from tau2_fleet.benchmark.transcript import Mismatch, RecordedToolCall, TranscriptError, recorded_tool_calls
 from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class CustomDomain(Domain):
         """An environment is needed no more."""
         self._closed.append(number)
 
-    def opened(self, task: Task, solo: bool, calls: Sequence[RecordedCall]) -> dict[str, Any]:
+    def opened(self, task: Task, solo: bool, calls: Sequence[RecordedToolCall]) -> dict[str, Any]:
         """What an environment is opened with: where a conversation begins, or stands after these calls."""
         return self._described(task, solo, strict=True) | {
             "options": self._options,
@@ -145,7 +145,7 @@ class CustomDomain(Domain):
             "calls": [sent_with_answer(one) for one in calls],
         }
 
-    def scored(self, task: Task, solo: bool, calls: Sequence[RecordedCall], *, strict: bool) -> dict[str, Any]:
+    def scored(self, task: Task, solo: bool, calls: Sequence[RecordedToolCall], *, strict: bool) -> dict[str, Any]:
         """What a run is scored by; `calls` are all of it, the task's message history among them."""
         options = {**self._options, _RETRIEVAL: SCORED_BY} if self._needs_retrieval else self._options
         return self._described(task, solo, strict=strict) | {
@@ -162,7 +162,7 @@ class CustomDomain(Domain):
         }
         return {"name": self.name, "task": self.as_written(task), "solo": solo, "rules": rules}
 
-    def history(self, task: Task) -> list[RecordedCall]:
+    def history(self, task: Task) -> list[RecordedToolCall]:
         """The calls of a task's message history.
 
         Raises:
@@ -170,7 +170,7 @@ class CustomDomain(Domain):
         """
         start = task.initial_state
         try:
-            return recorded_calls((start and start.message_history) or [])
+            return recorded_tool_calls((start and start.message_history) or [])
         except TranscriptError as error:
             raise UserError(f"task {task.id}: its message history is broken: {error}") from error
 
@@ -252,7 +252,7 @@ class CustomDomain(Domain):
     ) -> tuple[FinalState, tuple[Mismatch, ...]]:
         if solo and any(message.role == "user" for message in messages):
             raise TranscriptError("a message of the user in solo mode")
-        calls = recorded_calls(messages)
+        calls = recorded_tool_calls(messages)
         if not compared(task):
             return FinalState(compared=False, db_match=True, differences=(), assertions=()), ()
         try:

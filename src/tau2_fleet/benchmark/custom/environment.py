@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tau2_fleet.benchmark.calculator import ToolDeadline
 from tau2_fleet.benchmark.comparison import Difference
-from tau2_fleet.benchmark.custom.process import CallHeld, ChildEnded, ChildError, ChildRefused, Unopened
+from tau2_fleet.benchmark.custom.process import CallHeld, ChildEnded, ChildError, ChildRefused, ChildUnopened
 from tau2_fleet.benchmark.environment import FinalState
 from tau2_fleet.benchmark.package import ToolMessage
-from tau2_fleet.benchmark.transcript import Mismatch, RecordedCall, mismatch
+from tau2_fleet.benchmark.transcript import Mismatch, RecordedToolCall, mismatch
 from tau2_fleet.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,15 +40,15 @@ class RemoteDomain(Protocol):
         """An environment is needed no more."""
         ...
 
-    def opened(self, task: Task, solo: bool, calls: Sequence[RecordedCall]) -> dict[str, Any]:
+    def opened(self, task: Task, solo: bool, calls: Sequence[RecordedToolCall]) -> dict[str, Any]:
         """What an environment is opened with, that begins or stands after these calls."""
         ...
 
-    def scored(self, task: Task, solo: bool, calls: Sequence[RecordedCall], *, strict: bool) -> dict[str, Any]:
+    def scored(self, task: Task, solo: bool, calls: Sequence[RecordedToolCall], *, strict: bool) -> dict[str, Any]:
         """What a run is scored by."""
         ...
 
-    def history(self, task: Task) -> list[RecordedCall]:
+    def history(self, task: Task) -> list[RecordedToolCall]:
         """The calls of a task's message history."""
         ...
 
@@ -61,7 +61,7 @@ class RemoteEnvironment:
         self.task = task
         self._domain = domain
         self._number = domain.next_number()
-        self._calls: list[RecordedCall] = []
+        self._calls: list[RecordedToolCall] = []
         self._sync = False
         """Whether the two sides are to be synced before the next call."""
         weakref.finalize(self, domain.forget, self._number)
@@ -78,7 +78,7 @@ class RemoteEnvironment:
         answer = ToolMessage(
             id=call.id, content=found["content"], requestor=call.requestor, role="tool", error=found["error"]
         )
-        self._calls.append(RecordedCall(call, answer, len(self._calls)))
+        self._calls.append(RecordedToolCall(call, answer, len(self._calls)))
         return answer
 
     def sync(self) -> None:
@@ -104,7 +104,7 @@ class RemoteEnvironment:
         for _ in range(_TRIES):
             try:
                 return await self._domain.answer(what, number=self._number, **arguments)
-            except Unopened:
+            except ChildUnopened:
                 await self._open()
             except ChildEnded as error:
                 if error.guilty:
@@ -141,12 +141,12 @@ def sent(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "name": call.name, "arguments": call.arguments, "requestor": call.requestor}
 
 
-def sent_with_answer(recorded: RecordedCall) -> dict[str, Any]:
+def sent_with_answer(recorded: RecordedToolCall) -> dict[str, Any]:
     """A call and what was answered."""
     return {**sent(recorded.call), "answer": recorded.answer.content}
 
 
-def mismatches(calls: Sequence[RecordedCall], different: Sequence[dict[str, Any]]) -> list[Mismatch]:
+def mismatches(calls: Sequence[RecordedToolCall], different: Sequence[dict[str, Any]]) -> list[Mismatch]:
     """The answers that differ, as the replay here would tell them."""
     found = []
     for one in different:

@@ -25,7 +25,7 @@ _MOST_UNPACKED = 2 << 30
 
 
 @dataclass(frozen=True)
-class Place:
+class PackagePlace:
     """A folder that holds the package `tau2`."""
 
     given: str
@@ -60,7 +60,7 @@ class Place:
         return None
 
 
-def find(path: str) -> Place:
+def find(path: str) -> PackagePlace:
     """The package in a checkout, a wheel, a folder of installed packages, or given itself.
 
     Raises:
@@ -71,7 +71,7 @@ def find(path: str) -> Place:
         given = _unpacked(given)
     for root in _candidates(given):
         if (root / _PACKAGE / "registry.py").is_file():
-            return Place(path, root)
+            return PackagePlace(path, root)
     what = (
         "there is no such file or directory" if not given.exists() else f"no package {_PACKAGE} with a registry there"
     )

@@ -67,7 +67,7 @@ class ChildFailed(ChildError):
     """The code failed at a request; the message names the exception and its line."""
 
 
-class Unopened(ChildError):
+class ChildUnopened(ChildError):
     """The process does not have the environment: it was opened in an earlier one."""
 
 
@@ -75,7 +75,7 @@ class CallHeld(Exception):
     """A tool call reached its limit of processor time."""
 
 
-_ERRORS = {"unusable": ChildRefused, "failed": ChildFailed, "held": CallHeld, "unopened": Unopened}
+_ERRORS = {"unusable": ChildRefused, "failed": ChildFailed, "held": CallHeld, "unopened": ChildUnopened}
 
 
 class Child:

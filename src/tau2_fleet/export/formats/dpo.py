@@ -9,7 +9,7 @@ from functools import partial
 from itertools import product
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.export.conversation import Trained, Turn, agent_turns
+from tau2_fleet.export.conversation import ExportedTurn, Trained, agent_turns
 from tau2_fleet.export.export_format import Arguments, Export, Refused
 from tau2_fleet.export.formats.sft import Encoded
 from tau2_fleet.export.runs import Json, Run
@@ -137,7 +137,7 @@ def _pairs(trials: list[_Trial], most: int) -> Iterator[tuple[_Trial, _Trial]]:
 
 def _pair(
     export: Export, run: Run, other_run: Run, rejected: Json, selection: TrainingSelection, chosen: Json
-) -> tuple[Json, dict[str, tuple[list[Turn], list[int]]]] | None:
+) -> tuple[Json, dict[str, tuple[list[ExportedTurn], list[int]]]] | None:
     """What a line says of a pair; None where there is nothing to learn from it, which is noted."""
     options, trained = export.options, Trained(export.options.train_on)
     better = agent_turns(chosen["messages"], run.prompt(chosen), options.thinking)
@@ -169,7 +169,7 @@ def _pair(
     return about, parts
 
 
-def _shared(better: list[Turn], worse: list[Turn]) -> int:
+def _shared(better: list[ExportedTurn], worse: list[ExportedTurn]) -> int:
     """With how many equal messages both begin."""
     for at, (one, other) in enumerate(zip(better, worse, strict=False)):
         if one.author != other.author or one.said != other.said:
@@ -182,7 +182,7 @@ def _which(name: str, run: Run, record: Json) -> Json:
     return {f"{name}_run": run.name, **fields, f"{name}_model": run.model("agent")}
 
 
-def _with_ids_of(prompt: list[Turn], turns: list[Turn], at: int) -> list[Turn]:
+def _with_ids_of(prompt: list[ExportedTurn], turns: list[ExportedTurn], at: int) -> list[ExportedTurn]:
     """The other conversation behind the prompt, answering the prompt's calls by their ids there."""
     renamed = {
         own["id"]: its["id"]
@@ -190,7 +190,7 @@ def _with_ids_of(prompt: list[Turn], turns: list[Turn], at: int) -> list[Turn]:
         for its, own in zip(theirs.message.get("tool_calls") or (), ours.message.get("tool_calls") or (), strict=True)
     }
     fitted = [
-        Turn({**turn.message, "tool_call_id": renamed[turn.message["tool_call_id"]]}, turn.author, turn.spoilt)
+        ExportedTurn({**turn.message, "tool_call_id": renamed[turn.message["tool_call_id"]]}, turn.author, turn.spoilt)
         if turn.message.get("tool_call_id") in renamed
         else turn
         for turn in turns[at:]

@@ -8,7 +8,7 @@ from functools import cache
 
 import orjson
 
-from tau2_fleet.export.conversation import Trained, Turn, agent_turns
+from tau2_fleet.export.conversation import ExportedTurn, Trained, agent_turns
 from tau2_fleet.export.export_format import Arguments, Export
 from tau2_fleet.export.runs import Json, Run
 from tau2_fleet.export.token_sequences import tokens_of
@@ -154,7 +154,7 @@ class Encoded:
         self._system = cache(_dumps)
         self._tools: dict[tuple[str, str], bytes] = {}
 
-    def line(self, about: Json, conversations: dict[str, tuple[list[Turn], list[int]]], record: Json) -> bytes:
+    def line(self, about: Json, conversations: dict[str, tuple[list[ExportedTurn], list[int]]], record: Json) -> bytes:
         """A JSON line.
 
         Args:
@@ -168,7 +168,7 @@ class Encoded:
         pieces.append(b',"tools":%b}\n' % self._encoded_tools(record))
         return b"".join(pieces)
 
-    def _message(self, turn: Turn, weight: int) -> bytes:
+    def _message(self, turn: ExportedTurn, weight: int) -> bytes:
         if turn.author == "system":
             return self._system(turn.message["content"])
         message = turn.message

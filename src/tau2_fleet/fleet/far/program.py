@@ -43,7 +43,7 @@ _ADDRESS_OF_INTERFACE = 0x8915
 _GPU_QUERY = "--query-gpu=index,uuid,utilization.gpu,memory.used,memory.total"
 
 
-class _Server:
+class _FarServer:
     """One server with the end of its output that is read here."""
 
     def __init__(self, group: Group, output: int) -> None:
@@ -57,7 +57,7 @@ class Program:
     """Everything this host does for one runner."""
 
     def __init__(self) -> None:
-        self._servers: dict[int, _Server] = {}
+        self._servers: dict[int, _FarServer] = {}
         self._unsent = bytearray()
         self._unread = b""
         self._heard = time.monotonic()
@@ -168,7 +168,7 @@ class Program:
         os.write(self._watcher, json.dumps({"word": "add", **asdict(group)}).encode() + b"\n")
         os.write(opened, b"go")
         os.close(opened)
-        self._servers[number] = _Server(group, output)
+        self._servers[number] = _FarServer(group, output)
         self._say("started", number, pid=pid)
 
     def _do_end(self, number: int, message: dict[str, Any]) -> None:

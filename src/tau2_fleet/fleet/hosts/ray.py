@@ -50,7 +50,7 @@ _NO_RAY = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
+class _RayNode:
     id: str
     name: str
     gpus: int
@@ -219,7 +219,7 @@ class _Driver:
             kept.pop("RAY_ADDRESS", None)
         return kept
 
-    def _first_word(self, address: str, python: str) -> list[_Node]:
+    def _first_word(self, address: str, python: str) -> list[_RayNode]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         where = "a cluster of its own" if address == _LOCAL else f"the cluster at hosts.address={address}"
@@ -238,7 +238,7 @@ class _Driver:
         except ValueError:
             answer = {"failed": f"its driver has ended; see {self._opening.logs / 'hosts.log'}"}
         if "failed" not in answer:
-            return [_Node(**node) for node in answer["nodes"]]
+            return [_RayNode(**node) for node in answer["nodes"]]
         if answer["failed"].startswith("ModuleNotFoundError: No module named 'ray'"):
             raise UserError(_NO_RAY.format(python=python))
         raise UserError(f"hosts=ray: {where}: {answer['failed']}")

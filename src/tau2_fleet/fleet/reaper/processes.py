@@ -59,7 +59,7 @@ def group_of(content: Mapping[str, Any]) -> Group:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _ProcessStat:
     id: ProcessId
     parent: int
     group: int
@@ -172,13 +172,13 @@ def _signal(process: ProcessId, number: signal.Signals) -> None:
         os.close(handle)
 
 
-def _entry(pid: int) -> _Entry | None:
+def _entry(pid: int) -> _ProcessStat | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         if fields[0] in (b"Z", b"X"):
             return None
-        return _Entry(ProcessId(pid, int(fields[19])), int(fields[1]), int(fields[2]), int(fields[3]))
+        return _ProcessStat(ProcessId(pid, int(fields[19])), int(fields[1]), int(fields[2]), int(fields[3]))
     except OSError as error:
         if error.errno in _CANNOT_LOOK:
             raise
@@ -187,12 +187,12 @@ def _entry(pid: int) -> _Entry | None:
         return None
 
 
-def _table() -> dict[int, _Entry]:
+def _table() -> dict[int, _ProcessStat]:
     entries = (_entry(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return {entry.id.pid: entry for entry in entries if entry is not None}
 
 
-def _members(groups: Sequence[Group], table: dict[int, _Entry]) -> list[ProcessId]:
+def _members(groups: Sequence[Group], table: dict[int, _ProcessStat]) -> list[ProcessId]:
     leaders = {group.leader.pid: group.leader for group in groups}
     for pid, leader in list(leaders.items()):
         # A process of the same pid but another start time: the number has passed on to a stranger, whose

@@ -19,7 +19,7 @@ import orjson
 from tau2_fleet.record.atomic import write_json
 from tau2_fleet.regular import open_file, read_whole
 from tau2_fleet.tracking.sink import RunStart, SinkStarted
-from tau2_fleet.tracking.wandb_tables import Table, durations_ms, flat, run_files, simulations_table
+from tau2_fleet.tracking.wandb_tables import WandbTable, durations_ms, flat, run_files, simulations_table
 
 _REACHED_S = 3.0
 _INIT_TIMEOUT_S = 6.0
@@ -158,7 +158,7 @@ class Wandb:
     def _tables(self) -> None:
         import wandb
 
-        table: Table = simulations_table(self._begun.run_dir, self._begun.transcripts)
+        table: WandbTable = simulations_table(self._begun.run_dir, self._begun.transcripts)
         self.log({"simulations": wandb.Table(columns=list(table.columns), data=table.rows)})
 
     def _histograms(self) -> None:

@@ -8,8 +8,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from .environments import Domain, of_tau2, tool_type, toolkits
-from .loading import Unusable
+from .environments import RegistryDomain, of_tau2, tool_type, toolkits
+from .loading import UnusableCode
 
 _GUIDELINES = {
     "without_tools": "simulation_guidelines.md",
@@ -54,7 +54,7 @@ def _guidelines(data_dir: Path | None) -> dict[str, str]:
     return found
 
 
-def domain_contents(domain: Domain) -> dict[str, Any]:
+def domain_contents(domain: RegistryDomain) -> dict[str, Any]:
     """Policies, tools and databases of a domain that needs no task for them."""
     environment = domain.new()
     try:
@@ -100,11 +100,11 @@ def tasks(registry: Any, name: str, split: str | None) -> list[dict[str, Any]]:
     """The tasks of a set of the registry; None: all that its loader gives.
 
     Raises:
-        Unusable: there is no such set.
+        UnusableCode: there is no such set.
     """
     if name not in registry.get_task_sets():
         sets = ", ".join(registry.get_task_sets())
-        raise Unusable(f"the registry has no task set {name}; it has {sets}")
+        raise UnusableCode(f"the registry has no task set {name}; it has {sets}")
     load = registry.get_tasks_loader(name)
     takes_split = bool(inspect.signature(load).parameters)
     found = load(split) if takes_split else load()

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from .held_calls import Held, can_hold, in_fork
-from .loading import Unusable
+from .loading import UnusableCode
 
 _LOGGED_READS = "read_log_allowlist"
 """Reads that leave a mark in banking's database: those of the task's gold actions, and only those. Without them a run
@@ -45,7 +45,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ReplayRules:
     """How recorded calls are replayed."""
 
     only_writes: bool
@@ -57,7 +57,7 @@ class Rules:
     compared, and calls of names that no tool has are passed over."""
 
 
-class Domain:
+class RegistryDomain:
     """One domain of the registry, with the options that its constructor is given."""
 
     def __init__(self, name: str, constructor: Any, options: Mapping[str, Any]) -> None:
@@ -69,7 +69,7 @@ class Domain:
         self._kept: dict[str, bytes | None] = {}
         for option in self._options:
             if option not in self.parameters:
-                raise Unusable(f"domain {name} takes no {option}")
+                raise UnusableCode(f"domain {name} takes no {option}")
 
     @property
     def by_task(self) -> bool:
@@ -107,7 +107,7 @@ class Domain:
                 message_history=[],
             )
         except Exception as error:
-            raise Unusable(f"task {task.id}: its initial state cannot be set up: {error}") from error
+            raise UnusableCode(f"task {task.id}: its initial state cannot be set up: {error}") from error
         return environment
 
 
@@ -170,12 +170,12 @@ def _respond(environment: Any, call: Call) -> tuple[str | None, bool]:
     return message.content, bool(message.error)
 
 
-def replay(environment: Any, calls: Sequence[Call], rules: Rules) -> list[dict[str, Any]]:
+def replay(environment: Any, calls: Sequence[Call], rules: ReplayRules) -> list[dict[str, Any]]:
     """Make recorded calls again; each whose answer is another one, by its place among them, with that answer.
 
     Raises:
         Held: a call does not end.
-        Unusable: no answer was recorded where one is compared.
+        UnusableCode: no answer was recorded where one is compared.
     """
     found: list[dict[str, Any]] = []
     for index, call in enumerate(calls):
@@ -186,7 +186,7 @@ def replay(environment: Any, calls: Sequence[Call], rules: Rules) -> list[dict[s
             continue
         compared = rules.strict or writes
         if compared and call.answer is None:
-            raise Unusable(f"call {index + 1}, {call.name}: no output was recorded")
+            raise UnusableCode(f"call {index + 1}, {call.name}: no output was recorded")
         answer, _ = respond(environment, call)
         if compared and answer != call.answer and _value(answer) != _value(call.answer):
             found.append({"index": index, "answer": answer})

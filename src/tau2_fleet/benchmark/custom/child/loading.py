@@ -18,11 +18,11 @@ _MOST_STAND_INS = 40
 PACKAGE = "tau2"
 
 
-class Unusable(Exception):
+class UnusableCode(Exception):
     """What is wrong with the code or the question, in a line for people."""
 
 
-class _Absent(type):
+class _Uninstalled(type):
     """The class of whatever is taken from a package that is not installed: it can be named, not used.
 
     While the code is imported, calls of it give more of its kind, for decorators and constants.
@@ -33,16 +33,16 @@ class _Absent(type):
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _absent(f"{cls.__qualname__}.{name}")
+        return _uninstalled(f"{cls.__qualname__}.{name}")
 
     def __call__(cls, *_arguments: Any, **_options: Any) -> Any:
-        if _Absent.importing:
-            return _absent(f"{cls.__qualname__}(...)")
+        if _Uninstalled.importing:
+            return _uninstalled(f"{cls.__qualname__}(...)")
         raise ModuleNotFoundError(f"{cls.__qualname__} was used, and its package is not installed")
 
 
-def _absent(name: str) -> Any:
-    return _Absent(name, (), {"__qualname__": name})
+def _uninstalled(name: str) -> Any:
+    return _Uninstalled(name, (), {"__qualname__": name})
 
 
 class _StandIn(ModuleType):
@@ -55,7 +55,7 @@ class _StandIn(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _absent(f"{self.__name__}.{name}")
+        return _uninstalled(f"{self.__name__}.{name}")
 
 
 class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -84,7 +84,7 @@ def load_registry(root: Path) -> tuple[Any, list[str]]:
     Voice, web services and the like are imported by the registry too; a domain that needs none of it runs without.
 
     Raises:
-        Unusable: it cannot be imported, or what is imported is another one.
+        UnusableCode: it cannot be imported, or what is imported is another one.
     """
     sys.path.insert(0, str(root))
     _be_quiet()
@@ -97,19 +97,21 @@ def load_registry(root: Path) -> tuple[Any, list[str]]:
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
             if missing in ("", PACKAGE, *stand_ins.packages) or len(stand_ins.packages) == _MOST_STAND_INS:
-                raise Unusable(f"cannot be imported: {describe(error, root)}") from error
+                raise UnusableCode(f"cannot be imported: {describe(error, root)}") from error
             stand_ins.packages.append(missing)
             for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
                 del sys.modules[name]
         except BaseException as error:
-            raise Unusable(f"cannot be imported by Python {sys.version.split()[0]}: {describe(error, root)}") from error
-    _Absent.importing = False
+            raise UnusableCode(
+                f"cannot be imported by Python {sys.version.split()[0]}: {describe(error, root)}"
+            ) from error
+    _Uninstalled.importing = False
     where = Path(sys.modules[PACKAGE].__file__ or os.devnull).resolve()
     if not where.is_relative_to(root.resolve()):
-        raise Unusable(f"another tau2 was imported in its place, from {where.parent}")
+        raise UnusableCode(f"another tau2 was imported in its place, from {where.parent}")
     registry = getattr(module, "registry", None)
     if registry is None:
-        raise Unusable("its module tau2.registry has no `registry`")
+        raise UnusableCode("its module tau2.registry has no `registry`")
     return registry, stand_ins.packages
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from . import contents, pipes
-from .environments import Call, Domain, Rules, replay, respond
+from .environments import Call, RegistryDomain, ReplayRules, replay, respond
 from .held_calls import Held
-from .loading import Unusable, describe, load_registry
-from .scoring import Gold, final_state, task_of
+from .loading import UnusableCode, describe, load_registry
+from .scoring import GoldReplay, final_state, task_of
 
 _MOST_GOLD = 5_000
 
@@ -21,15 +21,15 @@ class Unopened(Exception):
     """An environment of an earlier process, or of none."""
 
 
-class Service:
+class RegistryService:
     """One registry and the environments that are open."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._loaded: tuple[Any, list[str]] | Unusable | None = None
-        self._domains: dict[str, Domain] = {}
+        self._loaded: tuple[Any, list[str]] | UnusableCode | None = None
+        self._domains: dict[str, RegistryDomain] = {}
         self._environments: dict[int, Any] = {}
-        self._gold: dict[str, Gold] = {}
+        self._gold: dict[str, GoldReplay] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request; a failure is one, too."""
@@ -38,7 +38,7 @@ class Service:
                 self._environments.pop(number, None)
             ask: Callable[..., Any] = getattr(self, f"do_{request['do']}")
             return {"id": request["id"], "is": ask(**request.get("with", {}))}
-        except Unusable as error:
+        except UnusableCode as error:
             return {"id": request["id"], "unusable": str(error)}
         except Unopened:
             return {"id": request["id"], "unopened": "no environment of this number is open"}
@@ -55,9 +55,9 @@ class Service:
         if self._loaded is None:
             try:
                 self._loaded = load_registry(self.root)
-            except Unusable as error:
+            except UnusableCode as error:
                 self._loaded = error
-        if isinstance(self._loaded, Unusable):
+        if isinstance(self._loaded, UnusableCode):
             raise self._loaded
         return self._loaded
 
@@ -69,9 +69,9 @@ class Service:
         try:
             return contents.domain_contents(self._domain(name, options))
         except (Exception, SystemExit) as error:
-            if isinstance(error, Unusable):
+            if isinstance(error, UnusableCode):
                 raise
-            raise Unusable(f"domain {name} cannot be made: {describe(error, self.root)}") from error
+            raise UnusableCode(f"domain {name} cannot be made: {describe(error, self.root)}") from error
 
     def do_parameters(self, name: str) -> Any:
         return sorted(self._domain(name, {}).parameters)
@@ -100,7 +100,7 @@ class Service:
         """Where a conversation begins, or stands after these calls."""
         environment = self._domain(name, options).begun(task_of(task), solo=solo)
         again = [Call.of(call) for call in (*history, *calls)]
-        different = replay(environment, again, Rules(**rules))
+        different = replay(environment, again, ReplayRules(**rules))
         if not different:
             self._environments[number] = environment
         return different
@@ -127,12 +127,12 @@ class Service:
         rules: dict[str, bool],
     ) -> Any:
         """The final state of a replay; of the environment `number` itself where a replay gives other answers."""
-        domain, made, chosen = self._domain(name, options), task_of(task), Rules(**rules)
+        domain, made, chosen = self._domain(name, options), task_of(task), ReplayRules(**rules)
         identity = json.dumps([name, options, task, rules], sort_keys=True)
         if identity not in self._gold:
             if len(self._gold) >= _MOST_GOLD:
                 self._gold.clear()
-            self._gold[identity] = Gold(domain, made, [Call.of(call) for call in history], chosen)
+            self._gold[identity] = GoldReplay(domain, made, [Call.of(call) for call in history], chosen)
         environment = domain.begun(made, solo=solo)
         different = replay(environment, [Call.of(call) for call in calls], chosen)
         if different and chosen.strict:
@@ -147,12 +147,14 @@ class Service:
             raise Unopened
         return self._environments[number]
 
-    def _domain(self, name: str, options: dict[str, Any]) -> Domain:
+    def _domain(self, name: str, options: dict[str, Any]) -> RegistryDomain:
         identity = json.dumps([name, options], sort_keys=True)
         if identity not in self._domains:
             if name not in self._registry.get_domains():
-                raise Unusable(f"no domain {name!r} in the registry; it has {', '.join(self._registry.get_domains())}")
-            self._domains[identity] = Domain(name, self._registry.get_env_constructor(name), options)
+                raise UnusableCode(
+                    f"no domain {name!r} in the registry; it has {', '.join(self._registry.get_domains())}"
+                )
+            self._domains[identity] = RegistryDomain(name, self._registry.get_env_constructor(name), options)
         return self._domains[identity]
 
 
@@ -160,7 +162,7 @@ def main() -> None:
     """The whole program; its argument is the folder that holds the package `tau2`."""
     requests, answers = pipes.take()
     pipes.end_with_runner(requests)
-    service = Service(Path(sys.argv[1]))
+    service = RegistryService(Path(sys.argv[1]))
     for line in requests:
         answers.write(json.dumps(service.answer(json.loads(line))).encode() + b"\n")
         answers.flush()

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .comparison import MAX_DIFFERENCES, differences
-from .environments import Call, Domain, Rules, of_tau2, replay
+from .environments import Call, RegistryDomain, ReplayRules, of_tau2, replay
 
 _Hashes = tuple[Any, Any]
 
 
 @dataclass(slots=True)
-class Gold:
+class GoldReplay:
     """What the gold actions of one task leave."""
 
-    domain: Domain
+    domain: RegistryDomain
     task: Any
     history: Sequence[Call]
-    rules: Rules
+    rules: ReplayRules
     hashes: _Hashes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ def _hashes(environment: Any) -> _Hashes:
     return environment.get_db_hash(), environment.get_user_db_hash()
 
 
-def final_state(gold: Gold, environment: Any) -> dict[str, Any]:
+def final_state(gold: GoldReplay, environment: Any) -> dict[str, Any]:
     """How an environment stands against the gold one; fields as those of the runner's `FinalState`."""
     found: list[dict[str, str]] = []
     equal = _hashes(environment) == gold.hashes
