@@ -6,14 +6,20 @@ Each command lives in its own module with `main(arguments) -> exit status`, impo
 from __future__ import annotations
 
 import os
+import resource
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
 from tau2_fleet.display.streams import guarded_streams
-from tau2_fleet.errors import ExitStatus
+from tau2_fleet.errors import ExitStatus, exhausted
 from tau2_fleet.run.gc_policy import collect_seldom
+
+_DAY_S = 24 * 3600
+_LEAST_MEMORY = 768 * 2**20
+"""Bytes of addresses; numpy, threads and native parsers take them in advance, and abort where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +85,8 @@ def _main(given: list[str]) -> int:
             "described by theirs: agents would be sent others. Run it without.\n"
         )
         return ExitStatus.FAILED
-    try:
-        os.getcwd()
-    except OSError as error:
-        sys.stderr.write(f"error: the working directory is not there any longer ({error.strerror}); change to one\n")
+    if (problem := _of_the_shell()) is not None:
+        sys.stderr.write(f"error: {problem}\n")
         return ExitStatus.FAILED
     name, *rest = given
     command = COMMANDS.get(name)
@@ -98,6 +102,28 @@ def _main(given: list[str]) -> int:
         return ExitStatus.INTERRUPTED
     except SystemExit as error:  # argparse: 2 for a wrong command line
         return ExitStatus.FINISHED if error.code in (None, 0) else ExitStatus.FAILED
+    except (MemoryError, RuntimeError) as error:
+        if (told := exhausted(error)) is None:
+            raise
+        sys.stderr.write(f"error: {told}\n")
+        return ExitStatus.FAILED
+
+
+def _of_the_shell() -> str | None:
+    """What no command can work with, of all that a shell hands on; None: nothing."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        return f"the working directory is not there any longer ({error.strerror}); change to one"
+    if max(abs(time.timezone), abs(time.altzone)) >= _DAY_S:
+        return f"TZ={os.environ.get('TZ', '')!r} is a day or more from UTC, which is no time zone; mend or unset it"
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed != resource.RLIM_INFINITY and allowed < _LEAST_MEMORY:
+        return (
+            f"this process may have {allowed >> 20} MB of address space (ulimit -v), and {_LEAST_MEMORY >> 20} are the "
+            "least, without which libraries end it in the middle: raise the limit"
+        )
+    return None
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -52,6 +52,18 @@ class CannotWrite(UserError):
     """A disk that is full or gone, or a place that is not ours."""
 
 
+def exhausted(error: BaseException) -> str | None:
+    """What to say of an error that only means that the machine gave no more; None: it means something else."""
+    if isinstance(error, MemoryError):
+        return "out of memory: this process may have no more of it (a limit of ulimit -v or of a container)"
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return (
+            "no thread could be started: this process may have no more threads or memory for them (ulimit -u, "
+            "ulimit -v, or a container's limit of pids)"
+        )
+    return None
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Around what writes `path`.

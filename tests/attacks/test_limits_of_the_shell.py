@@ -6,7 +6,10 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.run.runs import ROOT, env
 
@@ -37,3 +40,34 @@ def test_a_limit_of_file_sizes_leaves_no_half_bytecode_behind(tmp_path: Path) ->
     for limited in (True, False):
         done = show(limited)
         assert (done.returncode, done.stderr) == (1, "error: nowhere is no run directory: it is not there\n"), limited
+
+
+def _few_addresses() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (400_000 << 10, resource.RLIM_INFINITY))
+
+
+@pytest.mark.parametrize("words", [["run", "experiment=smoke"], ["report", "run"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("variables", "limit", "told"),
+    [
+        ({"TZ": "XXX-99:99"}, None, "error: TZ='XXX-99:99' is a day or more from UTC"),
+        ({}, _few_addresses, "error: this process may have 390 MB of address space (ulimit -v)"),
+    ],
+    ids=["time zone", "addresses"],
+)
+def test_what_no_library_can_work_with_is_said_in_a_line(
+    variables: dict[str, str], limit: Callable[[], None] | None, told: str, words: list[str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tau2_fleet", *words],
+        cwd=tmp_path,
+        env=env(variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=limit,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(told)
+    assert done.stderr.count("\n") == 1
+    assert not [*tmp_path.iterdir()]

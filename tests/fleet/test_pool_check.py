@@ -15,7 +15,7 @@ from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.types import ToolCallText
 from tests.llm.dialects import VLLM
-from tests.llm.serving import Answer, Seen, serving, status_answer
+from tests.llm.serving import Answer, Seen, raw_answer, serving, status_answer
 from tests.llm.test_thinking_history import DEMANDS, demanding
 
 CALLED = VLLM.reply("<think>Hm</think>", (ToolCallText("c1", "get_weather", '{"city":"Rome"}'),), thinking="Hm")
@@ -64,6 +64,20 @@ def test_any_refusal_of_the_second_turn_is_told() -> None:
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_a_second_turn_that_failed_for_another_reason_stops_nothing(status: int) -> None:
     assert check(CALLED, status_answer(status, "busy"))[0] is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        rb'{"content": "Sunny \ud83d", "score": NaN}',
+        rb'{"content": null, "tool_calls": [{"id": "c1", "name": "get_weather", "arguments": "{\"city\":\"Rome\"}"}]}',
+    ],
+    ids=["half a pair", "a flat call"],
+)
+def test_an_answer_that_a_run_can_read_stops_none(message: bytes) -> None:
+    told, seen = check(raw_answer(b'{"choices": [{"message": %b}]}' % message))
+    assert told is None
+    assert len(seen) == 2
 
 
 def test_a_text_in_place_of_a_call_is_only_warned_about(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import gc
 
+import aiohttp
 import pytest
 
 from tau2_fleet.fleet.kinds.simulated import Simulated
@@ -13,7 +16,7 @@ from tau2_fleet.llm import http as http_module
 from tau2_fleet.llm.endpoints import OWN_IDLE_S, Endpoint
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.types import ChatMessage, ChatRequest
-from tests.llm.dialects import VLLM
+from tests.llm.dialects import LITELLM, VLLM
 from tests.llm.serving import OneByOne, serving
 
 REQUEST = ChatRequest([ChatMessage("user", "Hello")], "s")
@@ -41,3 +44,15 @@ def test_servers_of_our_own_keep_connections_longer_than_we_do() -> None:
     assert Simulated.keeps_alive  # these never close one
     assert vllm_environment([], False, frozenset())["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"] == str(OWN_IDLE_S)
     assert http_module._OWN_KEEP_ALIVE_S < OWN_IDLE_S
+
+
+@pytest.mark.parametrize("name", ["openai/tiny", "hosted_vllm/tiny"])
+def test_connections_that_litellm_keeps_end_with_the_run_s_own_and_the_next_run_makes_new_ones(name: str) -> None:
+    async def run() -> None:
+        async with serving(LITELLM.reply("Here")) as server, HttpPool() as http:
+            model = dataclasses.replace(LITELLM, model=name).model_of(server, http)
+            assert (await model.complete(REQUEST)).text == "Here"
+
+    for _ in range(2):
+        asyncio.run(run())
+        assert not [one for one in gc.get_objects() if isinstance(one, aiohttp.ClientSession) and not one.closed]

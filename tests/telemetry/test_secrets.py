@@ -55,7 +55,21 @@ def test_a_key_that_was_sent_is_kept_out_across_line_breaks(key: str, between: s
     assert redactor.redact(wrapped) == REPLACEMENT
 
 
-@pytest.mark.parametrize("form", ["\\u{:04x}", "\\u{:04X}", "%{:02x}", "%{:02X}"])
+@pytest.mark.parametrize("key", [PLAIN, ODD, LONG])
+def test_a_key_that_was_sent_is_kept_out_in_capital_and_in_small_letters(key: str) -> None:
+    redactor = Redactor()
+    redactor.add([key], sent=True)
+    for form in (key.upper(), key.lower(), quote(key.upper(), safe=""), json.dumps(key.lower())[1:-1]):
+        assert redactor.redact(f"before {form} after") == f"before {REPLACEMENT} after"
+
+
+def test_a_short_key_in_other_letters_may_be_a_word() -> None:
+    redactor = Redactor()
+    redactor.add(["Tokyo2026"], sent=True)
+    assert redactor.redact("Tokyo2026 in tokyo2026") == f"{REPLACEMENT} in tokyo2026"
+
+
+@pytest.mark.parametrize("form", ["\\u{:04x}", "\\u{:04X}", "%{:02x}", "%{:02X}", "%25{:02x}"])
 def test_a_key_that_was_sent_is_kept_out_with_every_character_escaped(form: str) -> None:
     redactor = Redactor()
     redactor.add([PLAIN], sent=True)

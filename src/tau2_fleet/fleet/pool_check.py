@@ -12,7 +12,9 @@ import orjson
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.probe import ProbeError, key_header, read_text
 from tau2_fleet.fleet.server_kind import PoolSpec
+from tau2_fleet.llm.completion import decode_json
 from tau2_fleet.llm.endpoints import Endpoint
+from tau2_fleet.llm.failures import Failure
 from tau2_fleet.llm.markup import find_markup
 from tau2_fleet.llm.thinking import cut
 from tau2_fleet.llm.thinking_history import wants_thinking
@@ -76,13 +78,13 @@ async def _ask(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) 
     if status != 200:
         return PoolFinding(error=f"pool {spec.name}: {_refusal(spec, status, text)}")
     try:
-        message = orjson.loads(text)["choices"][0]["message"]
+        message = decode_json(text.encode())["choices"][0]["message"]
         calls, content = message.get("tool_calls") or [], message.get("content") or ""
         if not content and not calls:  # a reasoning parser can take the call for thinking
             content = str(message.get("reasoning_content") or message.get("reasoning") or "")
         further = [*_MESSAGES, *_second_turn(message, kept=spec.thinking_history != "none")]
         body = orjson.dumps(further)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (Failure, ValueError, LookupError, TypeError, AttributeError):
         told = f"{endpoint.base_url} answered something that is no chat completion: {text[:200]}"
         return PoolFinding(error=f"pool {spec.name}: {told}")
     finding = PoolFinding()
@@ -120,9 +122,10 @@ def _second_turn(message: dict[str, Any], *, kept: bool) -> list[dict[str, Any]]
             {
                 "id": call.get("id") or f"call_{number}",
                 "type": "function",
-                "function": {"name": call["function"]["name"], "arguments": _arguments(call["function"])},
+                "function": {"name": function["name"], "arguments": _arguments(function)},
             }
             for number, call in enumerate(calls[:8])
+            for function in [call.get("function") or call]
         ]
     thought = thought_in(message) if kept else None
     if thought is not None:

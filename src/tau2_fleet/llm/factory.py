@@ -109,8 +109,9 @@ def _backend(settings: ModelSettings, http: HttpPool, router: Router | None, clo
 
         return AnthropicClaude(settings)
     if settings.provider is Provider.litellm:
-        from tau2_fleet.llm.litellm_any import LiteLLMAny
+        from tau2_fleet.llm.litellm_any import LiteLLMAny, close_connections
 
+        http.close_too(close_connections)
         return LiteLLMAny(settings)
     if settings.api == Api.responses and settings.provider is Provider.openai:
         from tau2_fleet.llm.openai_responses import OpenAIResponses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -47,8 +48,15 @@ class HttpPool:
         self.remote = _session(others, trust_env=True)
         """For providers elsewhere: honours HTTPS_PROXY and NO_PROXY."""
         self._connectors = own, others
+        self._others: dict[Callable[[], Awaitable[None]], None] = {}
+
+    def close_too(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have this called once when the pool is closed: for connections that a provider's own client keeps."""
+        self._others[close] = None
 
     async def close(self) -> None:
+        for close in self._others:
+            await close()
         for session in (self.own, self.local, self.remote):
             await session.close()
         for connector in self._connectors:

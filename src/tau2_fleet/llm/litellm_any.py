@@ -110,7 +110,13 @@ class LiteLLMAny:
         """Requests stand alone here; nothing is kept for a session."""
 
     async def close(self) -> None:
-        """litellm keeps its clients for the whole process."""
+        """litellm's clients are those of all its models, and closed with the run's other connections."""
+
+
+async def close_connections() -> None:
+    """Close what litellm keeps open for all its models, and have it make new ones for whoever asks next."""
+    await litellm.close_litellm_async_clients()
+    litellm.in_memory_llm_clients_cache.flush_cache()
 
 
 def _not_stored(settings: ModelSettings) -> dict[str, Any]:

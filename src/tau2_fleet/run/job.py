@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, cast
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from tau2_fleet.config import load
+from tau2_fleet.config.compose import explain
 from tau2_fleet.config.expert_choice import choose_experts
 from tau2_fleet.config.sources import sources
 from tau2_fleet.config.validation import with_absolute_paths
 from tau2_fleet.display.console import complain, tell
-from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.errors import ExitStatus, UserError, exhausted
 from tau2_fleet.record.lock import DirectoryLock
 from tau2_fleet.run.directory import (
     keep_task_ids,
@@ -56,6 +58,14 @@ def overrides_of_job() -> list[str]:
     return cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))
 
 
+def _as_written(key: str) -> object:
+    """A value of Hydra's own configuration in which nothing has been taken for a reference."""
+    found: object = OmegaConf.to_container(HydraConfig.instance().cfg, resolve=False)
+    for name in key.split("."):
+        found = cast(dict[str, object], found)[name]
+    return found
+
+
 def do_job(tree: DictConfig, arguments: Sequence[str], begin: Begin) -> JobEnd:
     """Do the current job of Hydra.
 
@@ -64,7 +74,12 @@ def do_job(tree: DictConfig, arguments: Sequence[str], begin: Begin) -> JobEnd:
         arguments: those of the command line, which say where files of the configuration lie.
         begin: called once the job has been accepted, before anything is started.
     """
-    run_dir, overrides = run_dir_of_job(), overrides_of_job()
+    try:
+        run_dir, overrides = run_dir_of_job(), overrides_of_job()
+    except OmegaConfBaseException as error:  # Hydra has made a directory whose name cannot be read again
+        complain(told := explain(error, arguments))
+        remove_unused(made := Path(str(_as_written("hydra.runtime.output_dir"))))
+        return JobEnd(made, [], ExitStatus.FAILED, told)
     try:
         return _run(tree, arguments, run_dir, overrides, begin)
     except UserError as error:
@@ -77,7 +92,10 @@ def do_job(tree: DictConfig, arguments: Sequence[str], begin: Begin) -> JobEnd:
     except KeyboardInterrupt:
         return JobEnd(run_dir, overrides, ExitStatus.INTERRUPTED)
     except Exception as error:
-        show_traceback()
+        if (told := exhausted(error)) is not None:
+            complain(told)
+        else:
+            show_traceback()
         return JobEnd(run_dir, overrides, ExitStatus.FAILED, f"{type(error).__name__}: {in_one_line(error)}")
 
 

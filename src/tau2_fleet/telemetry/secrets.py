@@ -82,7 +82,7 @@ class Redactor:
             self._known = known
             # One key may hold another: the longest goes first.
             longest_first = sorted(known, key=len, reverse=True)
-            plain = [_needles(value, known[value]) for value in longest_first]
+            plain = [_needles(form, known[value]) for value in longest_first for form in _cases(value, known[value])]
             self._needles = (*plain, *(each for value in longest_first if known[value] for each in _encoded(value)))
 
     def redact(self, text: str) -> str:
@@ -105,6 +105,13 @@ class Redactor:
 
 
 _REPLACEMENT = REPLACEMENT.encode()
+
+
+def _cases(value: str, sent: bool) -> tuple[str, ...]:
+    """A value, and in capital and small letters what a server may quote so; short ones could then be words."""
+    if not sent or len(value) < SHORTEST_IN_RECORDS:
+        return (value,)
+    return tuple(dict.fromkeys((value, value.upper(), value.lower())))
 
 
 def _needles(value: str, sent: bool) -> _Needles:
@@ -142,7 +149,8 @@ def _all_escaped(text: str) -> tuple[bytes, ...]:
     """Every character as an escape of JSON or of a URL, in both cases of hexadecimal digits."""
     in_url = "".join(f"%{octet:02x}" for octet in _octets(text))
     in_json = "".join(f"\\u{ord(sign):04x}" for sign in text)
-    as_written = (in_url, in_url.upper(), in_json, in_json.upper().replace("U", "u"))
+    twice = in_url.replace("%", "%25")
+    as_written = (in_url, in_url.upper(), twice, twice.upper(), in_json, in_json.upper().replace("U", "u"))
     return tuple(form.encode() for form in as_written)
 
 
