@@ -92,8 +92,8 @@ def do_job(tree: DictConfig, arguments: Sequence[str], begin: Begin) -> JobEnd:
     except KeyboardInterrupt:
         return JobEnd(run_dir, overrides, ExitStatus.INTERRUPTED)
     except Exception as error:
-        if (told := exhausted(error)) is not None:
-            complain(told)
+        if (without := exhausted(error)) is not None:
+            complain(without)
         else:
             show_traceback()
         return JobEnd(run_dir, overrides, ExitStatus.FAILED, f"{type(error).__name__}: {in_one_line(error)}")
