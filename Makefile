@@ -37,7 +37,7 @@ smoke: $(INSTALLED) ## First of all: a whole run in seconds, without GPU, key or
 
 # Those that measure time run by themselves, all others side by side; pytest says 5 where a part has none.
 TESTS := --ignore=tests/vllm --ignore=tests/browser --ignore=tests/inspect --ignore=tests/cluster
-WORKERS ?= 2
+WORKERS ?= 3
 SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: $(INSTALLED) ## All tests that need neither vLLM nor a browser; DIFFERENTIAL=full: the whole differential suite
 	@begun=$$(date +%s); { $(RUN) pytest $(TESTS) -m alone $(ARGS) || [ $$? = 5 ]; } && \
