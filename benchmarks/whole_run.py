@@ -276,7 +276,7 @@ def _resident() -> int:
 
 def main() -> int:
     run_dir, overrides = Path(sys.argv[1]), sys.argv[2:]
-    from tau2_fleet.config import compose, load
+    from tau2_fleet.config import compose, load_config
     from tau2_fleet.fleet.lease import FleetLease
     from tau2_fleet.record.store import Store
     from tau2_fleet.run.experiment import Experiment
@@ -286,7 +286,7 @@ def main() -> int:
     from tau2_fleet.telemetry.logs import setup
 
     collect_seldom()
-    config = load(compose(overrides))
+    config = load_config(compose(overrides))
     watch = _Watch()
     watch.hear_requests()
 

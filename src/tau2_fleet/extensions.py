@@ -30,7 +30,8 @@ def names(folder: str) -> list[str]:
 def target_of(choice: Choice) -> tuple[str, dict[str, Any]]:
     """The name or import path of a choice, and its options; the first is empty where there is none.
 
-    What is no choice (a number or a list, typed in its place) is taken for a name, which `find` does not find.
+    What is no choice (a number or a list, typed in its place) is taken for a name, for which `resolve_target` finds
+    nothing.
     """
     if not isinstance(choice, Mapping):
         return "" if choice is None else str(choice), {}
@@ -38,7 +39,7 @@ def target_of(choice: Choice) -> tuple[str, dict[str, Any]]:
     return str(options.pop(TARGET, "") or ""), options
 
 
-def find(choice: Choice, key: str, folder: str) -> Any:
+def resolve_target(choice: Choice, key: str, folder: str) -> Any:
     """The class or function that a choice stands for.
 
     Args:
@@ -69,14 +70,14 @@ def make(choice: Choice, key: str, folder: str, wanted: type[T], **context: Any)
     """The part itself, made of its options.
 
     Args:
-        choice, key, folder: see `find`.
+        choice, key, folder: see `resolve_target`.
         wanted: a protocol or class; the part must have all its public names.
         context: what this program hands to every part of this sort, beside its options.
 
     Raises:
         UserError: there is no such part, it failed while it was made, or it is not what is wanted here.
     """
-    found = find(choice, key, folder)
+    found = resolve_target(choice, key, folder)
     target, options = target_of(choice)
     if not callable(found):
         raise UserError(f"{key}: {target} is a {type(found).__name__}, not a class or function to call")

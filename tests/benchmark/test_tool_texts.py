@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tau2_fleet.benchmark.tool_calls import text_of
+from tau2_fleet.benchmark.tool_calls import result_text
 
 
 class Seat(BaseModel):
@@ -58,7 +58,7 @@ def theirs(value: Any) -> str:
 
 @given(values)
 def test_any_value_has_the_packages_text(value: Any) -> None:
-    assert text_of(value) == theirs(value)
+    assert result_text(value) == theirs(value)
 
 
 @pytest.mark.parametrize(
@@ -66,25 +66,25 @@ def test_any_value_has_the_packages_text(value: Any) -> None:
     [SEAT, [SEAT, {"seat": SEAT}], True, 0, -1.5, math.inf, "", "naïve", (1, (2,)), OrderedDict(a=1), date(2024, 1, 2)],
 )
 def test_known_kinds_have_the_packages_text(value: Any) -> None:
-    assert text_of(value) == theirs(value)
+    assert result_text(value) == theirs(value)
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, [b"bytes"], {"a": {3}}, 1j])
 def test_what_the_package_refuses_is_refused_in_its_words(value: Any) -> None:
     with pytest.raises(ValueError, match="Unsupported type") as ours:
-        text_of(value)
+        result_text(value)
     with pytest.raises(ValueError, match="Unsupported type") as package:
         theirs(value)
     assert str(ours.value) == str(package.value)
 
 
 def test_nothing_is_left_to_the_garbage_collector() -> None:
-    text_of([SEAT])
+    result_text([SEAT])
     gc.collect()
     gc.disable()
     try:
         for _ in range(100):
-            text_of([SEAT, {"a": [1, 2.0, None]}])
+            result_text([SEAT, {"a": [1, 2.0, None]}])
         assert gc.collect() == 0
     finally:
         gc.enable()

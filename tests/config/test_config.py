@@ -21,7 +21,7 @@ from tau2_fleet.config import (
     departures,
     differing_keys,
     help,
-    load,
+    load_config,
     model_settings,
     result_digest,
     table,
@@ -30,7 +30,7 @@ from tau2_fleet.config import (
 from tau2_fleet.config.command_line import for_hydra, read_dotenv
 from tau2_fleet.config.quoting import quoted
 from tau2_fleet.config.sources import SHIPPED, sources
-from tau2_fleet.config.validation import read
+from tau2_fleet.config.validation import unchecked_config
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.prices import PriceTable
 from tau2_fleet.llm.settings import PriceSettings, Provider
@@ -54,7 +54,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def configure(*overrides: str) -> Config:
-    return load(composed(*overrides))
+    return load_config(composed(*overrides))
 
 
 def changed(*dotlist: str) -> Config:
@@ -62,7 +62,7 @@ def changed(*dotlist: str) -> Config:
     tree = copy.deepcopy(composed())
     OmegaConf.set_struct(tree, False)
     tree.merge_with_dotlist(list(dotlist))
-    return load(tree)
+    return load_config(tree)
 
 
 def all_choices() -> Iterator[tuple[str, ...]]:
@@ -231,7 +231,7 @@ def words_for_people(message: str, words: list[str]) -> None:
 )
 def test_what_does_not_compose_is_refused_in_words_that_name_it(overrides: str, words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        load(compose(["agent.model=org/model", *overrides.split()]))
+        load_config(compose(["agent.model=org/model", *overrides.split()]))
     words_for_people(str(caught.value), words)
 
 
@@ -305,7 +305,7 @@ def test_a_value_that_is_not_understood_is_printed_as_it_must_be_typed(key: str,
     assert blamed.startswith(f"{key}={value}: not understood")
     typed = subprocess.run(["/bin/sh", "-c", f"printf %s {printed.strip()}"], capture_output=True, text=True).stdout
     part, _, last = key.partition(".")
-    assert getattr(getattr(read(compose([typed])), part), last) == os.path.expanduser(value)
+    assert getattr(getattr(unchecked_config(compose([typed])), part), last) == os.path.expanduser(value)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_odd_names_of_places_work(place: str, tmp_path: Path, monkeypatch: pytes
     (tmp_path / place).mkdir()
     monkeypatch.chdir(tmp_path / place)
     chosen = f"agent.model={quoted(str(tmp_path / place))}"
-    assert load(compose(for_hydra([chosen]))).agent.model == str(tmp_path / place)
+    assert load_config(compose(for_hydra([chosen]))).agent.model == str(tmp_path / place)
 
 
 def test_home_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +347,7 @@ def test_home_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.Monk
     assert arguments[0] == f"agent.model='{tmp_path}/m'"
     assert arguments[3:] == [f"hydra.run.dir='{tmp_path}/r'", "seed=1", "wandb.notes='~'"]
     assert for_hydra(["agent.model=~/a,~/b"]) == [f"agent.model='{tmp_path}/a','{tmp_path}/b'"]
-    config = read(
+    config = unchecked_config(
         compose([*arguments[:3], "experts.policy_edit='~/p.yaml'", "llm@user_llm=vllm", "user_llm.model='~'"])
     )
     assert (config.agent.model, config.server.api_key_file) == (f"{tmp_path}/m", f"{tmp_path}/k")
@@ -365,7 +365,9 @@ def test_a_users_own_folder_of_groups_is_known_to_everything(tmp_path: Path) -> 
         (tmp_path / name).write_text(text)
     for way in (["--config-dir", str(tmp_path)], [f"--config-dir={tmp_path}"], [f"hydra.searchpath=[{tmp_path}]"]):
         there = sources(way)
-        config = load(compose([*way, "agent=terse", "agent.model=m", "domain=[shop,mock]", "llm@user_llm=mine"]), there)
+        config = load_config(
+            compose([*way, "agent=terse", "agent.model=m", "domain=[shop,mock]", "llm@user_llm=mine"]), there
+        )
         assert (config.agent.temperature, list(config.domain)) == (0.3, ["shop", "mock"])
         assert config.user_llm.extra_body == {"_target_": "my.Thing", "depth": {"a": 1}}
         for wrong, words in {
@@ -375,7 +377,7 @@ def test_a_users_own_folder_of_groups_is_known_to_everything(tmp_path: Path) -> 
             "+domain.shpo.tasks=base": "Did you mean shop",
         }.items():
             with pytest.raises(UserError, match=words.replace("?", ".")):
-                load(compose([*way, "agent.model=m", wrong]), there)
+                load_config(compose([*way, "agent.model=m", wrong]), there)
         assert re.search(r"default\*, nemotron_orchestrator, terse", help.text([*way, "--help"]))
     with pytest.raises(UserError, match="there is no such directory"):
         for_hydra(["--config-dir", str(tmp_path / "nowhere")])
@@ -387,8 +389,8 @@ def test_what_can_be_is_not_refused() -> None:
     configure("user_llm=vllm", "user_llm.pool.name=agent")
     configure("+agent.extra_body.top_k=20", "agent.top_p=0.95", "agent.temperature=null")
     configure("domain=[mock,telecom]", "agent.mode=solo")
-    load(compose(["server=external", "server.endpoints=[http://127.0.0.1:1900]"]))
-    load(compose(["experiment=smoke"]))
+    load_config(compose(["server=external", "server.endpoints=[http://127.0.0.1:1900]"]))
+    load_config(compose(["experiment=smoke"]))
 
 
 def test_a_wrong_file_of_ones_own_is_named(tmp_path: Path) -> None:
@@ -541,7 +543,7 @@ def test_a_plain_run_is_compared_with_the_official_one_and_departs_from_it_in_it
 @pytest.mark.parametrize(("experiment", "digest"), [("official", "b5cc11cf40c8"), ("leaderboard", "7ab4490d702c")])
 def test_runs_begun_before_models_had_lifetimes_can_go_on(experiment: str, digest: str) -> None:
     """The digests of these recipes as they were until then."""
-    config = load(compose(["agent.model=x/y", f"experiment={experiment}"]))
+    config = load_config(compose(["agent.model=x/y", f"experiment={experiment}"]))
     assert result_digest(config).startswith(digest)
 
 

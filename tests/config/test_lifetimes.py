@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts.look_again import main as look_again
-from tau2_fleet.config import agent_model, compose, load, model_settings
+from tau2_fleet.config import agent_model, compose, load_config, model_settings
 from tau2_fleet.config.lifetimes import (
     ended_models,
     gone_choice,
@@ -35,7 +35,7 @@ BEFORE, LAST, AFTER = date(2026, 11, 25), date(2026, 12, 11), date(2026, 12, 12)
 @cache
 def models(*overrides: str) -> dict[str, ModelSettings]:
     """By key, of a run with these overrides."""
-    return model_settings(load(compose(["agent.model=org/model", *overrides])))
+    return model_settings(load_config(compose(["agent.model=org/model", *overrides])))
 
 
 def remote_models() -> Iterator[tuple[str, ModelSettings]]:
@@ -57,7 +57,7 @@ def _key(given: str) -> str:
 
 def ends(*overrides: str) -> list[ModelEnd]:
     """Of the roles that a run with these overrides can call."""
-    config = load(compose(["agent.model=org/model", *overrides]))
+    config = load_config(compose(["agent.model=org/model", *overrides]))
     roles = choose_roles(
         agent_model(config), config.agent.mode, config.user_llm, config.judge, config.experts, judged=True
     )
@@ -159,7 +159,7 @@ def test_models_that_are_gone_have_no_file_and_a_living_successor() -> None:
 def test_a_day_that_is_none_is_refused() -> None:
     for key in ("ends", "looked"):
         with pytest.raises(UserError, match=f"lifetime.{key}=soon: must be a day such as 2026-12-11"):
-            load(compose(["agent.model=org/model", f"user_llm.lifetime.{key}=soon"]))
+            load_config(compose(["agent.model=org/model", f"user_llm.lifetime.{key}=soon"]))
 
 
 def test_files_that_nobody_looked_at_for_long_are_named_and_nothing_fails(

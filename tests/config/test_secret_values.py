@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tau2_fleet.config import compose, load
+from tau2_fleet.config import compose, load_config
 from tau2_fleet.config.secret_values import carried_by
 from tau2_fleet.errors import UserError
 from tau2_fleet.llm.keys import authorization, find_key
@@ -83,7 +83,7 @@ def test_what_a_variable_of_any_name_holds_is_not_for_a_request_body(monkeypatch
 
 def configured(variable: str, *more: str) -> None:
     url = ["user_llm.base_url=http://127.0.0.1:9/v1", f"user_llm.api_key_env={variable}"]
-    load(compose(["experiment=smoke", "user_llm=gpt-4.1", *url, *more]))
+    load_config(compose(["experiment=smoke", "user_llm=gpt-4.1", *url, *more]))
 
 
 def test_keys_that_the_configuration_names_are_kept_out_of_everything_whatever_their_name(
@@ -134,7 +134,7 @@ def test_basic_authentication_is_the_header_that_a_request_carries(monkeypatch: 
     with pytest.raises(UserError, match="give one of the two"):
         configured("GATE", "user_llm.basic_auth_env=GATE")
     with pytest.raises(UserError, match=r"only with user_llm\.base_url"):
-        load(compose(["experiment=smoke", "user_llm=claude-sonnet", "user_llm.basic_auth_env=GATE"]))
+        load_config(compose(["experiment=smoke", "user_llm=claude-sonnet", "user_llm.basic_auth_env=GATE"]))
 
 
 @pytest.mark.parametrize("sweep", [False, True])

@@ -14,7 +14,7 @@ import yaml
 from tau2_fleet.config import departures, differing_keys, flat, help, result_digest, table
 from tau2_fleet.config.compose import compose
 from tau2_fleet.config.schema import Config
-from tau2_fleet.config.validation import read, validate
+from tau2_fleet.config.validation import unchecked_config, validate
 from tau2_fleet.errors import UserError
 from tau2_fleet.key import COUNT, Resume, key
 from tau2_fleet.run.directory import load_saved
@@ -48,11 +48,11 @@ def test_a_key_is_added_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
         patience: int = key(3, help="how often to smile", range=COUNT, added=True)
         tracing: bool = key(False, help="draw a trace", resume=Resume.may_differ, added=True)
 
-    before = result_digest(read(compose(["experiment=smoke"])))
+    before = result_digest(unchecked_config(compose(["experiment=smoke"])))
     monkeypatch.setattr(table, "Config", Wider)
     table.table.cache_clear()
     try:
-        wider = Wider(**vars(read(compose(["experiment=smoke"]))))
+        wider = Wider(**vars(unchecked_config(compose(["experiment=smoke"]))))
         assert result_digest(wider) == before
         patient = dataclasses.replace(wider, patience=4, tracing=True)
         assert result_digest(patient) != before
@@ -69,7 +69,7 @@ def test_a_key_is_added_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_defaults_that_the_help_shows_are_those_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CKPT_DIR", "TAU2_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
-    values = flat(read(compose([])))
+    values = flat(unchecked_config(compose([])))
     for name in table.key_names(["retail"]):
         entry = table.find(name)
         assert entry is not None

@@ -12,7 +12,7 @@ from tau2_fleet.batch.schedule import make_schedule
 from tau2_fleet.evaluation.spending import Spending, as_tree, moved_models, returned_models, spending_of, total
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.record.store import Store
-from tau2_fleet.run.outcome import judge_outcome, show
+from tau2_fleet.run.outcome import judge_outcome, show_outcome
 from tests.batch.records import make_record
 from tests.batch.test_schedule import domain_tasks
 
@@ -97,7 +97,7 @@ def test_the_ids_that_came_with_the_answers_are_counted_by_role_and_an_alias_tha
         outcome = judge_outcome(schedule, store)
     assert outcome.as_dict()["returned_models"] == {"user": {"gpt-5": {OLD: 4}}, "expert-1": {"gpt-5": {NEW: 2}}}
     console = Console(record=True, width=200)
-    show(outcome, tmp_path, console)
+    show_outcome(outcome, tmp_path, console)
     told = f"warning: gpt-5 was answered by {OLD} (4 replies) and {NEW} (2 replies): the name moved to another model"
     assert told in console.export_text()
 

@@ -24,7 +24,7 @@ from tau2_fleet.fleet.external_servers import (
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.kinds.vllm import Vllm
-from tau2_fleet.fleet.pool_check import preflight
+from tau2_fleet.fleet.pool_check import check_pool
 from tau2_fleet.fleet.pools import LocalModel, local_models, pool_specs
 from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import ServerSettings
@@ -205,7 +205,7 @@ async def _ask(spec: PoolSpec, answers: dict[str, object]) -> tuple[list[dict[st
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
         url = f"http://127.0.0.1:{server.port}"
         try:
-            await preflight(http, replace(spec, endpoints=(url,)), Endpoint("elsewhere", url, "m"))
+            await check_pool(http, replace(spec, endpoints=(url,)), Endpoint("elsewhere", url, "m"))
         except UserError as error:
             return asked, str(error).replace(url, "URL")
     return asked, ""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tau2_fleet.config import load
+from tau2_fleet.config import load_config
 from tau2_fleet.config.compose import compose
 from tau2_fleet.fleet.launch import cache_root
 from tau2_fleet.paths import use_scratch_dir
@@ -15,7 +15,7 @@ def test_what_outlives_a_run_is_kept_in_scratch_dir_or_the_users_cache(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert cache_root() == tmp_path / "cache" / "tau2-fleet"
-    config = load(compose(["experiment=smoke", f"scratch_dir={tmp_path / 'scratch'}"]))
+    config = load_config(compose(["experiment=smoke", f"scratch_dir={tmp_path / 'scratch'}"]))
     use_scratch_dir(config.scratch_dir)
     try:
         assert cache_root() == tmp_path / "scratch"

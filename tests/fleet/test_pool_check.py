@@ -9,7 +9,7 @@ import pytest
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.kinds.external import External
-from tau2_fleet.fleet.pool_check import preflight
+from tau2_fleet.fleet.pool_check import check_pool
 from tau2_fleet.fleet.probe import http_session
 from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.llm.endpoints import Endpoint
@@ -28,7 +28,7 @@ def check(*script: Answer, thinking_history: str = "none") -> tuple[str | None, 
         async with serving(*script) as server, http_session() as http:
             spec = PoolSpec("local", External(), num_key="user_llm.pool.num", thinking_history=thinking_history)
             try:
-                await preflight(http, spec, Endpoint("local/0", server.url, "tiny"))
+                await check_pool(http, spec, Endpoint("local/0", server.url, "tiny"))
             except UserError as error:
                 return str(error), server.seen
             return None, server.seen

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tau2_fleet.config import compose, load
+from tau2_fleet.config import compose, load_config
 from tau2_fleet.llm.factory import build
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.lifetime import own_name
@@ -164,7 +164,7 @@ def ask(settings: ModelSettings, rules: Rules) -> list[tuple[str, Any]]:
 @cache
 def model_file(choice: str, *overrides: str) -> ModelSettings:
     overrides = tuple(f"user_llm.{override}" for override in overrides)
-    return load(compose(["agent.model=org/model", f"llm@user_llm={choice}", *overrides])).user_llm
+    return load_config(compose(["agent.model=org/model", f"llm@user_llm={choice}", *overrides])).user_llm
 
 
 def test_every_remote_model_has_rules_here() -> None:

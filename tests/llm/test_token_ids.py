@@ -8,7 +8,7 @@ import pytest
 
 from tau2_fleet.config.compose import compose
 from tau2_fleet.config.models import agent_model
-from tau2_fleet.config.validation import read
+from tau2_fleet.config.validation import unchecked_config
 from tau2_fleet.llm.call_log import CallLog
 from tau2_fleet.llm.completion import read_completion
 from tau2_fleet.llm.token_ids import TokenIds, recorded_model_calls
@@ -78,7 +78,7 @@ def test_ids_that_cannot_be_are_where_the_calls_end(wrong: Json) -> None:
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_only_the_agents_model_is_asked_and_only_where_it_is_wanted(wanted: bool) -> None:
-    config = read(compose(["experiment=smoke", f"agent.return_token_ids={wanted}"]))
+    config = unchecked_config(compose(["experiment=smoke", f"agent.return_token_ids={wanted}"]))
     asked = {"return_token_ids": True, "logprobs": True} if wanted else {}
     assert agent_model(config).extra_body == asked
     assert config.user_llm.extra_body == {}

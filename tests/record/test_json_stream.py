@@ -34,14 +34,14 @@ def test_members_are_those_of_the_object(
             for name, part in value.items()
             for pair in ([(name, one) for one in part] if name == "simulations" and listed else [(name, part)])
         ]
-        assert list(json_stream.members(tmp_path / "f.json", "simulations")) == wanted
+        assert list(json_stream.object_members(tmp_path / "f.json", "simulations")) == wanted
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"a": 1', '{"a" 1}', '{"a": 1} x', '{"simulations": [1, ', '{"a": tru}'])
 def test_what_is_no_object_is_an_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "f.json").write_text(text)
     with pytest.raises(ValueError, match=r"."):
-        list(json_stream.members(tmp_path / "f.json", "simulations"))
+        list(json_stream.object_members(tmp_path / "f.json", "simulations"))
 
 
 def test_a_large_file_reads_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from tau2_fleet.analysis.reviews import Effect, ErrorKind, ErrorSource, Mark, Se
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.settings import Api, ModelSettings, Provider
 from tau2_fleet.record.line import SimulationKey
-from tau2_fleet.review.answers import Vote, count
+from tau2_fleet.review.answers import Vote, majority
 from tau2_fleet.review.sampling import stratified
 from tau2_fleet.review.servers import FixedServers, form_of
 
@@ -75,7 +75,7 @@ TWICE = Vote((mark(ErrorKind.early_stop, 9), mark(ErrorKind.early_stop, 5)))
 def test_more_than_half_of_what_was_asked_for_is_a_verdict(
     votes: list[Vote], asked: int, verdict: Verdict, kinds: list[str]
 ) -> None:
-    found = count(votes, asked)
+    found = majority(votes, asked)
     assert found.verdict is verdict
     if verdict is Verdict.customer and len(kinds) == 1 and kinds[0] == "off_scenario":
         assert [str(one.kind) for one in found.marks] in (["off_scenario"], ["early_stop"])

@@ -13,7 +13,7 @@ from tau2_fleet.analysis import rescore
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.package import DATA_DIR
 from tau2_fleet.config.compose import compose
-from tau2_fleet.config.validation import read
+from tau2_fleet.config.validation import unchecked_config
 from tau2_fleet.run.files import other_judge
 from tau2_fleet.run.plan import plan_run
 from tests.benchmark.data_101 import folder, own_data
@@ -111,7 +111,7 @@ def test_another_judge_than_1_0_1s_departs_from_it_where_something_is_judged(
         tasks[0]["evaluation_criteria"]["nl_assertions"] = ["The agent is polite."]
         (data / "mock" / "tasks.json").write_text(json.dumps(tasks))
     keys = ["experiment=smoke", "num_tasks=1", "benchmark=tau2-1.0.1", f"benchmark.data_dir={data}"]
-    found = other_judge(plan_run(read(compose([*keys, *overrides, *always]))))
+    found = other_judge(plan_run(unchecked_config(compose([*keys, *overrides, *always]))))
     assert (departs or "") in found.get("benchmark.judge", ("", ""))[1]
     assert bool(found) == (departs is not None)
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from tau2_fleet.config import Config, compose, load
+from tau2_fleet.config import Config, compose, load_config
 from tau2_fleet.config.quoting import quoted
 from tau2_fleet.errors import UserError
 from tau2_fleet.run.directory import JobDirectories, load_saved, plain_name, remove_failed_start, swept_keys
@@ -90,7 +90,7 @@ def test_a_configuration_that_unfolds_to_gigabytes_is_refused_unread(tmp_path: P
 
 def test_a_resume_with_another_configuration_names_the_keys(tmp_path: Path) -> None:
     def configured(*overrides: str) -> Config:
-        return load(compose(["agent.model=org/model", *overrides]))
+        return load_config(compose(["agent.model=org/model", *overrides]))
 
     write_run(tmp_path, OmegaConf.to_yaml(compose(["agent.model=org/model"]), resolve=True), "[]")
     assert load_saved(tmp_path) == configured()

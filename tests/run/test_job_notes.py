@@ -16,7 +16,7 @@ from tau2_fleet.errors import ExitStatus
 from tau2_fleet.run import lost_jobs
 from tau2_fleet.run.directory import JobDirectories
 from tau2_fleet.run.jobs import Jobs
-from tau2_fleet.run.launchers import JobsElsewhere, forget_note, is_alive, may_end, note_path, read_note
+from tau2_fleet.run.launchers import JobsElsewhere, forget_note, job_is_alive, may_end, note_path, read_note
 from tau2_fleet.run.lost_jobs import JobsLostError, is_queued, losses_watched
 
 HOLDING = """
@@ -62,19 +62,19 @@ def test_a_job_without_a_last_word_counts_as_failed(
 
 
 def test_a_job_lives_as_long_as_its_process_holds_its_note(tmp_path: Path) -> None:
-    assert not is_alive(tmp_path, 0)
+    assert not job_is_alive(tmp_path, 0)
     assert may_end(tmp_path, 0), "it has yet to begin"
     path = leave(tmp_path)
     process = subprocess.Popen([sys.executable, "-c", HOLDING, str(path)], stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
         process.stdout.readline()
-        assert is_alive(tmp_path, 0)
+        assert job_is_alive(tmp_path, 0)
         assert may_end(tmp_path, 0)
     finally:
         process.kill()
         process.wait()
-    assert not is_alive(tmp_path, 0)
+    assert not job_is_alive(tmp_path, 0)
     assert not may_end(tmp_path, 0)
     leave(tmp_path, exit_status=0, error=None, results=None)
     assert not may_end(tmp_path, 0), "it has ended"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tau2_fleet.config import Config, compose, load
+from tau2_fleet.config import Config, compose, load_config
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.lease import FleetLease
 from tau2_fleet.run import experiment
@@ -57,7 +57,7 @@ def standing(shutdown_date: str | None) -> Iterator[tuple[str, list[Any]]]:
 
 def start(run_dir: Path, *overrides: str) -> int:
     given = [*PLAIN, *overrides]
-    return begin_job(load(compose(given)), run_dir, given)
+    return begin_job(load_config(compose(given)), run_dir, given)
 
 
 def begin_job(config: Config, run_dir: Path, given: list[str]) -> int:
@@ -118,7 +118,7 @@ def begin(run_dir: Path, *overrides: str) -> list[str]:
 def test_a_resumed_run_says_that_its_models_have_ended_since(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     begun = begin(run_dir, "user_llm=gpt-5", "experts=none")
-    config = load(compose([*begun, f"resume={run_dir}"]))
+    config = load_config(compose([*begun, f"resume={run_dir}"]))
     check_resumable(config, run_dir, AFTER)
     with pytest.raises(UserError) as caught:
         begin_job(config, run_dir, begun)
@@ -132,7 +132,7 @@ def test_a_resume_with_other_models_says_so_only_where_those_of_before_have_ende
     """As after the plain defaults took living models."""
     run_dir = tmp_path / "run"
     begin(run_dir, "user_llm=gpt-5", "experts=none")
-    plain = load(compose([*PLAIN, *FEW, "experts=none", f"resume={run_dir}"]))
+    plain = load_config(compose([*PLAIN, *FEW, "experts=none", f"resume={run_dir}"]))
     with pytest.raises(UserError, match=r"user_llm\.model \(gpt-5 then") as caught:
         check_resumable(plain, run_dir, AFTER)
     assert "Models that it was begun with have ended since: gpt-5 on 2026-12-11." in str(caught.value)

@@ -13,7 +13,7 @@ from tau2_fleet.batch.schedule import Schedule, make_schedule
 from tau2_fleet.errors import ExitStatus
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.record.store import Store
-from tau2_fleet.run.outcome import RunOutcome, judge_outcome, show
+from tau2_fleet.run.outcome import RunOutcome, judge_outcome, show_outcome
 from tests.batch.records import make_record
 from tests.batch.test_schedule import domain_tasks
 
@@ -86,7 +86,7 @@ def test_records_that_this_run_does_not_schedule_do_not_count(tmp_path: Path) ->
 
 def shown(found: RunOutcome, run_dir: Path) -> str:
     console = Console(file=StringIO(), width=200)
-    show(found, run_dir, console)
+    show_outcome(found, run_dir, console)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
 
@@ -113,7 +113,7 @@ def test_a_versions_own_figures_stand_beside_the_headline_where_it_leaves_ending
     own = {"average_reward": 1.0, "pass_hat": {"1": 1.0}, "simulations": 2, "tasks": 2, "left_out": 1}
     assert found.as_dict()["version_figures"]["overall"] == own
     told = StringIO()
-    show(found, tmp_path, Console(file=told, width=200))
+    show_outcome(found, tmp_path, Console(file=told, width=200))
     assert "overall by the benchmark's own rule: reward 1.000, pass^1 1.000 (1 of 3 simulations left out)" in (
         told.getvalue()
     )

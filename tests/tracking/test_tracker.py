@@ -21,7 +21,7 @@ from tau2_fleet.tracking.live_metrics import LiveMetrics
 from tau2_fleet.tracking.mode import resolve_mode
 from tau2_fleet.tracking.start import TrackedRun
 from tau2_fleet.tracking.tracker import Tracker
-from tau2_fleet.tracking.wandb_tables import flat, run_files
+from tau2_fleet.tracking.wandb_tables import flat_summary, run_files
 from tests.telemetry.earlier import Earlier
 from tests.telemetry.events_of import llm_call, simulation, tool_call
 from tests.telemetry.run_directory import write_run
@@ -282,6 +282,7 @@ def test_no_key_is_in_the_artifact_and_conversations_only_when_wanted(private: b
 
 
 def test_a_summary_is_flattened_with_its_intervals() -> None:
-    assert flat({"retail": {"pass^1": 0.5, "ci": [0.4, 0.6], "list": [1, 2, 3]}, "name": "x", "long": "y" * 300}) == {
+    summary = {"retail": {"pass^1": 0.5, "ci": [0.4, 0.6], "list": [1, 2, 3]}, "name": "x", "long": "y" * 300}
+    assert flat_summary(summary) == {
         "retail/pass^1": 0.5, "retail/ci/low": 0.4, "retail/ci/high": 0.6, "name": "x",
     }  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.analysis.domain_of_run import domain_of_run, own_domains
-from tau2_fleet.analysis.rescore_report import RescoredRow, RescoreReport, show
+from tau2_fleet.analysis.rescore_report import RescoredRow, RescoreReport, show_rescored
 from tau2_fleet.analysis.score_again import Scored, Ways, alone, score_again
 from tau2_fleet.benchmark.settings import DEFAULT, BenchmarkSettings
 from tau2_fleet.display.console import complain
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for report in reports:
             complain(report.problem or "")
         return ExitStatus.FAILED
-    show(reports)
+    show_rescored(reports)
     return ExitStatus.FINISHED if all(report.complete for report in reports) else ExitStatus.PARTIAL
 
 

@@ -49,7 +49,7 @@ class RescoreReport:
         return self.problem is None and all(one.new is not None for row in self.rows for one in row.scored)
 
 
-def show(reports: Sequence[RescoreReport]) -> None:
+def show_rescored(reports: Sequence[RescoreReport]) -> None:
     """What changed and what was refused, then a line for each file; lines are never cut."""
     coloured = out.color_system is not None
     for report in reports:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tau2_fleet.benchmark.data import DomainFiles, domain_folder, missing_data
 from tau2_fleet.benchmark.local_domain import LocalDomain, base_name
 from tau2_fleet.benchmark.package import DATA_DIR
-from tau2_fleet.benchmark.task_sets import nearest
+from tau2_fleet.benchmark.task_sets import meant_name
 from tau2_fleet.benchmark.version_traits import VersionTraits
 from tau2_fleet.errors import UserError
 
@@ -58,7 +58,7 @@ def load_domain(
                 f"domain {name}: the installed package does not have it; name a checkout of tau2 1.0 or later with "
                 "benchmark=custom benchmark.path=PATH"
             )
-        raise UserError(f"no domain {name!r}{nearest(name, DOMAINS)}; domains are {', '.join(DOMAINS)}")
+        raise UserError(f"no domain {name!r}{meant_name(name, DOMAINS)}; domains are {', '.join(DOMAINS)}")
     version = version or VersionTraits()
     given = None if data_dir is None else Path(data_dir).expanduser().resolve()
     return _load_domain(name, _files(name, given, version), version)

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TypeVar
 
 from tau2_fleet.errors import UserError
-from tau2_fleet.extensions import find, names
+from tau2_fleet.extensions import names, resolve_target
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ def named_part(name: str, key: str, folder: str, attribute: str, kind: type[T]) 
     if module in names(folder):
         found = getattr(import_module(f"{folder}.{module}"), attribute, None)
     elif re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name):
-        found = find(name, key, folder)
+        found = resolve_target(name, key, folder)
     else:
         raise UserError(f"{key}={name}: there is none of this name")
     if not isinstance(found, kind):

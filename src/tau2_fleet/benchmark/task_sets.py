@@ -104,9 +104,8 @@ class TaskSets:
             wanted = {str(task_id) for task_id in ids}
             known = [task.id for task in tasks]
             for task_id in wanted.difference(known):
-                raise UserError(
-                    f"domain {self._domain}: the task set {task_set} has no task {task_id!r}{nearest(task_id, known)}"
-                )
+                meant = meant_name(task_id, known)
+                raise UserError(f"domain {self._domain}: the task set {task_set} has no task {task_id!r}{meant}")
             tasks = [task for task in tasks if task.id in wanted]
         return list(tasks if limit is None else tasks[:limit])
 
@@ -127,7 +126,7 @@ class TaskSets:
         path = Path(task_set).expanduser()
         if not path.is_file():
             sets = ", ".join(f"{name} ({len(ids)})" for name, ids in self.splits.items())
-            meant = nearest(task_set, self.splits)
+            meant = meant_name(task_set, self.splits)
             raise UserError(f"domain {self._domain}: no task set or file {task_set!r}{meant}; it has {sets}")
         return self._made(str(path), read_tasks(path))
 
@@ -163,7 +162,7 @@ def read_tasks(path: Path) -> list[RawTask]:
     return raw
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def meant_name(name: str, known: Iterable[str]) -> str:
     """What to say of a name that is not there: the one that it may have been meant for."""
     found = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f", did you mean {found[0]!r}?" if found else ""

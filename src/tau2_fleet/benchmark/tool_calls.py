@@ -108,13 +108,13 @@ def _answer(environment: PackageEnvironment, call: ToolCall, run: Callable[[], A
     if isinstance(value, str):
         return _message(call, value, error=error)
     try:
-        return _message(call, text_of(value), error=error)
+        return _message(call, result_text(value), error=error)
     except (TypeError, ValueError, RecursionError) as problem:
         # Only when a tool gives back what a model sent, too deep for JSON; the package has no answer at all then.
         return _message(call, f"Error: {problem}", error=True)
 
 
-def text_of(value: Any) -> str:
+def result_text(value: Any) -> str:
     """What a model reads of a tool's result: text as it is, all else as JSON whose numbers are text outside of records.
 
     The rule of the package's `Environment.to_json_str`, whose every call leaves something to the garbage collector.

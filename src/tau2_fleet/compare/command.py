@@ -12,7 +12,7 @@ from tau2_fleet.compare.checkpoints import between_checkpoints
 from tau2_fleet.compare.comparison import OVERALL, Comparison, compare
 from tau2_fleet.compare.document import Document, document
 from tau2_fleet.compare.effects import remember
-from tau2_fleet.compare.forms import FORMS, file_bytes, show
+from tau2_fleet.compare.forms import FORMS, file_bytes, show_comparison
 from tau2_fleet.compare.gate import Decision, Policy, decide, read_points, read_policy, whole
 from tau2_fleet.compare.inputs import read_inputs
 from tau2_fleet.compare.names import refuse_misspelt
@@ -94,7 +94,7 @@ def _compare(options: argparse.Namespace) -> ExitStatus:
         for index, shown in enumerate(documents):
             if index:
                 wide.print()
-            show(shown, wide)
+            show_comparison(shown, wide)
         for path in options.output:
             out.print(f"written: {path}", markup=False)
         if any((comparison.overall.p or 0.0) > LEVEL for comparison, _ in compared.values()):

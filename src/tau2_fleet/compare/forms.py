@@ -28,7 +28,7 @@ _LONGEST = 72
 """Characters of a cell there."""
 
 
-def show(shown: Document, console: Console) -> None:
+def show_comparison(shown: Document, console: Console) -> None:
     """Print it; of long tables the first rows."""
     console.print(Text(neutralise(shown.title), "bold"))
     for sentence in shown.lead:

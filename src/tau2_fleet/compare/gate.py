@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tau2_fleet.benchmark.task_sets import nearest
+from tau2_fleet.benchmark.task_sets import meant_name
 from tau2_fleet.compare.comparison import OVERALL, Comparison, DifferenceRow, infrastructure_bounds
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.paired import Interval
@@ -108,7 +108,7 @@ def read_policy(path: Path) -> Policy:
     unknown = [str(name) for name in found if name not in _PARTS]
     domains = found.get("domains") or {}
     if unknown or not isinstance(domains, Mapping):
-        meant = nearest(unknown[0], _PARTS) if unknown else ""
+        meant = meant_name(unknown[0], _PARTS) if unknown else ""
         raise UserError(
             f"{path}: {unknown[0] if unknown else 'domains'}{meant}: expected overall: -3pp, domains: {{retail: -5pp}}"
         )
@@ -139,7 +139,7 @@ def decide(comparison: Comparison, margins: Mapping[str, float]) -> list[Decisio
 def _decide(comparison: Comparison, name: str, margin: float, row: DifferenceRow | None) -> Decision:
     if row is None:
         known = ", ".join(comparison.domain_bounds)
-        meant = nearest(name, comparison.domain_bounds)
+        meant = meant_name(name, comparison.domain_bounds)
         raise UserError(f"the policy has a margin for {name}, which was not compared{meant}; domains: {known}")
     bounds = comparison.one_sided if name == OVERALL else comparison.domain_bounds[name]
     if bounds is None:

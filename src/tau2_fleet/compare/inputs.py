@@ -12,7 +12,7 @@ from pathlib import Path
 from tau2_fleet.analysis.profile_reader import run_directories
 from tau2_fleet.compare.pinned import fetched
 from tau2_fleet.compare.results_files import read_results_source
-from tau2_fleet.compare.sources import EmptySource, ResultsSource, read_run
+from tau2_fleet.compare.sources import EmptySource, ResultsSource, read_run_source
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.reading import RECORD_FILE
 from tau2_fleet.record.sweep_jobs import jobs_without
@@ -65,7 +65,7 @@ def read_source(path: Path) -> ResultsSource:
         UserError: it is neither, or cannot be read; `EmptySource` where it holds no simulation.
     """
     if path.is_dir():
-        return read_run(path)
+        return read_run_source(path)
     if path.is_file():
         return read_results_source(path)
     raise UserError(f"{path}: there is no such file or directory")

@@ -97,7 +97,7 @@ def _wall_s(source: ResultsSource) -> float:
     return float(found) if isinstance(found, int | float) else 0.0
 
 
-def answer(pilot: Pilot, difference: float, effects_sd: float, power: float = POWER) -> SampleSize:
+def sample_size(pilot: Pilot, difference: float, effects_sd: float, power: float = POWER) -> SampleSize:
     """What it takes to see a difference, in shares."""
     noise = Noise(effects_sd**2, pilot.within, pilot.within)
     trials = trials_needed(difference, pilot.tasks, noise, power)
@@ -138,7 +138,7 @@ def _plan(options: argparse.Namespace) -> None:
     side = pooled("pilot", inputs.sources, options.allow_diff)
     pilot = pilot_of(side)
     deviations, whence = _effects(options, side)
-    answers = [answer(pilot, difference, one, options.power) for one in deviations]
+    answers = [sample_size(pilot, difference, one, options.power) for one in deviations]
     for note in inputs.notes:
         tell(note, "note: ", "yellow")
     if options.json:

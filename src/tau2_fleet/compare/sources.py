@@ -99,7 +99,7 @@ class ResultsSource:
         return None
 
 
-def read_run(directory: Path) -> ResultsSource:
+def read_run_source(directory: Path) -> ResultsSource:
     """A run directory.
 
     Raises:

@@ -10,7 +10,7 @@ from tau2_fleet.config.compose import compose
 from tau2_fleet.config.models import agent_model, model_settings
 from tau2_fleet.config.schema import Config, DomainSettings, LimitsSettings, flat
 from tau2_fleet.config.tasks import task_ids_of
-from tau2_fleet.config.validation import load, validate
+from tau2_fleet.config.validation import load_config, validate
 
 __all__ = [
     "Config",
@@ -21,7 +21,7 @@ __all__ = [
     "departures",
     "differing_keys",
     "flat",
-    "load",
+    "load_config",
     "model_settings",
     "result_digest",
     "task_ids_of",

@@ -13,7 +13,7 @@ from tau2_fleet.config import table
 from tau2_fleet.config.flags import apart, is_flag, is_known
 from tau2_fleet.config.names import did_you_mean, nearest_keys
 from tau2_fleet.config.quoting import quoted
-from tau2_fleet.config.sources import refuse_missing
+from tau2_fleet.config.sources import refuse_missing_folders
 from tau2_fleet.errors import UserError
 from tau2_fleet.telemetry.secrets import protect_environment
 
@@ -50,7 +50,7 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
         if not is_known(flag):
             raise UserError(_unknown_flag(flag))
     _refuse_odd_names([*arguments, os.getcwd()])
-    refuse_missing(arguments)
+    refuse_missing_folders(arguments)
     return [*flags, *(_at_home(setting) for setting in settings)]
 
 

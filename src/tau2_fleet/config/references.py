@@ -1,4 +1,4 @@
-"""What a reference (`${oc.env:X}`, `${other.key}`) put in the place of a list, mapping or group; for `validation.read`.
+"""What a reference (`${oc.env:X}`, `${other.key}`) put in the place of a list, mapping or group; `validation` asks.
 
 OmegaConf checks what references give for plain values alone.
 """

@@ -263,7 +263,7 @@ def schema(own_domains: Iterable[str] = ()) -> Config:
     """The configuration as Hydra is to know it: prices can be set key by key, and these domains by their `path`.
 
     Hydra cannot set a key of a group that is null or not there, which would put them out of reach of the command
-    line; `read` takes them away again where they stay unset.
+    line; `unchecked_config` takes them away again where they stay unset.
     """
     from omegaconf import MISSING
 

@@ -85,7 +85,7 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
     return [*kept, *search_path(added_folders(arguments))]
 
 
-def refuse_missing(arguments: Sequence[str]) -> None:
+def refuse_missing_folders(arguments: Sequence[str]) -> None:
     """Raises UserError for a folder that these arguments add and that is not there: Hydra would only mutter."""
     for text in added_folders(arguments):
         folder = _folder(text)

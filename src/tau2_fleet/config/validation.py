@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def load(tree: DictConfig, sources: Sources = SHIPPED) -> Config:
+def load_config(tree: DictConfig, sources: Sources = SHIPPED) -> Config:
     """The run that a composed configuration describes.
 
     Args:
@@ -33,7 +33,7 @@ def load(tree: DictConfig, sources: Sources = SHIPPED) -> Config:
     Raises:
         UserError: a key is unknown, a value is out of range, or keys contradict each other.
     """
-    config = read(tree, sources)
+    config = unchecked_config(tree, sources)
     if config.task_ids_file is not None:
         if config.task_ids is not None:
             raise UserError("task_ids and task_ids_file both choose tasks: give one of them")
@@ -42,7 +42,7 @@ def load(tree: DictConfig, sources: Sources = SHIPPED) -> Config:
     return config
 
 
-def read(tree: DictConfig, sources: Sources = SHIPPED) -> Config:
+def unchecked_config(tree: DictConfig, sources: Sources = SHIPPED) -> Config:
     """The same without the rules on values: for references and saved configurations.
 
     Raises:

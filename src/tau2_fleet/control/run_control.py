@@ -282,10 +282,10 @@ class RunControl:
         """
         if request.every:
             return list(self._jobs)
-        return find(list(self._jobs), request.task or "", request.trial)
+        return matching_keys(list(self._jobs), request.task or "", request.trial)
 
 
-def find(keys: Sequence[SimulationKey], task: str, trial: int | None) -> list[SimulationKey]:
+def matching_keys(keys: Sequence[SimulationKey], task: str, trial: int | None) -> list[SimulationKey]:
     """Those of one task: `retail/5`, `5` where one domain has it, or a part of a long id that no other has.
 
     Args:

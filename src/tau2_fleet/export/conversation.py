@@ -77,14 +77,14 @@ def agent_turns(messages: Sequence[Json], prompt: str | None, thinking: bool = F
             name = author if isinstance(author, str) else AGENT if begun else BENCHMARK
             turns.append(ExportedTurn(_own(message, about, thinking), name, _is_spoilt(about)))
         elif role == "user" and not message.get("tool_calls"):
-            turns.append(ExportedTurn({"role": "user", "content": text_of(message)}, "user"))
+            turns.append(ExportedTurn({"role": "user", "content": message_text(message)}, "user"))
         elif role == "tool" and message.get("requestor", "assistant") == "assistant":
-            answered = {"role": "tool", "tool_call_id": message.get("id"), "content": text_of(message)}
+            answered = {"role": "tool", "tool_call_id": message.get("id"), "content": message_text(message)}
             turns.append(ExportedTurn(answered, "tool"))
     return turns
 
 
-def text_of(message: Json) -> str:
+def message_text(message: Json) -> str:
     """A message's text; of content that is none, its JSON."""
     content = message.get("content")
     return content if isinstance(content, str) else "" if content is None else json.dumps(content)
@@ -95,7 +95,7 @@ def _own(message: Json, about: Json, thinking: bool) -> Json:
     if not calls and message.get("content") == _STOP and isinstance(about.get("dropped_calls"), list):
         calls = ({"id": f"call-{_DONE}", "name": _DONE, "arguments": {}},)
         message = {**message, "content": None}
-    found: Json = {"role": "assistant", "content": text_of(message) or (None if calls else "")}
+    found: Json = {"role": "assistant", "content": message_text(message) or (None if calls else "")}
     if thinking and about.get("thinking"):
         found["reasoning_content"] = about["thinking"]
     if calls:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tau2_fleet.analysis.causes import causes
 from tau2_fleet.evaluation.termination import TerminationReason
-from tau2_fleet.export.conversation import text_of
+from tau2_fleet.export.conversation import message_text
 from tau2_fleet.record.line import UNSEEN_CALLS
 
 Json = dict[str, Any]
@@ -133,7 +133,7 @@ def _message(message: Json, sample: str, at: int) -> Json:
     about = about if isinstance(about, dict) else {}
     role, calls = message.get("role"), message.get("tool_calls") or []
     known = {name: about.get(name) for name in ("author", "conditions") if about.get(name)}
-    found: Json = {"id": f"{sample}-{at}", "content": text_of(message)}
+    found: Json = {"id": f"{sample}-{at}", "content": message_text(message)}
     if role == "tool":
         by = message.get("requestor") or "assistant"
         call_id = message.get("id")

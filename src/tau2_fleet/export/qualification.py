@@ -36,7 +36,7 @@ _SETTINGS: dict[str, Any] = {
 """Key to what the benchmark's own runner has; keys that a run of an earlier version lacks had no other value."""
 
 
-def reasons(runs: list[Run]) -> Iterator[str]:
+def disqualifications(runs: list[Run]) -> Iterator[str]:
     """Why these runs, together one submission, do not qualify; nothing where they do."""
     seen: dict[str, str] = {}
     for run in runs:

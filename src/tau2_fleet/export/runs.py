@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tau2_fleet.analysis.domain_of_run import domain_of_run
 from tau2_fleet.benchmark.identity import BenchmarkIdentity
-from tau2_fleet.benchmark.task_sets import nearest
+from tau2_fleet.benchmark.task_sets import meant_name
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.latest import LatestRecords
 from tau2_fleet.record.line import SimulationKey, decode_line
@@ -71,7 +71,7 @@ def refuse_unknown(filters: Filters, keys: Sequence[SimulationKey]) -> None:
         for name in names if known else ():
             if name not in known:
                 there = f"; domains: {', '.join(domains)}" if known is domains else ""
-                raise UserError(f"{option} {name}: no simulation is of it{nearest(name, known)}{there}")
+                raise UserError(f"{option} {name}: no simulation is of it{meant_name(name, known)}{there}")
 
 
 @dataclass

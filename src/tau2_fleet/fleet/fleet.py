@@ -20,8 +20,8 @@ from tau2_fleet.fleet.host import Hosts, ServerProcess, make_hosts
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.launch import end_servers
 from tau2_fleet.fleet.launcher import Launcher
-from tau2_fleet.fleet.pool_check import preflight
-from tau2_fleet.fleet.prepare import prepare
+from tau2_fleet.fleet.pool_check import check_pool
+from tau2_fleet.fleet.prepare import prepare_fleet
 from tau2_fleet.fleet.probe import http_session
 from tau2_fleet.fleet.reaper.reaper import Reaper
 from tau2_fleet.fleet.replica import Phase, Replica, ReplicaStatus
@@ -98,7 +98,7 @@ class Fleet:
         try:
             if not self._prepared:
                 self._hosts = make_hosts(self._on)
-                found = await prepare(
+                found = await prepare_fleet(
                     self.pools, self.server, self._hosts, self.logs, self._key, self._tasks_file, self._start_reaper
                 )
                 self._replicas, self._launcher, self._uses_gpus = found.replicas, found.launcher, found.uses_gpus
@@ -285,7 +285,7 @@ class Fleet:
     async def _check_pools(self, http: aiohttp.ClientSession) -> None:
         first = {endpoint.name: endpoint for endpoint in self.endpoints()}
         by_pool = {replica.pool: first[replica.name] for replica in self._replicas if replica.name in first}
-        checks = [preflight(http, spec, by_pool[spec.name]) for spec in self.pools if spec.name in by_pool]
+        checks = [check_pool(http, spec, by_pool[spec.name]) for spec in self.pools if spec.name in by_pool]
         for outcome in await asyncio.gather(*checks, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome

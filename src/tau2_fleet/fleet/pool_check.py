@@ -56,7 +56,7 @@ class PoolFinding:
     """The error is one for models without tools, too."""
 
 
-async def preflight(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) -> None:
+async def check_pool(http: aiohttp.ClientSession, spec: PoolSpec, endpoint: Endpoint) -> None:
     """Ask twice, for a tool call where the pool's models have tools; a warning is logged.
 
     Raises:

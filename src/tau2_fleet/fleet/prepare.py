@@ -33,7 +33,7 @@ class Prepared:
     uses_gpus: bool
 
 
-async def prepare(
+async def prepare_fleet(
     pools: Sequence[PoolSpec],
     server: ServerSettings,
     hosts: Hosts,

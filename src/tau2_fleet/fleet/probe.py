@@ -112,8 +112,8 @@ async def ask(
         ) as response:
             text = await read_text(response, url)
             if response.status != 200:
-                told = f" to {short(response.headers.get('Location', ''))}" if 300 <= response.status < 400 else ""
-                raise ProbeError(f"{url} answered {response.status}{told}: {short(text)}", response.status)
+                told = f" to {_one_line(response.headers.get('Location', ''))}" if 300 <= response.status < 400 else ""
+                raise ProbeError(f"{url} answered {response.status}{told}: {_one_line(text)}", response.status)
             return text
     except _ERRORS as error:
         raise ProbeError(f"{url}: {_said(error)}") from None
@@ -139,7 +139,7 @@ async def read_text(response: aiohttp.ClientResponse, url: str) -> str:
     return data.decode("utf-8", "replace")
 
 
-def short(text: str, limit: int = 200) -> str:
+def _one_line(text: str, limit: int = 200) -> str:
     """The text on one line, cut, for messages."""
     line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text[: 4 * limit].split()))
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
@@ -147,7 +147,7 @@ def short(text: str, limit: int = 200) -> str:
 
 def listed(names: Sequence[str], most: int = 5) -> str:
     """Names for messages: the first few, each cut, and how many more there are."""
-    shown = ", ".join(short(name, 100) for name in names[:most])
+    shown = ", ".join(_one_line(name, 100) for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
@@ -155,4 +155,4 @@ def _said(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     cause = getattr(error, "os_error", None)
-    return short(str(getattr(cause, "strerror", None) or error)) or type(error).__name__
+    return _one_line(str(getattr(cause, "strerror", None) or error)) or type(error).__name__

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, today: Callable[[], date] = dat
 
 async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool, today: date) -> None:
     from tau2_fleet.config.expert_choice import choose_experts
-    from tau2_fleet.config.validation import read, with_absolute_paths
+    from tau2_fleet.config.validation import unchecked_config, with_absolute_paths
     from tau2_fleet.health import machine
     from tau2_fleet.health.finding import note, ok
     from tau2_fleet.paths import CHECKOUT
@@ -69,7 +69,7 @@ async def _examine(report: FindingsReport, overrides: Sequence[str], calls: bool
     for line in report.value("experts", lambda: choose_experts(tree)) or ():
         report.add(note("experts", line))
     report.value("configuration", lambda: with_absolute_paths(tree))
-    config = report.value("configuration", lambda: read(tree))
+    config = report.value("configuration", lambda: unchecked_config(tree))
     if config is None:
         return
     from tau2_fleet.fleet.host import make_hosts
@@ -134,10 +134,10 @@ def _composed(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
 
 
 def _checked(tree: DictConfig, run_dir: Path) -> Config:
-    from tau2_fleet.config.validation import load
+    from tau2_fleet.config.validation import load_config
     from tau2_fleet.run.resume import check_resumable
 
-    config = load(tree)
+    config = load_config(tree)
     use_scratch_dir(config.scratch_dir)
     check_resumable(config, run_dir)
     return config

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tau2_fleet.config.lifetimes import known_lifetimes, refusal
 from tau2_fleet.config.lifetimes import warning as ending
 from tau2_fleet.errors import UserError
-from tau2_fleet.extensions import find, target_of
+from tau2_fleet.extensions import resolve_target, target_of
 from tau2_fleet.fleet.pools import model_key
 from tau2_fleet.health.finding import Finding, note, ok, problem, warning
 from tau2_fleet.invocation import install_hint
@@ -125,7 +125,7 @@ async def check_wandb(settings: WandbSettings) -> Finding:
     try:
         mode = mode_of(settings)
         if not is_wandb(settings) and mode is not WandbMode.disabled:
-            find(settings.sink, KEY, FOLDER)
+            resolve_target(settings.sink, KEY, FOLDER)
             return ok("tracker", f"{target_of(settings.sink)[0]}, {mode}")
     except UserError as error:
         return problem("W&B", str(error))

@@ -16,7 +16,7 @@ _CHUNK = 1 << 20
 """Characters that are read at once."""
 
 
-def members(path: Path, long: str) -> Iterator[tuple[str, Any]]:
+def object_members(path: Path, long: str) -> Iterator[tuple[str, Any]]:
     """The members of the object in a file; of the list named `long` each item comes as a member of that name.
 
     Raises:

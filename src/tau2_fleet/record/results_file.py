@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.atomic import replaced
-from tau2_fleet.record.json_stream import members
+from tau2_fleet.record.json_stream import object_members
 from tau2_fleet.record.line import decode_line, encode_line
 from tau2_fleet.regular import lines_of, open_file, read_whole
 
@@ -188,7 +188,7 @@ def _instead_of_json(path: Path) -> str:
 def _head_of_large(path: Path) -> dict[str, Any]:
     """All but the simulations, which are read and let go, so that a file that is broken is known before."""
     head: dict[str, Any] = {"simulations": []}
-    for name, value in members(path, "simulations"):
+    for name, value in object_members(path, "simulations"):
         if name != "simulations":
             head[name] = value
         elif not isinstance(value, dict):
@@ -197,7 +197,7 @@ def _head_of_large(path: Path) -> dict[str, Any]:
 
 
 def _simulations_of_large(path: Path) -> Iterator[Simulation]:
-    return (value for name, value in members(path, "simulations") if name == "simulations")
+    return (value for name, value in object_members(path, "simulations") if name == "simulations")
 
 
 def _checked(path: Path, raw: Any) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class Counted:
     """Those that more than half of the usable votes have, each with how many."""
 
 
-def count(votes: Sequence[Vote], asked: int) -> Counted:
+def majority(votes: Sequence[Vote], asked: int) -> Counted:
     """The majority of the votes.
 
     Args:

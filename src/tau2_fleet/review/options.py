@@ -58,7 +58,7 @@ class ReviewOptions:
         own += [f"max_cost_usd={given.max_cost_usd}"] if given.max_cost_usd is not None else []
         return cls(
             settings=_merged(ReviewSettings, {}, own, _OWN),
-            judge=None if name == "none" else model_settings(name, of_model),
+            judge=None if name == "none" else judge_model_settings(name, of_model),
             judge_name=name,
             sample=given.sample,
             only_failures=given.failed,
@@ -66,7 +66,7 @@ class ReviewOptions:
         )
 
 
-def model_settings(name: str, overrides: Sequence[str] = ()) -> ModelSettings:
+def judge_model_settings(name: str, overrides: Sequence[str] = ()) -> ModelSettings:
     """The model in `conf/llm/NAME.yaml`, with keys of its own changed.
 
     Raises:

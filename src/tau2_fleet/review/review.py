@@ -18,7 +18,7 @@ from tau2_fleet.evaluation.success import is_success
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.preflight import preflight
 from tau2_fleet.record.line import SimulationKey
-from tau2_fleet.review.answers import count
+from tau2_fleet.review.answers import majority
 from tau2_fleet.review.case import Case
 from tau2_fleet.review.cases import Cases
 from tau2_fleet.review.document import remarks_on, review_document
@@ -74,7 +74,7 @@ def review_run(directory: Path, options: ReviewOptions) -> Reviewed:
         chosen = _chosen(found, options)
         weights = chosen if options.sample is not None else {}
         asked, spent_usd = asyncio.run(_ask(directory, cases, list(chosen), options))
-    counted = {key: count(votes, options.settings.votes) for key, votes in asked.votes.items()}
+    counted = {key: majority(votes, options.settings.votes) for key, votes in asked.votes.items()}
     reviews = join_all(cases, found, counted, weights)
     figures = scores(reviews, only_failures=options.only_failures)
     document = review_document(options, found, reviews, figures, asked, spent_usd)

@@ -17,7 +17,7 @@ from tau2_fleet.invocation import typed
 from tau2_fleet.run.attempt import Attempt
 from tau2_fleet.run.files import RunFiles
 from tau2_fleet.run.model_names import named_by_record
-from tau2_fleet.run.outcome import RunOutcome, judge_outcome, short_path, show
+from tau2_fleet.run.outcome import RunOutcome, judge_outcome, short_path, show_outcome
 from tau2_fleet.run.report_runs import report_runs
 
 
@@ -56,10 +56,10 @@ async def leave_files(
     try:
         summary = files.write(outcome, fleet, attempt.about(by_hand))
     except CannotWrite as error:
-        show(outcome, run_dir, wide)
+        show_outcome(outcome, run_dir, wide)
         again = typed("run", f"resume={short_path(run_dir)}")
         raise CannotWrite(f"{error}; the record is whole: make room and go on: {again}") from error
-    show(outcome, run_dir, wide)
+    show_outcome(outcome, run_dir, wide)
     attempt.in_flight.tell(by_hand=bool(by_hand))
     return summary
 

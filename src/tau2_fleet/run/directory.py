@@ -27,7 +27,7 @@ from tau2_fleet.config.compose import compose, explain
 from tau2_fleet.config.quoting import quoted
 from tau2_fleet.config.schema import Config, schema
 from tau2_fleet.config.sources import search_path
-from tau2_fleet.config.validation import own_paths, read
+from tau2_fleet.config.validation import own_paths, unchecked_config
 from tau2_fleet.errors import UserError, writing
 from tau2_fleet.paths import CHECKOUT
 from tau2_fleet.record.atomic import write_text
@@ -218,7 +218,7 @@ def load_saved(run_dir: Path) -> Config:
         tree = load_tree(path)
         if not isinstance(tree, DictConfig) or "domain" not in tree:
             raise UserError("it names no domain")
-        return read(DictConfig(OmegaConf.merge(OmegaConf.structured(schema()), tree)))
+        return unchecked_config(DictConfig(OmegaConf.merge(OmegaConf.structured(schema()), tree)))
     except FileNotFoundError:
         raise UserError(f"{run_dir}: not a run directory (there is no {path.relative_to(run_dir)})") from None
     except (UserError, *_UNREADABLE) as error:

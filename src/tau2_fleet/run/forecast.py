@@ -73,7 +73,7 @@ def _taken_apart(given: Sequence[str]) -> tuple[list[Path], list[str], bool]:
 
 def _forecast(directories: Sequence[Path], overrides: Sequence[str]) -> Expectation:
     from tau2_fleet.analysis.profile_reader import run_directories
-    from tau2_fleet.config import load
+    from tau2_fleet.config import load_config
     from tau2_fleet.config.command_line import for_hydra, read_dotenv
     from tau2_fleet.config.compose import compose
     from tau2_fleet.config.expert_choice import choose_experts
@@ -90,7 +90,7 @@ def _forecast(directories: Sequence[Path], overrides: Sequence[str]) -> Expectat
     tree = compose(for_hydra(overrides))
     choose_experts(tree)
     with_absolute_paths(tree)
-    plan = plan_run(load(tree))
+    plan = plan_run(load_config(tree))
     tell_jobs_without(directories, RECORD_FILE)
     earlier = read_earlier(run_directories(directories, RECORD_FILE)) if directories else None
     return expect(plan, plan.schedule, PriceTable.shipped(), earlier)

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tau2_fleet.config import load
+from tau2_fleet.config import load_config
 from tau2_fleet.config.compose import explain
 from tau2_fleet.config.expert_choice import choose_experts
 from tau2_fleet.config.sources import sources
@@ -103,7 +103,7 @@ def _run(tree: DictConfig, arguments: Sequence[str], run_dir: Path, overrides: l
     refuse_checkout(run_dir)
     chosen = choose_experts(tree)
     with_absolute_paths(tree)
-    config = load(tree, sources(arguments))
+    config = load_config(tree, sources(arguments))
     with DirectoryLock(run_dir) as lock:
         try:
             check_resumable(config, run_dir)

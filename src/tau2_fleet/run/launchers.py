@@ -104,7 +104,7 @@ def read_note(sweep_dir: Path, number: int, run_dir: Path, overrides: list[str],
     except (KeyError, TypeError, ValueError):
         pass
     if interrupted:
-        going_on = "; it goes on in its own process" if is_alive(sweep_dir, number) else ""
+        going_on = "; it goes on in its own process" if job_is_alive(sweep_dir, number) else ""
         return JobEnd(run_dir, overrides, ExitStatus.INTERRUPTED, f"the sweep was interrupted{going_on}")
     told = "its process ended without a word (killed?)" if note else "it is not known to have begun"
     return JobEnd(run_dir, overrides, ExitStatus.FAILED, f"{told}; see what the launcher wrote")
@@ -119,7 +119,7 @@ def forget_note(sweep_dir: Path, number: int) -> None:
         path.parent.parent.rmdir()
 
 
-def is_alive(sweep_dir: Path, number: int) -> bool:
+def job_is_alive(sweep_dir: Path, number: int) -> bool:
     """Whether the job has begun and its process lives, on whatever machine."""
     return is_locked(note_path(sweep_dir, number))
 
@@ -127,7 +127,7 @@ def is_alive(sweep_dir: Path, number: int) -> bool:
 def may_end(sweep_dir: Path, number: int) -> bool:
     """Whether a job may still leave word of its end: not begun yet, alive, or waiting to be run again."""
     note = read_object(note_path(sweep_dir, number))
-    if not note or is_alive(sweep_dir, number):
+    if not note or job_is_alive(sweep_dir, number):
         return True
     slurm_id = note.get("slurm_job")
     return "exit_status" not in note and isinstance(slurm_id, str) and is_queued(slurm_id)
@@ -271,5 +271,5 @@ def let_children_import() -> None:
 
 def wait_for_jobs(sweep_dir: Path, numbers: Sequence[int]) -> None:
     """Return when none of these jobs lives: a launcher gives up at the first that failed, others may still run."""
-    while any(is_alive(sweep_dir, number) for number in numbers):
+    while any(job_is_alive(sweep_dir, number) for number in numbers):
         time.sleep(_LOOK_S)

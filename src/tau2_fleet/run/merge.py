@@ -50,8 +50,8 @@ def main(arguments: Sequence[str]) -> int:
 def _merge(directories: Sequence[Path], output: Path, *, report: bool) -> int:
     from tau2_fleet.display.console import wide
     from tau2_fleet.fleet.limits import raise_open_files
-    from tau2_fleet.run.merge_checks import refuse_different, refuse_missing, refuse_overlap, refuse_twice
-    from tau2_fleet.run.outcome import show
+    from tau2_fleet.run.merge_checks import refuse_different, refuse_missing_shards, refuse_overlap, refuse_twice
+    from tau2_fleet.run.outcome import show_outcome
     from tau2_fleet.run.report_runs import report_runs
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -61,11 +61,11 @@ def _merge(directories: Sequence[Path], output: Path, *, report: bool) -> int:
         for directory in directories:
             quiet.enter_context(_at_rest(directory))
         runs = [_read(directory) for directory in directories]
-        for refuse in (refuse_twice, refuse_different, refuse_missing, refuse_overlap):
+        for refuse in (refuse_twice, refuse_different, refuse_missing_shards, refuse_overlap):
             refuse(runs)
         with _appearing(output) as (folder, lock):
             outcome = _write(runs, folder, output, lock)
-    show(outcome, output, wide)
+    show_outcome(outcome, output, wide)
     if report:
         report_runs([output], output)
     return int(outcome.exit_status)

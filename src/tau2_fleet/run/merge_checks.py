@@ -87,7 +87,7 @@ def refuse_overlap(runs: Sequence[MergedRun]) -> None:
         raise RefusedMerge(f"{key.label} is in {here} and in {there}")
 
 
-def refuse_missing(runs: Sequence[MergedRun]) -> None:
+def refuse_missing_shards(runs: Sequence[MergedRun]) -> None:
     """Raises RefusedMerge for shards of which some are not there, or that are parts of different wholes."""
     first = runs[0]
     for run in runs:

@@ -134,7 +134,7 @@ def write_summary(path: Path, outcome: RunOutcome, about: dict[str, Any]) -> dic
     return summary
 
 
-def show(outcome: RunOutcome, run_dir: Path, console: Console) -> None:
+def show_outcome(outcome: RunOutcome, run_dir: Path, console: Console) -> None:
     """The closing table: one row a domain, and what to type next."""
     shown = {
         name: inventory

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _serve(arguments: Sequence[str]) -> None:
-    from tau2_fleet.config import load
+    from tau2_fleet.config import load_config
     from tau2_fleet.config.command_line import read_dotenv
     from tau2_fleet.config.compose import compose
     from tau2_fleet.fleet.lease import FleetLease
@@ -72,7 +72,7 @@ def _serve(arguments: Sequence[str]) -> None:
         stamp = register_resolvers(arguments)[0].relative_to("multirun")
         given = [argument.removeprefix(_RUN_DIR) for argument in arguments if argument.startswith(_RUN_DIR)]
         directory = Path(given[-1] if given else Path("outputs") / stamp).absolute()
-        config = load(compose([argument for argument in arguments if not argument.startswith(_RUN_DIR)]))
+        config = load_config(compose([argument for argument in arguments if not argument.startswith(_RUN_DIR)]))
         use_scratch_dir(config.scratch_dir)
         plan = plan_run(config)
         with (

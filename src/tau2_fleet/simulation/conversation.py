@@ -17,7 +17,7 @@ from tau2_fleet.benchmark.package import AssistantMessage, UserMessage
 from tau2_fleet.evaluation.termination import TerminationReason
 from tau2_fleet.llm.call_log import CallLog
 from tau2_fleet.llm.session import RoleError
-from tau2_fleet.simulation.party import AGENT, USER, next_turn
+from tau2_fleet.simulation.party import AGENT, USER, ask_party
 from tau2_fleet.telemetry.events import StepComplete, ToolCallDone, emit
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Conversation:
         if receiver is Role.ENV:
             await self._run_tools()
         elif receiver is Role.USER and self.user is not None:
-            self._send_reply(await next_turn(self.user, self._incoming(), USER))
+            self._send_reply(await ask_party(self.user, self._incoming(), USER))
         else:
             await self._let_agent_speak(self._incoming())
         self._check_communication()
@@ -181,7 +181,7 @@ class Conversation:
         return list(self.pending) if self.sender is Role.ENV else self.pending[0]
 
     async def _let_agent_speak(self, incoming: Any) -> None:
-        turn = await next_turn(self.agent, incoming, AGENT)
+        turn = await ask_party(self.agent, incoming, AGENT)
         self._send_reply(self._as_stop(turn) if self.solo else turn)
 
     def _as_stop(self, turn: AssistantMessage) -> AssistantMessage:

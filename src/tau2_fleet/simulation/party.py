@@ -1,6 +1,6 @@
 """The border to the code of a party, ours or anybody's: asks for its turns, and tells a model's trouble from its own.
 
-`conversation.py` calls `next_turn`, `parties.py` makes parties and closes them.
+`conversation.py` calls `ask_party`, `parties.py` makes parties and closes them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def make_party(scaffold: Scaffold[P], context: Any, side: PartySide) -> P:
         raise failure from failure.__cause__
 
 
-async def next_turn(party: Agent | User, incoming: Any, side: PartySide) -> Any:
+async def ask_party(party: Agent | User, incoming: Any, side: PartySide) -> Any:
     """The party's next message, of the side's class.
 
     Raises:

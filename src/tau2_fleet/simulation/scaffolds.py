@@ -97,4 +97,4 @@ def _found(choice: Mapping[str, Any], default: Scaffold[P]) -> Scaffold[P]:
     key = f"{default.key}.{TARGET}"
     if "." not in target:
         raise UserError(f"{key}={target}: wanted an import path, such as my_module.MyClass")
-    return Scaffold(default.key, target, extensions.find(choice, key, ""), options)
+    return Scaffold(default.key, target, extensions.resolve_target(choice, key, ""), options)

@@ -76,7 +76,7 @@ def event_line(event: Event) -> str | None:
     return None if way is None else way(event)
 
 
-def lines_of(events: Sequence[Event], least: int) -> list[str]:
+def lines_at_level(events: Sequence[Event], least: int) -> list[str]:
     """The lines of events whose level is `least` or above."""
     lines = []
     for event in events:

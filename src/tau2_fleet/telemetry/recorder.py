@@ -14,7 +14,7 @@ from typing import Self
 from tau2_fleet.display.progress import Progress
 from tau2_fleet.telemetry.event_buffer import EventBuffer
 from tau2_fleet.telemetry.events import Event, EventBus, Listener, RunMark, Writer, bus_in_use, emit, subscribe
-from tau2_fleet.telemetry.lines import lines_of
+from tau2_fleet.telemetry.lines import lines_at_level
 from tau2_fleet.telemetry.logs import Logs
 from tau2_fleet.telemetry.profile_writer import ProfileWriter
 
@@ -86,7 +86,7 @@ class Recorder:
 def _log_writer(logs: Logs) -> Writer:
     def write(events: Sequence[Event]) -> None:
         least = logs.level
-        lines = lines_of(events, least)
+        lines = lines_at_level(events, least)
         if lines:
             logs.event_lines(lines)
 

@@ -51,7 +51,7 @@ def first_message(
     tags = dict.fromkeys([*settings.tags, run.short_model, *run.domains])
     return {
         "kind": "start",
-        "sink": plain(settings.sink),
+        "sink": plain_json(settings.sink),
         "run_dir": str(run_dir.resolve()),
         "mode": str(mode),
         "project": settings.project,
@@ -62,18 +62,18 @@ def first_message(
         "tags": [tag[:_TAG_LENGTH] for tag in tags if tag],
         "notes": settings.notes,
         "transcripts": settings.transcripts,
-        "config": plain(run.config),
+        "config": plain_json(run.config),
         "key_files": run.key_files,
         "finish_timeout_s": max(finish_timeout_s - 5, 1),
     }
 
 
-def plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """The value in JSON's types: enums as their text, paths and the like as `str`."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [plain(item) for item in value]
+        return [plain_json(item) for item in value]
     if value is None or isinstance(value, (bool, int, float)):
         return value
     return str(value)

@@ -32,7 +32,7 @@ from tau2_fleet.telemetry.secrets import redact
 from tau2_fleet.telemetry.settings import WandbMode, WandbSettings
 from tau2_fleet.tracking.live_metrics import LiveMetrics
 from tau2_fleet.tracking.mode import is_wandb, mode_of
-from tau2_fleet.tracking.start import TrackedRun, first_message, plain
+from tau2_fleet.tracking.start import TrackedRun, first_message, plain_json
 
 SNAPSHOT_EVERY_S = 10.0
 FINISH_TIMEOUT_S = 120.0
@@ -150,7 +150,7 @@ class Tracker:
         if worker is None:
             return None
         try:
-            self._final = {"kind": "finish", "summary": plain(summary), "exit_code": exit_code}
+            self._final = {"kind": "finish", "summary": plain_json(summary), "exit_code": exit_code}
             self._over.set()
             self._await_end()
             message = self._message()

@@ -125,13 +125,13 @@ def _holds_conversations(path: Path, parts: tuple[str, ...]) -> bool:
     return path.name.split(".log")[0] + ".log" in _CONVERSATIONS or path.name in _CONVERSATIONS
 
 
-def flat(summary: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_summary(summary: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested summary as `path/to/key: value`; numbers, flags and short texts only."""
     values: dict[str, Any] = {}
     for key, value in summary.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            values.update(flat(value, f"{name}/"))
+            values.update(flat_summary(value, f"{name}/"))
         elif isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(x, (int, float)) for x in value):
             values[f"{name}/low"], values[f"{name}/high"] = value
         elif isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= 200):

@@ -13,7 +13,7 @@ from tau2_fleet import __version__
 from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.metrics import Result, pass_hat
 from tau2_fleet.export.export_format import Arguments, Export, Refused
-from tau2_fleet.export.qualification import DOMAINS, TRIALS, reasons
+from tau2_fleet.export.qualification import DOMAINS, TRIALS, disqualifications
 from tau2_fleet.export.runs import Json, Run
 from tau2_fleet.record.atomic import write_json
 from tau2_fleet.record.results import as_simulation_run
@@ -47,7 +47,7 @@ class Leaderboard:
             raise Refused(
                 "a submission has all tasks of a domain: --task, --min-reward and --max-reward leave some out"
             )
-        if found := [*reasons([*export.runs])]:
+        if found := [*disqualifications([*export.runs])]:
             raise Refused(*found)
         if not options.organization or not options.email:
             raise UserError("--organization and --email are needed: the benchmark takes no submission without")

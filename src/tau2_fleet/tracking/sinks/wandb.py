@@ -19,7 +19,7 @@ import orjson
 from tau2_fleet.record.atomic import write_json
 from tau2_fleet.regular import open_file, read_whole
 from tau2_fleet.tracking.sink import RunStart, SinkStarted
-from tau2_fleet.tracking.wandb_tables import WandbTable, durations_ms, flat, run_files, simulations_table
+from tau2_fleet.tracking.wandb_tables import WandbTable, durations_ms, flat_summary, run_files, simulations_table
 
 _REACHED_S = 3.0
 _INIT_TIMEOUT_S = 6.0
@@ -147,7 +147,7 @@ class Wandb:
                 continue  # a run that ended early has not written all its files
             except Exception as error:
                 problems.append(f"{part.__name__.strip('_')}: {type(error).__name__}: {error}")
-        self._run.summary.update(flat(summary))
+        self._run.summary.update(flat_summary(summary))
         if self._mode == "online" and not answers(_base_url(), _REACHED_S):
             problems.append(f"{_base_url()} does not answer any more")
             _within(_LOST_GRACE_S, lambda: self._run.finish(exit_code=exit_code))
