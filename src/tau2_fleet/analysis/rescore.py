@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tau2_fleet.analysis.domain_of_run import domain_of_run, own_domains
+from tau2_fleet.analysis.domain_of_run import domain_of_run
+from tau2_fleet.analysis.rescore_files import INDEXED, files_to_score
 from tau2_fleet.analysis.rescore_report import RescoredRow, RescoreReport, show_rescored
 from tau2_fleet.analysis.score_again import Scored, Ways, alone, score_again
 from tau2_fleet.benchmark.settings import DEFAULT, BenchmarkSettings
@@ -24,18 +25,14 @@ from tau2_fleet.errors import CannotWrite, ExitStatus, UserError, writing
 from tau2_fleet.evaluation.verdicts import read_verdicts
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.line import SimulationKey, encode_line
-from tau2_fleet.record.overview import refuse_sweep
-from tau2_fleet.record.reading import RECORD_FILE, stored_lines
-from tau2_fleet.record.results_file import COMPRESSED, NotJsonError, Results, read_results
+from tau2_fleet.record.reading import stored_lines
+from tau2_fleet.record.results_file import Results, read_results
 from tau2_fleet.record.summary import read_summary
 
 if TYPE_CHECKING:
     from tau2_fleet.benchmark.domain import Domain
     from tau2_fleet.benchmark.package import Task
     from tau2_fleet.benchmark.version import BenchmarkVersion
-
-_INDEXED = "results.json"
-"""The head of results that have a file for each simulation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ async def rescore(
     options = options or RescoreOptions()
     for name in options.benchmarks:
         _version(name, options.data_dir, alone=len(options.benchmarks) == 1)
-    paths = _files(source)
+    paths = files_to_score(source)
     several = source.is_dir()
     if output is not None and several:
         with writing(output):
@@ -115,7 +112,7 @@ async def rescore(
     for path in paths:
         target = output
         if output is not None and (several or output.is_dir()):
-            target = output / (f"{path.parent.name}.json" if path.name == _INDEXED else path.name)
+            target = output / (f"{path.parent.name}.json" if path.name == INDEXED else path.name)
         report = RescoreReport(path)
         reports.append(report)
         try:
@@ -177,45 +174,6 @@ def _domain(version: BenchmarkVersion | None, name: str, path: Path, options: Re
     # The version has the folder of data; a domain of one's own is such a folder itself.
     data_dir = options.data_dir if version is None or name not in DOMAINS else None
     return domain_of_run(name, path.parent, data_dir, version)
-
-
-def _files(source: Path) -> list[Path]:
-    """The files to score: of a run directory one per domain, or the record where it is ahead of them."""
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise UserError(f"{source}: no such file or directory")
-    from tau2_fleet.benchmark.domains import DOMAINS
-
-    if (source / _INDEXED).is_file() and (source / "simulations").is_dir():
-        return [source / _INDEXED]
-    names = (*DOMAINS, *own_domains(source))
-    record = source / RECORD_FILE
-    found = [path for name in names if (path := source / f"{name}.json").is_file()] if record.is_file() else []
-    if record.is_file() and all(path.stat().st_mtime < record.stat().st_mtime for path in found):
-        found = [record]
-    if not found:
-        found = sorted(_results_below(source))
-    if not found:
-        refuse_sweep(source)
-        raise UserError(f"{source}: holds no results; wanted {{domain}}.json, {RECORD_FILE} or a results file")
-    return found
-
-
-def _results_below(folder: Path) -> Iterator[Path]:
-    """Results in a folder, in whatever form; files that are no JSON are among them, so that they are told of."""
-    for path in (*folder.glob("*.json"), *(one for end in COMPRESSED for one in folder.glob(f"*.json{end}"))):
-        try:
-            read_results(path)
-        except NotJsonError:
-            pass
-        except UserError as error:
-            if "a task is not" not in str(error):
-                continue
-        yield path
-    for path in folder.glob(f"*/{_INDEXED}"):
-        if (path.parent / "simulations").is_dir():
-            yield path
 
 
 async def _rescore_results(report: RescoreReport, target: Path | None, options: RescoreOptions) -> None:

@@ -9,17 +9,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tau2_fleet.compare.changes import Change, causes_side_by_side, figures_side_by_side
+from tau2_fleet.compare.difference_rows import (
+    DifferenceRow,
+    difference_row,
+    domain_rows,
+    mean_of_domains_row,
+    one_sided_bounds,
+    pass_k_row,
+)
 from tau2_fleet.compare.reviewed import reviewed_in_part, without_errors
 from tau2_fleet.compare.sides import ComparedSide, natural
 from tau2_fleet.compare.sources import SimulationOutcome
 from tau2_fleet.evaluation import paired
-from tau2_fleet.evaluation.metrics import pass_k
-from tau2_fleet.evaluation.paired import Interval, Spread, TaskPair
-from tau2_fleet.evaluation.permutation import holm
-from tau2_fleet.evaluation.proportions import CONFIDENCE, Estimate, mean_of_tasks
+from tau2_fleet.evaluation.paired import Interval, TaskPair
 
 OVERALL = "overall"
-MEAN_OF_DOMAINS = "mean of domains"
 
 METHODS = (
     "Every difference is candidate minus baseline, in percentage points. The task is the unit: tasks are taken as "
@@ -29,27 +33,6 @@ METHODS = (
     "(Fagerland et al. 2013). Domains are adjusted by Holm's procedure, the overall difference is not. Intervals of "
     "one side are Wilson's, for as many trials as the clustered ones are worth (Korn and Graubard 1998)."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class DifferenceRow:
-    """The difference of one figure in one domain, or over all."""
-
-    name: str
-    tasks: int
-    baseline: Estimate
-    candidate: Estimate
-    difference: float
-    """Shares: 0.03 is three percentage points."""
-    interval: Interval | None
-    """For tasks like these, at `level`; None where one task says nothing of others."""
-    these_tasks: Interval | None = None
-    """For these very tasks; None with a single trial."""
-    p: float | None = None
-    """Adjusted where there are several domains; None where there is no test."""
-    level: float = 1 - CONFIDENCE
-    """1 - the interval's confidence: smaller for one of several domains."""
-    test: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,17 +134,17 @@ def compare(
         candidate=candidate,
         tasks=tuple(tasks),
         overall=difference_row(OVERALL, pairs),
-        domains=_domain_rows(by_domain) if several else (),
-        mean_of_domains=_mean_row(by_domain) if several else None,
-        pass_k=tuple(row for k in range(2, most + 1) for row in [_pass_k_row(pairs, k)] if row.interval is not None),
+        domains=domain_rows(by_domain) if several else (),
+        mean_of_domains=mean_of_domains_row(by_domain) if several else None,
+        pass_k=tuple(row for k in range(2, most + 1) for row in [pass_k_row(pairs, k)] if row.interval is not None),
         infrastructure=_infrastructure(baseline, candidate, tasks),
         better=tuple(sorted((flip for flip in flips if flip.difference > 0), key=_strongest)),
         worse=tuple(sorted((flip for flip in flips if flip.difference < 0), key=_strongest)),
         causes=tuple(causes_side_by_side(baseline, candidate, tasks)),
         figures=tuple(figures_side_by_side(baseline, candidate, tasks)),
         effects=effects,
-        one_sided=_one_sided(pairs),
-        domain_bounds={name: _one_sided(found) for name, found in by_domain.items()},
+        one_sided=one_sided_bounds(pairs),
+        domain_bounds={name: one_sided_bounds(found) for name, found in by_domain.items()},
         notes=(*notes, *filter(None, map(reviewed_in_part, (baseline, candidate)))),
         without_customer=_without_customer(baseline, candidate, tasks),
     )
@@ -173,70 +156,6 @@ def _without_customer(baseline: ComparedSide, candidate: ComparedSide, tasks: Se
         return None
     row = difference_row("without the customer's errors", kept.pairs) if kept.pairs else None
     return WithoutCustomer(row, kept.left_out, kept.emptied)
-
-
-def difference_row(
-    name: str, pairs: Sequence[TaskPair], level: float = 1 - CONFIDENCE, p: float | None = None
-) -> DifferenceRow:
-    """The difference of pass^1; `p` where it is adjusted already."""
-    test = paired.test_difference(pairs)
-    return DifferenceRow(
-        name=name,
-        tasks=len(pairs),
-        baseline=_side_estimate([pair.baseline for pair in pairs]),
-        candidate=_side_estimate([pair.candidate for pair in pairs]),
-        difference=sum(pair.difference for pair in pairs) / len(pairs),
-        interval=_ends(paired.of_tasks_like_these(pairs), level),
-        these_tasks=_ends(paired.of_these_very_tasks(pairs), level),
-        p=test.p if p is None else p,
-        level=level,
-        test=test.name,
-    )
-
-
-def _domain_rows(by_domain: dict[str, list[TaskPair]]) -> tuple[DifferenceRow, ...]:
-    adjusted = holm([paired.test_difference(pairs).p for pairs in by_domain.values()])
-    return tuple(
-        difference_row(name, pairs, level, p)
-        for (name, pairs), (p, level) in zip(by_domain.items(), adjusted, strict=True)
-    )
-
-
-def _mean_row(by_domain: dict[str, list[TaskPair]]) -> DifferenceRow:
-    pairs = [pair for found in by_domain.values() for pair in found]
-    means = [
-        [sum(share[0] / share[1] for share in side) / len(side) for side in _sides(found)]
-        for found in by_domain.values()
-    ]
-    first, second = (sum(values) / len(means) for values in zip(*means, strict=True))
-    spread = paired.mean_of_domains(pairs)
-    return DifferenceRow(
-        MEAN_OF_DOMAINS, len(pairs), Estimate(first), Estimate(second), second - first, _ends(spread, 0.05)
-    )
-
-
-def _sides(pairs: Sequence[TaskPair]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    return [pair.baseline for pair in pairs], [pair.candidate for pair in pairs]
-
-
-def _pass_k_row(pairs: Sequence[TaskPair], k: int) -> DifferenceRow:
-    first, second = (_side_estimate(side, k) for side in _sides(pairs))
-    spread = paired.of_tasks_like_these(pairs, k)
-    return DifferenceRow(
-        f"pass^{k}", len(pairs), first, second, second.value - first.value, _ends(spread, 1 - CONFIDENCE)
-    )
-
-
-def _side_estimate(counts: Sequence[tuple[int, int]], k: int = 1) -> Estimate:
-    return mean_of_tasks([pass_k(passed, trials, k) for passed, trials in counts], sum(n for _, n in counts) / k)
-
-
-def _ends(spread: Spread | None, level: float) -> Interval | None:
-    return None if spread is None else spread.interval(1 - level)
-
-
-def _one_sided(pairs: Sequence[TaskPair]) -> Interval | None:
-    return _ends(paired.of_tasks_like_these(pairs), 2 * (1 - CONFIDENCE))
 
 
 def _passed(outcome: SimulationOutcome) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tau2_fleet.compare.changes import Change
-from tau2_fleet.compare.comparison import METHODS, Comparison, DifferenceRow, Flip
+from tau2_fleet.compare.comparison import METHODS, Comparison, Flip
+from tau2_fleet.compare.difference_rows import DifferenceRow
 from tau2_fleet.compare.gate import Decision, points
 from tau2_fleet.compare.sides import ComparedSide
 from tau2_fleet.evaluation.paired import Interval

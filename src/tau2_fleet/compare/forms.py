@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tau2_fleet.compare.comparison import Comparison, DifferenceRow
+from tau2_fleet.compare.comparison import Comparison
+from tau2_fleet.compare.difference_rows import DifferenceRow
 from tau2_fleet.compare.document import Document, TableSection
 from tau2_fleet.compare.gate import Decision, GateVerdict, points
 from tau2_fleet.compare.sides import ComparedSide

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tau2_fleet.benchmark.task_sets import meant_name
-from tau2_fleet.compare.comparison import OVERALL, Comparison, DifferenceRow, infrastructure_bounds
+from tau2_fleet.compare.comparison import OVERALL, Comparison, infrastructure_bounds
+from tau2_fleet.compare.difference_rows import DifferenceRow
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.paired import Interval
 

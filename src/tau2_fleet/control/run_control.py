@@ -14,6 +14,7 @@ from typing import Protocol
 from tau2_fleet.batch.runner import Runner
 from tau2_fleet.batch.schedule import Schedule
 from tau2_fleet.batch.steering import Steering
+from tau2_fleet.control.matching import matching_keys
 from tau2_fleet.control.messages import ControlAnswer, ControlRequest, ProviderRequests, State, Status, Verb
 from tau2_fleet.control.settable import concurrency, set_level, set_timeout
 from tau2_fleet.display.console import neutralise, tell
@@ -283,27 +284,6 @@ class RunControl:
         if request.every:
             return list(self._jobs)
         return matching_keys(list(self._jobs), request.task or "", request.trial)
-
-
-def matching_keys(keys: Sequence[SimulationKey], task: str, trial: int | None) -> list[SimulationKey]:
-    """Those of one task: `retail/5`, `5` where one domain has it, or a part of a long id that no other has.
-
-    Args:
-        trial: None: all trials.
-
-    Raises:
-        UserError: there are none, or the name fits several tasks.
-    """
-    names: dict[str, tuple[str, str]] = {f"{key.domain}/{key.task_id}": (key.domain, key.task_id) for key in keys}
-    exact = [name for name, (_, task_id) in names.items() if task in (name, task_id)]
-    chosen = exact or [name for name in names if task and task.lower() in name.lower()]
-    if len(chosen) != 1:
-        shown = ", ".join((chosen or list(names))[:_NAMED])
-        raise UserError(f"{task} fits several tasks: {shown}" if chosen else f"no task {task}; there are {shown} …")
-    found = [key for key in keys if (key.domain, key.task_id) == names[chosen[0]] and trial in (None, key.trial)]
-    if not found:
-        raise UserError(f"{chosen[0]} has no trial {trial}")
-    return found
 
 
 def _words(request: ControlRequest) -> str:

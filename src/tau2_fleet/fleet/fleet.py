@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +15,6 @@ from tau2_fleet.fleet.addresses import is_all_interfaces
 from tau2_fleet.fleet.external_servers import MODEL_CONFIG_FILE, ExternalServers, write_model_config
 from tau2_fleet.fleet.fleet_report import FleetReport
 from tau2_fleet.fleet.host import Hosts, ServerProcess, make_hosts
-from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.launch import end_servers
 from tau2_fleet.fleet.launcher import Launcher
 from tau2_fleet.fleet.pool_check import check_pool
@@ -30,6 +27,7 @@ from tau2_fleet.fleet.routing_policy import routing_policy
 from tau2_fleet.fleet.sampler import sample_forever, sample_replicas
 from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
+from tau2_fleet.fleet.signature import fleet_signature
 from tau2_fleet.fleet.supervisor import Supervisor
 from tau2_fleet.fleet.watch import WatchSettings
 from tau2_fleet.llm.endpoints import Endpoint
@@ -38,8 +36,6 @@ from tau2_fleet.telemetry.secrets import protect
 log = logging.getLogger(__name__)
 
 _LAST_SAMPLE_S = 5.0
-_OF_ONE_JOB = ("routing", "preflight", "strict", "stall_timeout_s")
-"""Keys of `server` in which jobs that share a fleet may differ."""
 
 
 class Fleet:
@@ -293,18 +289,6 @@ class Fleet:
     def _hint(self, endpoint: Endpoint) -> None:
         if self._supervisor is not None:
             self._supervisor.hint(endpoint)
-
-
-def fleet_signature(
-    pools: Sequence[PoolSpec], server: ServerSettings, tasks_file: Path | None, hosts: HostsSettings
-) -> str:
-    """Equal for two jobs that can share one running fleet."""
-    settings = {key: value for key, value in asdict(server).items() if key not in _OF_ONE_JOB}
-    played = b""
-    if tasks_file is not None and any(spec.kind == Simulated() for spec in pools):
-        played = hashlib.sha256(tasks_file.read_bytes()).digest()
-    keys = [(spec.api_key, sorted(spec.endpoint_keys.items())) for spec in pools]
-    return hashlib.sha256(repr((sorted(settings.items()), hosts, list(pools), keys, played)).encode()).hexdigest()
 
 
 async def _never(replica: Replica) -> None:

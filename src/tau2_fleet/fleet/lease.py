@@ -8,9 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tau2_fleet.fleet.fleet import Fleet, fleet_signature
+from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
+from tau2_fleet.fleet.signature import fleet_signature
 from tau2_fleet.fleet.watch import WatchSettings
 
 

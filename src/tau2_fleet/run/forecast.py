@@ -82,7 +82,8 @@ def _forecast(directories: Sequence[Path], overrides: Sequence[str]) -> Expectat
     from tau2_fleet.record.reading import RECORD_FILE
     from tau2_fleet.record.sweep_jobs import tell_jobs_without
     from tau2_fleet.run.directory import register_resolvers
-    from tau2_fleet.run.expectation import expect, read_earlier
+    from tau2_fleet.run.earlier_runs import read_earlier
+    from tau2_fleet.run.expectation import expect
     from tau2_fleet.run.plan import plan_run
 
     read_dotenv()

@@ -24,8 +24,9 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.llm.pause import Pause
 from tau2_fleet.record.line import SimulationKey
 from tau2_fleet.run.event_loop import run_in_loop
-from tau2_fleet.run.shard_messages import Beginning, Servers, ShardCommand, Word, message
-from tau2_fleet.telemetry.events import Event, EventBus, current_scope, subscribe
+from tau2_fleet.run.shard_messages import Beginning, Servers, ShardCommand, Word
+from tau2_fleet.run.shard_speaker import ShardLogHandler, ShardSpeaker
+from tau2_fleet.telemetry.events import Event, EventBus, subscribe
 
 if TYPE_CHECKING:
     from tau2_fleet.fleet.router import PoolRouter
@@ -44,48 +45,10 @@ _PATIENCE_S = 60.0
 Json = dict[str, Any]
 
 
-class _Speaker:
-    """Standard output, from any thread; once nobody reads it any more there is nothing left to do."""
-
-    def __init__(self) -> None:
-        self._file = os.dup(1)
-        os.dup2(2, 1)  # what code of the user's own prints is no message
-        self._lock = threading.Lock()
-
-    def say(self, kind: Word, payload: bytes = b"", **fields: Any) -> None:
-        rest = memoryview(message(kind, payload, **fields))
-        with self._lock:
-            try:
-                while rest:
-                    rest = rest[os.write(self._file, rest) :]
-            except BrokenPipeError:
-                os._exit(1)
-
-
-class _LogHandler(logging.Handler):
-    """Hands log records on to the run's own log."""
-
-    def __init__(self, speaker: _Speaker) -> None:
-        super().__init__()
-        self._speaker = speaker
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            text = record.getMessage()
-            if record.exc_info:
-                text += "\n" + logging.Formatter().formatException(record.exc_info)
-            scope = current_scope.get()
-            where = None if scope is None else [scope.domain, scope.task_id, scope.trial, scope.thread]
-            self._speaker.say(Word.log, text.encode("utf-8", "replace"), level=record.levelno, name=record.name,
-                              created=record.created, scope=where)  # fmt: skip
-        except Exception:
-            self.handleError(record)
-
-
 class _Routes:
     """The routers of all pools, as the run says what is in them."""
 
-    def __init__(self, pools: Sequence[str], rule: Any, speaker: _Speaker) -> None:
+    def __init__(self, pools: Sequence[str], rule: Any, speaker: ShardSpeaker) -> None:
         from tau2_fleet.fleet.router import PoolRouter
         from tau2_fleet.fleet.routing_policy import routing_policy
 
@@ -140,7 +103,7 @@ def _allowance(beginning: Beginning) -> Allowance | None:
 class _Player:
     """Plays what it is told to, all at once."""
 
-    def __init__(self, speaker: _Speaker) -> None:
+    def __init__(self, speaker: ShardSpeaker) -> None:
         self._speaker = speaker
         self._playing: dict[int, asyncio.Task[None]] = {}
         self._simulations: dict[int, Simulation] = {}
@@ -281,12 +244,12 @@ def main() -> int:
     """One process from its first order to its last."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # whoever is started from here gets them as usual
-    speaker = _Speaker()
+    speaker = ShardSpeaker()
     line = sys.stdin.buffer.readline()
     if not line:
         return 1
     logger = logging.getLogger("tau2_fleet")
-    logger.handlers, logger.propagate = [_LogHandler(speaker)], False
+    logger.handlers, logger.propagate = [ShardLogHandler(speaker)], False
 
     from tau2_fleet.telemetry.secrets import protect_environment
 

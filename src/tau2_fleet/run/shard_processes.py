@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,9 +19,9 @@ import orjson
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.llm.pause import Pause
-from tau2_fleet.paths import IMPORT_ROOT
 from tau2_fleet.record.line import Record, SimulationKey, read_line
-from tau2_fleet.run.shard_messages import Beginning, ShardCommand, Word, message
+from tau2_fleet.run.shard_handle import PlayedElsewhere, ShardProcess
+from tau2_fleet.run.shard_messages import Beginning, ShardCommand, Word
 from tau2_fleet.run.shard_servers import SharedServers
 from tau2_fleet.simulation.simulate import SimulationJob
 from tau2_fleet.telemetry.decoding import EventDecoder
@@ -32,8 +29,6 @@ from tau2_fleet.telemetry.events import current_scope, emit
 
 log = logging.getLogger(__name__)
 
-_MODULE = "tau2_fleet.run.shard_process"
-_LONGEST_LINE = 2**24
 _LOOK_AT_SERVERS_S = 0.2
 _END_S = 10.0
 """For a process to end in good order."""
@@ -41,39 +36,6 @@ _MOST_DEATHS = 3
 """Processes that may die while they play one and the same simulation."""
 
 Json = dict[str, Any]
-
-
-@dataclass(eq=False, slots=True)
-class _Pending:
-    """A simulation that is being played somewhere."""
-
-    job: SimulationJob
-    done: asyncio.Future[tuple[Record, str | None]]
-    deaths: int = 0
-
-
-@dataclass(eq=False, slots=True)
-class _ShardProcess:
-    """One process."""
-
-    number: int
-    process: asyncio.subprocess.Process | None = None
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-    refusal: str | None = None
-    pending: dict[int, _Pending] = field(default_factory=dict)
-    """By the number of the simulation in log lines."""
-    over: bool = False
-
-    def send(self, kind: ShardCommand, **fields: Any) -> None:
-        """Tell the process something; one that is gone is found to be so elsewhere."""
-        if self.process is not None and self.process.stdin is not None and not self.process.stdin.is_closing():
-            self.process.stdin.write(message(kind, **fields))
-
-    def kill(self) -> None:
-        """End the process and whatever of it is left."""
-        if self.process is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class ShardProcesses:
@@ -95,7 +57,7 @@ class ShardProcesses:
         self._keep_prompt = keep_prompt
         self._pause = pause
         self._state: Json = {"paused": False, "level": log.getEffectiveLevel()}
-        self._shards = [_ShardProcess(number) for number in range(count)]
+        self._shards = [ShardProcess(number) for number in range(count)]
         self._servers = SharedServers(routers)
         self._decoder = EventDecoder()
         self._tasks: list[asyncio.Task[None]] = []
@@ -127,7 +89,7 @@ class ShardProcesses:
         Raises:
             UserError: the process died under it again and again.
         """
-        pending = _Pending(job, asyncio.get_running_loop().create_future())
+        pending = PlayedElsewhere(job, asyncio.get_running_loop().create_future())
         shard = self._give(pending)
         try:
             return await pending.done
@@ -145,37 +107,26 @@ class ShardProcesses:
                     return True
         return False
 
-    def _give(self, pending: _Pending) -> _ShardProcess:
+    def _give(self, pending: PlayedElsewhere) -> ShardProcess:
         shard = min(self._shards, key=lambda one: (one.process is None, len(one.pending)))
         shard.pending[pending.job.thread] = pending
         self._order(shard, pending)
         return shard
 
-    def _order(self, shard: _ShardProcess, pending: _Pending) -> None:
+    def _order(self, shard: ShardProcess, pending: PlayedElsewhere) -> None:
         job = pending.job
         shard.send(ShardCommand.run, key=list(job.key), seed=job.seed, thread=job.thread)
 
     # Processes
 
-    async def _start(self, shard: _ShardProcess) -> None:
-        paths = [str(IMPORT_ROOT), *(path or os.getcwd() for path in sys.path)]
-        shard.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            _MODULE,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
-            start_new_session=True,
-            limit=_LONGEST_LINE,
-        )
+    async def _start(self, shard: ShardProcess) -> None:
+        await shard.start()
         shard.send(ShardCommand.begin, beginning=asdict(self._beginning), servers=self._servers.now.as_dict())
         shard.send(ShardCommand.state, **self._state)
         for pending in shard.pending.values():
             self._order(shard, pending)
 
-    async def _keep(self, shard: _ShardProcess) -> None:
+    async def _keep(self, shard: ShardProcess) -> None:
         """Hear one process to its end; another one takes its place if that comes too early."""
         try:
             while True:
@@ -198,7 +149,7 @@ class ShardProcesses:
             shard.over = True
             shard.ready.set()
 
-    async def _replace(self, shard: _ShardProcess, status: int) -> None:
+    async def _replace(self, shard: ShardProcess, status: int) -> None:
         how = f"signal {-status}" if status < 0 else f"status {status}"
         if not shard.ready.is_set():
             shard.refusal = f"a shard's process ended with {how} before it could begin; see run.log"
@@ -223,7 +174,7 @@ class ShardProcesses:
                 shard.process.stdin.close()
         keeping = [task for task in self._tasks if not task.done()]
         if keeping:
-            waiting = [asyncio.create_task(_ended(shard)) for shard in self._shards]
+            waiting = [asyncio.create_task(shard.ended()) for shard in self._shards]
             await asyncio.wait(waiting, timeout=_END_S)
             for task in waiting:
                 task.cancel()
@@ -235,7 +186,7 @@ class ShardProcesses:
 
     # What they say
 
-    async def _hear(self, shard: _ShardProcess, process: asyncio.subprocess.Process) -> None:
+    async def _hear(self, shard: ShardProcess, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         with suppress(asyncio.IncompleteReadError):
             while line := await process.stdout.readline():
@@ -246,7 +197,7 @@ class ShardProcesses:
                 payload = await process.stdout.readexactly(said["size"]) if said["size"] else b""
                 self._take(shard, Word(said["kind"]), said, payload)
 
-    def _take(self, shard: _ShardProcess, word: Word, said: Json, payload: bytes) -> None:
+    def _take(self, shard: ShardProcess, word: Word, said: Json, payload: bytes) -> None:
         if word is Word.events:
             for line in payload.splitlines():
                 event = self._decoder.decode(orjson.loads(line))
@@ -270,7 +221,7 @@ class ShardProcesses:
             shard.over = True
             self._servers.moved(said["moved"])
 
-    def _take_end(self, shard: _ShardProcess, word: Word, said: Json, payload: bytes) -> None:
+    def _take_end(self, shard: ShardProcess, word: Word, said: Json, payload: bytes) -> None:
         pending = shard.pending.pop(said["thread"], None)
         if pending is None or pending.done.done():
             return  # given up meanwhile
@@ -288,7 +239,7 @@ class ShardProcesses:
         finally:
             current_scope.reset(token)
 
-    async def _hear_errors(self, shard: _ShardProcess, process: asyncio.subprocess.Process) -> None:
+    async def _hear_errors(self, shard: ShardProcess, process: asyncio.subprocess.Process) -> None:
         """What code of the user's own prints goes to the log."""
         assert process.stderr is not None
         with suppress(ValueError):
@@ -310,8 +261,3 @@ class ShardProcesses:
                 told = self._servers.now.as_dict()
                 for shard in self._shards:
                     shard.send(ShardCommand.servers, servers=told)
-
-
-async def _ended(shard: _ShardProcess) -> None:
-    if shard.process is not None:
-        await shard.process.wait()
