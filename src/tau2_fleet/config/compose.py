@@ -61,6 +61,8 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    if isinstance(error, UserError):
+        return str(error)
     there = sources(overrides)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _unknown_choice(error.missing_cfg_file, there)
@@ -94,6 +96,8 @@ def _unknown_choice(config: str, sources: Sources) -> str:
     group, _, choice = config.rpartition("/")
     if gone := gone_choice(group, choice):
         return gone
+    if (odd := sources.unreadable(group, choice)) is not None:
+        return f"{odd}: a file of a configuration is meant, and this is none that can be read"
     there = sources.choices(group)
     if group in ("hydra/launcher", "hydra/sweeper"):
         return (

@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 from tau2_fleet.batch.settings import AUTO, MOST_IN_FLIGHT, PAID_IN_FLIGHT, Order
 from tau2_fleet.benchmark.settings import BenchmarkSettings
+from tau2_fleet.config.checked_files import check_files_of_hydra
 from tau2_fleet.config.sources import SHIPPED
 from tau2_fleet.fleet.settings import HostsSettings, ServerSettings
 from tau2_fleet.key import COUNT, FROM_ZERO, POSITIVE, Range, Resume, key
@@ -278,6 +279,7 @@ def register(arguments: Iterable[str] = ()) -> None:
     """Make the schema known to Hydra, with room for the domains that these arguments give by `domain.NAME.path=`."""
     from hydra.core.config_store import ConfigStore
 
+    check_files_of_hydra()
     arguments = list(arguments)
     named = [found[1] for argument in arguments if (found := _OWN_DOMAIN.match(argument))]
     own = [name for name in named if name not in SHIPPED.choices("domain")]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tau2_fleet.config.checked_files import text_of
 from tau2_fleet.config.flags import apart, folders, is_flag
 from tau2_fleet.errors import UserError
 from tau2_fleet.paths import CONF_DIR
@@ -21,7 +23,13 @@ class Sources:
 
     def choices(self, group: str) -> list[str]:
         """The options of a group; empty when there is no such group."""
-        return sorted({path.stem for folder in self.folders for path in (folder / group).glob("*.yaml")})
+        found = [path for folder in self.folders for path in (folder / group).glob("*.yaml")]
+        return sorted({path.stem for path in found if path.is_file()})
+
+    def unreadable(self, group: str, choice: str) -> Path | None:
+        """What stands in the place of a choice's file, and is none; None: nothing."""
+        places = [folder / group / f"{choice}.yaml" for folder in self.folders]
+        return next((path for path in places if os.path.lexists(path) and not path.is_file()), None)
 
     def groups(self) -> list[str]:
         """The groups but Hydra's own; those within another with a slash (`agent/scaffold`)."""
@@ -37,8 +45,8 @@ class Sources:
         found: dict[str, list[str]] = {}
         for path in [path for folder in self.folders for path in sorted((folder / group).glob("*.yaml"))]:
             try:
-                content = yaml.safe_load(path.read_bytes())
-            except (OSError, ValueError, yaml.YAMLError):
+                content = yaml.safe_load(text_of(path))
+            except (UserError, yaml.YAMLError):
                 continue
             if isinstance(content, dict):
                 found[path.stem] = [str(name) for name in content if not str(name).startswith("_")]
