@@ -66,7 +66,7 @@ def check_files_of_hydra() -> None:
         return original(source, config_path)
 
     load_config.checks = True  # type: ignore[attr-defined]
-    files.load_config = load_config  # type: ignore[method-assign]
+    files.load_config = load_config  # type: ignore[method-assign, assignment]
 
 
 def _unfolding(text: str) -> str | None:
@@ -82,7 +82,7 @@ def _unfolding(text: str) -> str | None:
             if isinstance(event, yaml.AliasEvent):
                 if event.anchor in names:
                     return f"*{event.anchor} stands within what it means"
-                within[-1] += sizes.get(event.anchor, 0)
+                within[-1] += sizes.get(event.anchor or "", 0)
             elif isinstance(event, yaml.ScalarEvent):
                 within[-1] += 1
                 if event.anchor is not None:
