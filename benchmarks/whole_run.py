@@ -279,6 +279,7 @@ def main() -> int:
     from tau2_fleet.config import compose, load_config
     from tau2_fleet.fleet.lease import FleetLease
     from tau2_fleet.record.store import Store
+    from tau2_fleet.run.event_loop import run_in_loop
     from tau2_fleet.run.experiment import Experiment
     from tau2_fleet.run.gc_policy import collect_seldom
     from tau2_fleet.run.job_context import JobContext
@@ -299,7 +300,7 @@ def main() -> int:
 
     with FleetLease() as lease, Store(run_dir) as store, setup(run_dir, config.log_level.number) as logs:
         context = JobContext(run_dir, overrides, lease, run_dir)
-        status = asyncio.run(watched(Experiment(plan_run(config), context, store, logs)))
+        status = run_in_loop(watched(Experiment(plan_run(config), context, store, logs)))
     simulated = config.server.simulated
     found = {
         "memory": watch.memory,

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
 
 import pytest
 
@@ -114,3 +115,28 @@ def test_no_time_passes_while_it_is_held_and_whoever_counts_is_told(monkeypatch:
                 await asyncio.sleep(30)
 
     asyncio.run(run())
+
+
+def test_limits_that_are_far_need_no_look_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timebox_module, "_TICK_S", 0.02)
+
+    async def run() -> int:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        async with AsyncExitStack() as stack:
+            for _ in range(500):
+                await stack.enter_async_context(Timebox(60.0))
+            armed = []
+            call_at = loop.call_at
+
+            def counted(when: float, *rest: Any, **more: Any) -> asyncio.TimerHandle:
+                armed.append(when)
+                return call_at(when, *rest, **more)
+
+            monkeypatch.setattr(loop, "call_at", counted)
+            await asyncio.sleep(0.2)
+            looks = (loop.time() - begun) / 0.02
+            assert 1 <= len(armed) <= looks + 2
+        return len(armed)
+
+    assert asyncio.run(run()) > 1

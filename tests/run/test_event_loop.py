@@ -26,7 +26,7 @@ def test_none_of_many_that_stay_ready_is_passed_over() -> None:
 
 
 def test_a_timer_is_not_held_up_by_a_burst() -> None:
-    burst, at_once = 100, 16
+    burst, at_once = 100, 32
 
     async def scenario() -> list[int]:
         loop = asyncio.get_running_loop()
