@@ -7,15 +7,20 @@ import resource
 import secrets
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import orjson
 import pytest
 
 from tau2_fleet.fleet.probe import ProbeError, check_health, http_session, metrics_text, served_models
+from tau2_fleet.llm.completion import decode_completion
+from tau2_fleet.llm.examine import examine
+from tau2_fleet.llm.failures import Failure
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.retry import RetryPolicy
 from tau2_fleet.llm.types import ChatMessage, ChatRequest, ModelError, Reply
 from tau2_fleet.telemetry import secrets as known
-from tests.attacks.hostile import ATTACKS, hostile
+from tests.attacks.hostile import ATTACKS, CALLS, completion, hostile
 from tests.llm.dialects import OPENAI
 from tests.llm.serving import Server
 
@@ -97,3 +102,38 @@ def test_a_probe_ends_as_an_answer_or_a_clear_failure(attack: str) -> None:
         assert len(text) < 1000
         assert text.isprintable()
         assert KEY not in known.redact(text)
+
+
+_WRONG: list[Any] = [None, True, False, 0, 7, -1, 1.5, [], [7], [None], [[]], [{}], {}, {"a": 1}, {"0": []}, 1e300]
+
+
+def _places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    for step, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*path, step)
+        yield from _places(part, (*path, step))
+
+
+@pytest.mark.parametrize("message", [{"content": "Yes"}, {"content": None, "tool_calls": CALLS}], ids=["text", "call"])
+def test_a_value_of_the_wrong_kind_never_becomes_what_the_model_said(message: dict[str, Any]) -> None:
+    """In every place of an answer: a failure, nothing said, or what the answer says without it."""
+    sound = completion(**message)
+    said = examine(decode_completion(orjson.dumps(sound)), None)
+    kept = refused = 0
+    for path in _places(sound):
+        for wrong in _WRONG:
+            spoilt = orjson.loads(orjson.dumps(sound))
+            holder = spoilt
+            for step in path[:-1]:
+                holder = holder[step]
+            holder[path[-1]] = wrong
+            try:
+                found = examine(decode_completion(orjson.dumps(spoilt)), None)
+            except Failure:
+                refused += 1
+                continue
+            kept += 1
+            assert found.text in (said.text, "", None), (path, wrong)
+            calls = [(call.name, orjson.loads(call.arguments)) for call in found.tool_calls]
+            meant = wrong if path[-1] == "arguments" and isinstance(wrong, dict) else {}
+            assert calls in ([], [("f", meant)]), (path, wrong)
+    assert refused > kept / 3

@@ -109,6 +109,7 @@ def test_values_that_are_no_keys_are_words_or_refused(monkeypatch: pytest.Monkey
         assert secrets.redact(f"the box is {word}") == f"the box is {word}"
     for value, said in {
         "abcd7": "only 5 characters",
+        f"{ROOT / 'nowhere'}:{ROOT}": "the form of a path",
         "first-half\nsecond-half": "line break",
         "two words and more": "line break or a blank",
         "sch\u00f6ner-schl\u00fcssel": "beyond ASCII",

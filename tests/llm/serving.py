@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -58,16 +59,16 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(*script: Answer, **settings: Any) -> AsyncIterator[Server]:
-    """A server on a free port of this machine."""
+async def serving(*script: Answer, tls: ssl.SSLContext | None = None, **settings: Any) -> AsyncIterator[Server]:
+    """A server on a free port of this machine; `tls`: with such a certificate."""
     server = Server(list(script), **settings)
     app = web.Application(client_max_size=2**30)
     app.router.add_route("*", "/{path:.*}", server.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.0, access_log=None, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    server.url = f"http{'' if tls is None else 's'}://127.0.0.1:{runner.addresses[0][1]}"
     try:
         yield server
     finally:

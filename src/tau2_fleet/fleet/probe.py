@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import aiohttp
 import orjson
 
+from tau2_fleet.llm.http import untrusted
 from tau2_fleet.llm.keys import authorization
 from tau2_fleet.llm.served_limit import served_limit
 
@@ -154,5 +155,7 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 def _said(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if (told := untrusted(error)) is not None:
+        return told
     cause = getattr(error, "os_error", None)
     return _one_line(str(getattr(cause, "strerror", None) or error)) or type(error).__name__

@@ -17,6 +17,7 @@ from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.examine import check_whole
 from tau2_fleet.llm.failures import Failure, FailureCause, brief, failure_of_response, short
 from tau2_fleet.llm.finish_reasons import plain_reason
+from tau2_fleet.llm.http import untrusted
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.settings import ModelSettings
@@ -74,7 +75,7 @@ class AnthropicClaude:
         except anthropic.APIStatusError as error:
             raise failure_of_response(error.status_code, error.response.headers, _told(error)) from error
         except Exception as error:  # the client lets exceptions of three libraries through
-            told = short(str(error.__cause__ or error)) or type(error).__name__
+            told = untrusted(error) or short(str(error.__cause__ or error)) or type(error).__name__
             raise Failure(FailureCause.connection, f"no answer from {self._client.base_url.host}: {told}") from error
         if len(whole) > LONG_ANSWER:
             return await asyncio.to_thread(lambda: self._read(decode_json(whole)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -17,6 +18,8 @@ _KEEP_ALIVE_S = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection: a request never meets a closing one."""
 _OWN_KEEP_ALIVE_S = OWN_IDLE_S - 15.0
 _CONNECT_S = 30.0
+_CAUSES = 8
+"""Of an error, one behind the other, that are looked at."""
 
 current_call: ContextVar[CallStats | None] = ContextVar("current_call", default=None)
 """The call for which this task sends requests: what they wait for servers and connections is booked to it."""
@@ -69,6 +72,19 @@ class HttpPool:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def untrusted(error: BaseException | None) -> str | None:
+    """What to say of an error, of whichever client, that is about a server's certificate; None: it is not."""
+    for _ in range(_CAUSES):
+        why = getattr(error, "verify_message", None) if isinstance(error, ssl.SSLCertVerificationError) else None
+        if why is not None:  # aiohttp's own has it only behind itself
+            return (
+                f"its certificate is not trusted ({why.rstrip('.')}): name the file of whoever "
+                "signed it in the variable SSL_CERT_FILE"
+            )
+        error = None if error is None else getattr(error, "os_error", None) or error.__cause__ or error.__context__
+    return None
 
 
 def _session(connector: aiohttp.BaseConnector, *, trust_env: bool = False) -> aiohttp.ClientSession:

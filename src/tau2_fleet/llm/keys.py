@@ -96,6 +96,8 @@ def credential_problem(value: str) -> str | None:
     """Why a value cannot be used as a key, without repeating it; None: it can, or there is none."""
     if re.search(r"[\s\x00-\x1f\x7f]", value):
         return "the key has a line break or a blank within: a key is one word"
+    if value[:1] in "/~." and any(os.path.exists(os.path.expanduser(part)) for part in value.split(":")):
+        return "the key has the form of a path, of something that is there: name the variable that holds the key itself"
     if not value.isascii():
         return "the key has characters beyond ASCII, which no request can carry"
     if 0 < len(value) < SHORTEST and value.lower() not in PLACEHOLDERS:

@@ -16,6 +16,7 @@ from tau2_fleet.llm.claude_history import OPENING
 from tau2_fleet.llm.completion import read_completion
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.failures import Failure, FailureCause, failure_of_response, short
+from tau2_fleet.llm.http import untrusted
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.settings import ModelSettings
@@ -133,6 +134,8 @@ def _opened_by_user(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage]:
 
 
 def _failure(error: Exception) -> Failure:
+    if (told := untrusted(error)) is not None:
+        return Failure(FailureCause.connection, f"no answer: {told}")
     status = getattr(error, "status_code", None)
     if isinstance(error, litellm.APIConnectionError) or not isinstance(status, int):
         return Failure(FailureCause.connection, short(f"{type(error).__name__}: {error}"))

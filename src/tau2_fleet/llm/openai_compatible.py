@@ -21,7 +21,7 @@ from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.completion import LONG_ANSWER, count, decode_completion, decode_json
 from tau2_fleet.llm.endpoints import Endpoint, Router
 from tau2_fleet.llm.failures import Failure, FailureCause, failure_of_response, short
-from tau2_fleet.llm.http import HttpPool, current_call
+from tau2_fleet.llm.http import HttpPool, current_call, untrusted
 from tau2_fleet.llm.keys import authorization, find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.served_limit import served_limit
@@ -145,7 +145,7 @@ class OpenAICompatible:
             what = "was given up" if scope.expired() else "does not accept connections"
             raise Failure(FailureCause.connection, f"{endpoint.name} {what}") from error
         except (aiohttp.ClientError, OSError, EOFError) as error:
-            told = short(str(error)) or type(error).__name__
+            told = untrusted(error) or short(str(error)) or type(error).__name__
             raise Failure(FailureCause.connection, f"no answer from {endpoint.name}: {told}") from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
