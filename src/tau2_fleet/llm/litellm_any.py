@@ -134,8 +134,8 @@ def _opened_by_user(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage]:
 
 
 def _failure(error: Exception) -> Failure:
-    if (told := untrusted(error)) is not None:
-        return Failure(FailureCause.connection, f"no answer: {told}")
+    if (why := untrusted(error)) is not None:
+        return Failure(FailureCause.connection, f"no answer: {why}")
     status = getattr(error, "status_code", None)
     if isinstance(error, litellm.APIConnectionError) or not isinstance(status, int):
         return Failure(FailureCause.connection, short(f"{type(error).__name__}: {error}"))
