@@ -154,6 +154,29 @@ def test_without_a_terminal_each_simulation_is_a_line_and_a_large_run_is_bounded
     assert lines[-1].startswith("progress 1005/1005 pass^1 0.50 in flight 0 errors 0")
 
 
+def test_what_is_left_of_many_is_told_in_one_line_with_those_that_succeeded() -> None:
+    text = io.StringIO()
+    with Progress({"retail": 20}, console=Console(file=text, soft_wrap=True), heartbeat_s=60) as progress:
+        for number in range(15):
+            progress.finished("retail", str(number), 0, (1.0, 0.0, None)[number % 3], "user_stop", 0.0)
+        progress.counters.started(("retail", "19", 0))
+    *lines, more, last = text.getvalue().splitlines()
+    assert [line.split(" ")[0] for line in lines] == [f"[{number}/20]" for number in range(1, 11)]
+    assert " reward - user_stop" in lines[2]
+    assert more == "[15/20] and 5 more finished, 1 with reward 1"
+    assert last.startswith("progress 15/20 pass^1 0.33 in flight 1")
+
+
+def test_a_run_in_which_nothing_happens_says_nothing_before_its_heartbeat() -> None:
+    text = io.StringIO()
+    with Progress({"retail": 5}, [stored("retail", "1", 1.0)], console=Console(file=text), heartbeat_s=60) as progress:
+        plain = progress._plain
+        assert plain is not None
+        assert plain._thread.daemon, "a reader that never reads holds up no end of the program"
+    assert not plain._thread.is_alive()
+    assert text.getvalue() == "", "all that is done was done before"
+
+
 def test_without_a_terminal_there_is_a_heartbeat() -> None:
     text = io.StringIO()
     with Progress({"retail": 5}, console=Console(file=text, soft_wrap=True), heartbeat_s=0.05) as progress:
@@ -328,6 +351,19 @@ def test_at_the_end_those_in_flight_are_named_with_their_step(clock: Clock) -> N
         ("2", 2, "agent"),
     ]
     assert counters.last_ones(1) == []
+
+
+def test_bars_are_drawn_at_once_and_not_through_what_others_print() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    before = sys.stdout, sys.stderr
+    with Progress({"retail": 4}, mode=Mode.live, console=console) as progress:
+        live = progress._live
+        assert live is not None
+        assert "retail" in console.file.getvalue()  # type: ignore[attr-defined]
+        assert (sys.stdout, sys.stderr) == before
+        assert live.is_started
+        assert live.refresh_per_second == 2
+    assert not live.is_started
 
 
 def test_of_many_replicas_the_first_are_shown_and_the_others_summed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tau2_fleet.display.streams import GuardedStream, guarded_streams
+from tau2_fleet.display.streams import GuardedStream, forget_reader, guarded_streams
 from tau2_fleet.telemetry import secrets
 from tests.run.runs import ROOT, env
 
@@ -87,3 +88,72 @@ def test_what_a_reader_that_left_did_not_read_is_forgotten() -> None:
             guard.flush()
         assert guard.problem is None
         file.flush()  # as Python does once more at the end of a program
+
+
+class Full(io.StringIO):
+    """A stream of a file system without room, as far as it is told so."""
+
+    encoding = "latin-1"  # type: ignore[assignment]
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+        self.flushed = 0
+
+    def write(self, text: str) -> int:
+        text.encode(self.encoding)
+        raise self.error
+
+    def flush(self) -> None:
+        self.flushed += 1
+        if self.flushed == 1:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("odd"), "odd"),
+        (BrokenPipeError(32, "Broken pipe"), None),
+    ],
+)
+def test_why_something_could_not_be_written_is_kept(error: OSError, problem: str | None) -> None:
+    for method in (lambda guard: guard.write("x"), lambda guard: guard.flush()):
+        guard = GuardedStream(Full(error))
+        method(guard)
+        assert guard.problem == problem
+
+
+def test_signs_that_an_encoding_has_stay_beside_escapes(tmp_path: Path) -> None:
+    with (tmp_path / "latin").open("w", encoding="latin-1") as file:
+        GuardedStream(file).write("τ²\n")
+    assert (tmp_path / "latin").read_text("latin-1") == "\\u03c4²\n"
+
+
+def test_what_a_guard_cannot_write_to_leaves_no_descriptor_open() -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as file:
+        before = descriptors()
+        forget_reader(file)
+        forget_reader(io.StringIO())
+        assert descriptors() == before
+    os.close(reading)
+
+
+def test_streams_that_block_and_nothing_in_place_of_closed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with os.fdopen(writing, "w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        monkeypatch.setattr(sys, "stderr", None)
+        with guarded_streams() as guard:
+            assert os.get_blocking(writing)
+            assert (sys.stdout, guard.fileno()) == (guard, writing)
+            sys.stderr.write("nobody hears this")
+            sys.stderr.flush()
+        assert (sys.stdout, sys.stderr) == (file, None)
+    os.close(reading)

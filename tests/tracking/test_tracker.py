@@ -84,6 +84,7 @@ def test_an_offline_run_holds_all_that_is_promised_and_goes_on_when_resumed(
         metric.get("glob_name") == "*" and metric["step_metric"] == "finished" for metric in of_type(first, "metric")
     )
     bins = next(item["profile/llm_call_ms.values"] for item in charted if "profile/llm_call_ms.values" in item)
+    assert len(bins) == 64
     assert sum(bins) == sum(getattr(event, "type", None) == "llm_call" for event in made.events)
     told = summary(first)
     assert [told[f"retail/{name}"] for name in ("pass^1", "pass^1_ci/low", "pass^1_ci/high")] == [0.75, 0.5, 0.9]
