@@ -21,9 +21,9 @@ from tau2_fleet.tracking.mode import has_key, mode_of, resolve_mode
 from tau2_fleet.tracking.process import TrackerService
 from tau2_fleet.tracking.sink import SinkStarted
 from tau2_fleet.tracking.sinks import wandb as wandb_sink
-from tau2_fleet.tracking.start import TrackedRun, first_message, plain
+from tau2_fleet.tracking.start import TrackedRun, first_message, plain_json
 from tau2_fleet.tracking.tracker import Tracker
-from tau2_fleet.tracking.wandb_tables import durations_ms, flat, simulations_table
+from tau2_fleet.tracking.wandb_tables import durations_ms, flat_summary, simulations_table
 from tests.telemetry.events_of import llm_call
 from tests.telemetry.run_directory import write_run
 from tests.tracking.useless_wandb import wandb_at
@@ -43,7 +43,7 @@ def test_a_run_is_told_with_its_names_and_without_what_is_too_long(tmp_path: Pat
     assert len(TrackedRun("m", ("d" * 200,), {}).name) == 128
     files = TrackedRun("m", (), {"server.api_key_file": "~/key", "x.api_key_file": None, "api_key_env": "K"}).key_files
     assert files == [str(Path("~/key").expanduser().resolve())]
-    assert plain({2: {True, 1.5}}) in ({"2": [True, 1.5]}, {"2": [1.5, True]})
+    assert plain_json({2: {True, 1.5}}) in ({"2": [True, 1.5]}, {"2": [1.5, True]})
 
 
 def test_a_key_is_found_where_wandb_looks_for_it(tmp_path: Path) -> None:
@@ -265,4 +265,4 @@ def test_the_table_and_the_durations_are_those_of_the_run_directory(tmp_path: Pa
     assert sorted(durations["tool_call"]) == pytest.approx(sorted(expected))
     assert len(durations["step_complete"]) > 0
     assert "odd" not in durations
-    assert flat({"a": True, "b": [1, "x"], "c": None, "d": "y" * 200}) == {"a": True, "d": "y" * 200}
+    assert flat_summary({"a": True, "b": [1, "x"], "c": None, "d": "y" * 200}) == {"a": True, "d": "y" * 200}
