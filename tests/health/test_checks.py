@@ -238,7 +238,7 @@ def test_a_finding_stands_in_its_columns(capsys: pytest.CaptureFixture[str]) -> 
     report.add(Finding(FindingState.ok, "a longer one", "fine"))
     margin = " " * 20
     assert capsys.readouterr().out.splitlines() == [
-        "FAIL  one           a line", f"{margin}another", f"{margin}→ do it", "ok    a longer one  fine",
+        "FAIL  one           a line", f"{margin}another\\x1b", f"{margin}→ do it", "ok    a longer one  fine",
     ]  # fmt: skip
 
 

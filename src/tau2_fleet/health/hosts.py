@@ -94,7 +94,7 @@ async def _each(hosts: FarHosts, config: Config, real: bool, run_dir: Path) -> l
                 try:
                     found += await _one(name, reached, hosts.here, config, real, Path(file.name), word)
                 except (OSError, TimeoutError) as error:
-                    found.append(problem("hosts", f"{name}: {error or 'no answer'}"))
+                    found.append(problem("hosts", f"{name}: {str(error) or 'no answer'}"))
             else:
                 found.append(problem("hosts", f"{name}: {reached}", "mend the way there, or leave it out"))
     return found
