@@ -172,7 +172,7 @@ def test_steering_lasts_as_long_as_its_block_and_a_hand_takes_over() -> None:
             last = steering._task
         assert last is not None
         assert last.done()
-        async with Steering(auto, runner, on=False, enough=int, paid=list) as idle:
+        async with Steering(auto, runner, on=False, enough=int, paid=lambda: None) as idle:
             assert idle._task is None
 
     asyncio.run(scene())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -159,7 +160,7 @@ def test_a_key_that_a_run_can_change_takes_what_it_may_be() -> None:
         with pytest.raises(UserError, match="must be auto or a number"):
             concurrency(value)
     heard: list[float | None] = []
-    runner: Any = SimpleNamespace(limits=SimpleNamespace(began_s=watching.time.monotonic() - 50.0))
+    runner: Any = SimpleNamespace(limits=SimpleNamespace(began_s=time.monotonic() - 50.0))
     runner.set_run_timeout = heard.append
     assert set_timeout(runner, "null") == "the run ends when it is through"
     assert set_timeout(runner, "60") == "the run ends 60 s after it began"

@@ -247,7 +247,7 @@ def test_a_host_that_does_not_answer_is_a_finding_like_others(tmp_path: Path, mo
         raise TimeoutError
 
     async def visit() -> list[tuple[str, Any]]:
-        return [("n1", SimpleNamespace(spec=hosts.Reached))]
+        return [("n1", SimpleNamespace())]
 
     monkeypatch.setattr(hosts, "_one", silent)
     monkeypatch.setattr(hosts, "Reached", SimpleNamespace)
