@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 from collections.abc import Iterator
 from functools import partial
@@ -15,6 +16,8 @@ from typing import BinaryIO
 
 LONGEST_LINE = 2**28
 """Bytes: no simulation comes near it, and a file with holes has lines of any length."""
+PIPE_WAIT_S = 20
+"""Seconds that a pipe may be silent, whose other end computes what it gives."""
 LARGEST_WHOLE = 2**29
 """Bytes of a file that is read in one piece."""
 
@@ -69,6 +72,35 @@ def read_whole(path: Path) -> bytes:
     if len(found) > LARGEST_WHOLE:
         raise _too_large(f"larger than {LARGEST_WHOLE >> 20} MB", path)
     return found
+
+
+def read_given(path: Path) -> bytes:
+    """A file that somebody names, in one piece; or what comes out of a pipe, such as a shell's `<(command)`.
+
+    Raises:
+        OSError: it cannot be read, is neither, is larger than any that is read so, or nobody writes into the pipe.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return _out_of_pipe(descriptor, path)
+    finally:
+        os.close(descriptor)
+    return read_whole(path)
+
+
+def _out_of_pipe(descriptor: int, path: Path) -> bytes:
+    found = bytearray()
+    looking = select.poll()
+    looking.register(descriptor, select.POLLIN)
+    while looking.poll(1000 * PIPE_WAIT_S):
+        piece = os.read(descriptor, 1 << 16)
+        if not piece:
+            return bytes(found)
+        found += piece
+        if len(found) > LARGEST_WHOLE:
+            raise _too_large(f"larger than {LARGEST_WHOLE >> 20} MB", path)
+    raise OSError(errno.ETIMEDOUT, f"a pipe into which nobody has written for {PIPE_WAIT_S} s", str(path))
 
 
 def lines_of(file: BinaryIO) -> Iterator[bytes]:

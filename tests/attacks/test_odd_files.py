@@ -6,13 +6,19 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tau2_fleet import cli, regular
-from tau2_fleet.errors import ExitStatus
+from tau2_fleet.compare.gate import read_policy
+from tau2_fleet.config.command_line import for_hydra
+from tau2_fleet.config.tasks import read_task_ids
+from tau2_fleet.errors import ExitStatus, UserError
+from tau2_fleet.fleet.external_servers import read_model_config
+from tau2_fleet.review.labels import read_labels
 from tests.run.runs import run
 
 _WAITED_S = 30
@@ -97,3 +103,37 @@ def test_every_command_says_what_it_cannot_read(
         assert len(told.err.splitlines()) <= 4, words
         assert "Traceback" not in told.err, words
         assert status != ExitStatus.FAILED or "error: " in told.err, words
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "tasks": read_task_ids,
+    "labels": read_labels,
+    "policy": read_policy,
+    "servers": lambda path: read_model_config(path, None, "server.model_config"),
+}
+
+
+@pytest.mark.usefixtures("patience")
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket", "folder", "link to itself", "holes"])
+@pytest.mark.parametrize("reader", READERS)
+def test_a_file_that_a_command_line_names_is_read_or_refused(
+    reader: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(regular, "PIPE_WAIT_S", 0)
+    KINDS[kind](tmp_path / "named")
+    with pytest.raises(UserError, match="named"):
+        READERS[reader](tmp_path / "named")
+
+
+def test_what_a_shell_hands_on_by_a_pipe_is_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["sh", "-c", f"exec > '{pipe}'; echo mock/one; echo mock/two"]):
+        assert read_task_ids(pipe) == ["mock/one", "mock/two"]
+
+
+@pytest.mark.parametrize("setting", ["hydra.run.dir=", "hydra.sweep.dir=''", "resume="])
+def test_a_directory_without_a_name_is_not_the_working_directory(setting: str) -> None:
+    with pytest.raises(UserError, match="it names no directory"):
+        for_hydra(["experiment=smoke", setting])

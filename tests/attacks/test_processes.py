@@ -29,7 +29,14 @@ SURVIVED = (
     "server killed", "server frozen", "server ended", "reaper killed", "reaper frozen", "wandb killed", "wandb frozen",
     "watcher killed", "server killed, reaper killed", "runner frozen, runner woken",
 )  # fmt: skip
-ENDED = {"runner interrupted": 130, "runner ended": 130, "runner hung up": 130, "runner quit": -3, "runner killed": -9}
+ENDED = {
+    "runner ended, runner interrupted, runner hung up": 130,
+    "runner interrupted": 130,
+    "runner ended": 130,
+    "runner hung up": 130,
+    "runner quit": -3,
+    "runner killed": -9,
+}
 GUARDS_LOST = (
     "runner killed, reaper killed, watcher killed", "reaper killed, runner killed, watcher killed",
     "watcher killed, reaper killed, runner killed",

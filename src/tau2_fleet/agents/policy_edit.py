@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.regular import read_given
 
 _HUMAN_TRANSFER = re.compile(r"transfer\w*\b[^\n]*\bhuman|human agents?[^\n]*\btransfer|\bTRANSFERRED TO A HUMAN", re.I)
 
@@ -50,13 +51,13 @@ def _replacements(path: Path) -> list[tuple[re.Pattern[str], str]]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_given(path).decode("utf-8"))
         return [(re.compile(item["pattern"], re.M), str(item["text"])) for item in content["replacements"]]
     except FileNotFoundError as error:
         raise UserError(
             f"experts.policy_edit={path}: no such file; give `off`, `own` or a YAML file of replacements"
         ) from error
-    except (OSError, yaml.YAMLError, re.error, KeyError, TypeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, re.error, KeyError, TypeError) as error:
         raise UserError(
             f"experts.policy_edit={path}: wanted `replacements:` with a list of `pattern` and `text` ({error})"
         ) from error

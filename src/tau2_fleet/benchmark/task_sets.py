@@ -19,6 +19,7 @@ from tau2_fleet.benchmark.package import Task
 from tau2_fleet.benchmark.raw_tasks import unknown_criteria
 from tau2_fleet.benchmark.scoring.rules import ScoringRules
 from tau2_fleet.errors import UserError
+from tau2_fleet.regular import read_given
 
 BASE = "base"
 """The task set that is meant when none is named."""
@@ -175,7 +176,7 @@ def first_lines(error: Exception) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_given(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -14,6 +14,7 @@ from tau2_fleet.compare.comparison import OVERALL, Comparison, infrastructure_bo
 from tau2_fleet.compare.difference_rows import DifferenceRow
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.paired import Interval
+from tau2_fleet.regular import read_given
 
 _POINTS = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*pp\s*")
 _PARTS = ("overall", "domains", "baseline")
@@ -101,7 +102,7 @@ def read_policy(path: Path) -> Policy:
     import yaml
 
     try:
-        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found: Any = yaml.safe_load(read_given(path).decode("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(found, Mapping):

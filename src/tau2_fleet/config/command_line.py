@@ -49,6 +49,10 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     for flag in (argument.partition("=")[0] for argument in flags if is_flag(argument)):
         if not is_known(flag):
             raise UserError(_unknown_flag(flag))
+    for setting in settings:
+        key, found, value = setting.partition("=")
+        if found and key in (*_DIRECTORIES, "resume") and not value.strip("'\" "):
+            raise UserError(f"{setting}: it names no directory, as a variable of the shell that is not set")
     _refuse_odd_names([*arguments, os.getcwd()])
     refuse_missing_folders(arguments)
     return [*flags, *(_at_home(setting) for setting in settings)]

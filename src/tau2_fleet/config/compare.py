@@ -16,6 +16,7 @@ from tau2_fleet.config.schema import PROMPT_FILES, Config, DomainSettings, flat
 from tau2_fleet.config.tasks import task_ids_of
 from tau2_fleet.config.validation import unchecked_config
 from tau2_fleet.key import Resume
+from tau2_fleet.regular import read_whole
 
 Difference = tuple[Any, Any]
 """The first configuration's value of a key and the second's."""
@@ -47,7 +48,7 @@ def result_keys(config: Config) -> dict[str, Any]:
 def _contents(path: str | None) -> str | None:
     """What stands for a file wherever it lies, `sha256:…`; the path of one that cannot be read."""
     try:
-        return None if path is None else f"sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"
+        return None if path is None else f"sha256:{hashlib.sha256(read_whole(Path(path))).hexdigest()[:16]}"
     except OSError:
         return path
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tau2_fleet.config.schema import Config
 from tau2_fleet.config.sources import SHIPPED
 from tau2_fleet.errors import UserError
+from tau2_fleet.regular import read_given
 
 
 def split_task_id(text: str, selected: Iterable[str]) -> tuple[str | None, str]:
@@ -27,7 +28,7 @@ def read_task_ids(path: Path) -> list[str]:
         UserError: it cannot be read, or names none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_given(path).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
         raise UserError(f"task_ids_file={path}: {why}") from None

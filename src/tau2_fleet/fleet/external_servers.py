@@ -18,6 +18,7 @@ from tau2_fleet.fleet.replica import Phase, Replica
 from tau2_fleet.fleet.server_kind import Placement, PoolSpec
 from tau2_fleet.llm.keys import basic_auth
 from tau2_fleet.record.atomic import write_json
+from tau2_fleet.regular import read_given
 
 MODEL_CONFIG_FILE = "model_config_local.json"
 _PATH_KEY = "vllm_model_config_path"
@@ -82,7 +83,7 @@ def read_model_config(path: Path, model: str | None, name: str = "server.model_c
     """
     key = f"{name}={path}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_given(path).decode("utf-8"))
     except OSError as error:
         raise UserError(f"{key} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -177,7 +178,7 @@ def _key_of_file(path: str | Path, name: str) -> str:
         UserError: it cannot be read, or holds something else.
     """
     try:
-        value = Path(os.path.expanduser(path)).read_text(encoding="utf-8").strip()
+        value = read_given(Path(os.path.expanduser(path))).decode("utf-8").strip()
     except (OSError, ValueError) as error:
         raise UserError(f"{name} cannot be read: {error}") from None
     if not value or len(value.split()) != 1:

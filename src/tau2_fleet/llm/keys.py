@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tau2_fleet.llm.settings import ModelSettings, Provider
+from tau2_fleet.regular import read_given
 from tau2_fleet.telemetry.secrets import SHORTEST, protect
 
 PLACEHOLDERS = frozenset(
@@ -111,6 +112,6 @@ def credential_problem(value: str) -> str | None:
 def file_content(path: str) -> str | None:
     """The key in a file; None where it cannot be read."""
     try:
-        return Path(os.path.expanduser(path)).read_text(encoding="utf-8").strip()
+        return read_given(Path(os.path.expanduser(path))).decode("utf-8").strip()
     except (OSError, ValueError):
         return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.line import SimulationKey
+from tau2_fleet.regular import read_given
 
 _FORM = '{"domain": "retail", "task_id": "5", "trial": 0, "customer": true}'
 
@@ -20,7 +21,7 @@ def read_labels(path: Path) -> dict[SimulationKey, bool]:
     """
     found: dict[SimulationKey, bool] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_given(path).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise UserError(f"--labels {path}: cannot be read: {reason}") from error
