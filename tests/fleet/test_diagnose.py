@@ -110,8 +110,8 @@ vllm:prompt_tokens_cached_total{engine="0",model_name="m"} 60.0
 vllm:generation_tokens_total{engine="0",model_name="m"} 50.0
 vllm:generation_tokens_created{engine="0",model_name="m"} 1.7e+09
 vllm:num_preemptions_total{engine="0",model_name="m"} 5.0
-vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_gpu_blocks="1000",num_cpu_blocks="7"} 1.0
-vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="1",num_gpu_blocks="1000"} 1.0
+vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_gpu_blocks="2000",num_cpu_blocks="7"} 1.0
+vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="1",num_gpu_blocks="2000"} 1.0
 vllm:cache_config_info{block_size="16",engine="2",num_gpu_blocks="None"} 1.0
 """
     found = parse_metrics(new)
@@ -122,6 +122,21 @@ vllm:cache_config_info{block_size="16",engine="2",num_gpu_blocks="None"} 1.0
     old = 'vllm:gpu_cache_usage_perc{model_name="m"} 0.5\nvllm:gpu_prefix_cache_queries_total{model_name="m"} 8.0\n'
     assert parse_metrics(old) == ReplicaMetrics(kv_use=0.5, prefix_queries=8.0)
     assert parse_metrics("") == ReplicaMetrics()
+
+
+@pytest.mark.parametrize(
+    ("labels", "tokens"),
+    [
+        ('block_size="16",hash_block_size="64",mamba_block_size="32768",num_gpu_blocks="100"', 1600.0),
+        ('block_size="784",kv_cache_size_tokens="428144",mamba_block_size="784",num_gpu_blocks="900"', 428_144.0),
+        ('block_size="16",kv_cache_size_tokens="None",num_gpu_blocks="100",num_gpu_blocks_override="9"', 1600.0),
+    ],
+)
+def test_the_room_of_the_cache_is_what_vllm_itself_says_of_each_engine(labels: str, tokens: float):
+    lines = [f'vllm:cache_config_info{{{labels},engine="{engine}"}} 1.0' for engine in range(2)]
+    assert parse_metrics(lines[0]).kv_tokens == tokens
+    together = 2 if "428144" in labels else 1  # the blocks are those of both
+    assert parse_metrics("\n".join(lines)).kv_tokens == together * tokens
 
 
 def test_metrics_are_read_every_second_while_they_move_and_every_five_when_they_stand_still():

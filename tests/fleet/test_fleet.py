@@ -16,11 +16,13 @@ import psutil
 import pytest
 
 from tau2_fleet.errors import UserError
+from tau2_fleet.fleet import devices
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.kinds.external import External
 from tau2_fleet.fleet.lease import FleetLease
 from tau2_fleet.fleet.replica import Phase
 from tau2_fleet.fleet.server_kind import PoolSpec
+from tau2_fleet.fleet.settings import Device
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.types import FatalModelError
 from tau2_fleet.telemetry.events import ReplicaSample, ReplicaState
@@ -90,6 +92,33 @@ def test_the_run_begins_with_the_first_ready_replica(tmp_path: Path) -> None:
         async with running(fleet):
             assert len(fleet.endpoints()) == 1
             assert [status.phase for status in fleet.status()] == [Phase.ready, Phase.planned]
+
+    run(scenario)
+
+
+def test_replicas_that_share_a_gpu_start_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpus", list)  # those of this machine are not asked
+
+    async def scenario() -> None:
+        pool = replace(fake_pool(tmp_path, 4), min_ready=4)
+        with heard() as events:
+            async with running(fleet_of(tmp_path, pool, device=Device.auto, gpu_ids=[6, 6, 7, 7])):
+                pass
+        told = [(event.replica, event.state) for event in events if isinstance(event, ReplicaState)]
+        for first, second in (("agent/0", "agent/1"), ("agent/2", "agent/3")):
+            assert told.index((first, "ready")) < told.index((second, "starting"))
+        assert told.index(("agent/2", "starting")) < told.index(("agent/1", "starting"))
+
+    run(scenario)
+
+
+def test_one_that_fails_lets_the_next_one_on_its_gpu_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpus", list)  # those of this machine are not asked
+
+    async def scenario() -> None:
+        failing = fake_pool(tmp_path, status=1, log="unrecognized arguments", status_once=str(tmp_path / "once"))
+        async with running(fleet_of(tmp_path, failing, device=Device.auto, gpu_ids=[7, 7])) as fleet:
+            assert [status.phase for status in fleet.status()] == [Phase.failed, Phase.ready]
 
     run(scenario)
 

@@ -77,6 +77,8 @@ def test_sizes_given_as_flags_count() -> None:
 def test_a_gpu_named_twice_holds_two_replicas_but_not_one_of_two() -> None:
     found = plan([replace(AGENT, num=4)], ServerSettings(), ["0", "0", "1", "1"])
     assert [one.devices for one in found.placements] == [("0",), ("0",), ("1",), ("1",)]
+    assert {one.sharing for one in found.placements} == {2}
+    assert [one.sharing for one in plan([AGENT], ServerSettings(), ["0", "0", "1"]).placements] == [2, 2, 1]
     pair = replace(AGENT, num=2, tensor_parallel_size=2)
     assert [one.devices for one in plan([pair], ServerSettings(), ["0", "0", "1", "1"]).placements] == [("0", "1")] * 2
 

@@ -47,6 +47,16 @@ def test_only_flags_that_this_vllm_knows_are_given() -> None:
     assert command(SPEC) == [*old, "--disable-uvicorn-access-log"]
 
 
+def test_replicas_on_one_gpu_have_its_memory_together_unless_the_user_says_how() -> None:
+    flags = NEW | {"--gpu-memory-utilization"}
+    shared = Placement(SPEC, 0, 1900, ("0",), sharing=3)
+    words = vllm_command("/bin/vllm", shared, "127.0.0.1", 1900, flags, False)
+    assert words[words.index("--gpu-memory-utilization") + 1] == "0.300"
+    assert "--gpu-memory-utilization" not in command(SPEC, flags)
+    own = replace(shared, pool=replace(SPEC, extra_args="--gpu-memory-utilization 0.2"))
+    assert vllm_command("/bin/vllm", own, "127.0.0.1", 1900, flags, False)[-2:] == ["--gpu-memory-utilization", "0.2"]
+
+
 def test_flags_are_read_from_the_lines_that_list_them() -> None:
     assert "--ghost" not in OLD
     assert "--tensor-parallel-size" in OLD

@@ -118,8 +118,9 @@ def _server_problems(config: Config) -> Iterator[str]:
     if 0 < server.start_port <= 65535 < server.start_port + server.num - 1:
         yield f"server.start_port={server.start_port}: {server.num} replicas from there pass port 65535"
     ids = server.gpu_ids
-    if ids is not None and (not ids or min(ids) < 0 or len(set(ids)) < len(ids)):
-        yield f"server.gpu_ids={ids}: wants different numbers from 0, or null for all visible"
+    if ids is not None and (not ids or min(ids) < 0):
+        how = "wants numbers from 0 (one named twice takes two replicas), or null for all visible"
+        yield f"server.gpu_ids={ids}: {how}"
     yield from _url_problems("server.endpoints", server.endpoints)
     yield from _simulated_problems(server.simulated)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.host import Room
@@ -60,7 +61,13 @@ def plan(
             port = server.start_port + len(placements) if server.start_port else 0
             own = _take(left, spec.gpus_per_replica)
             placements.append(Placement(spec, index, port, () if rooms[0].host else own))
-    return FleetPlan(tuple(placements), tuple(warnings))
+    return FleetPlan(tuple(_with_sharing(placements)), tuple(warnings))
+
+
+def _with_sharing(placements: Sequence[Placement]) -> Iterator[Placement]:
+    users = Counter(device for placement in placements for device in placement.devices)
+    for placement in placements:
+        yield replace(placement, sharing=max((users[device] for device in placement.devices), default=1))
 
 
 def _counts(pools: Sequence[PoolSpec], server: ServerSettings, rooms: Sequence[Room]) -> tuple[list[int], list[str]]:

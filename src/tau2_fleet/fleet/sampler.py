@@ -40,7 +40,7 @@ _NAMES = {
 }
 """Newest name first; 0.9 and 0.10 had `gpu_` in some."""
 _CACHE = re.compile(r"^vllm:cache_config_info\{([^}]*)\}", re.MULTILINE)
-_LABEL = re.compile(r'(block_size|num_gpu_blocks)="([0-9]+)"')
+_LABEL = re.compile(r'(?<![a-z_])(block_size|num_gpu_blocks|kv_cache_size_tokens)="([0-9]+)"')
 _SHARES = {"kv_use"}
 """Averaged over a server's engines; the others are summed."""
 
@@ -60,7 +60,7 @@ class ReplicaMetrics:
     generation_tokens: float = 0.0
     preemptions: float = 0.0
     kv_tokens: float = 0.0
-    """Room of the KV cache: blocks times tokens of a block, of all engines."""
+    """Room of the KV cache, of all engines."""
 
     def moved_since(self, before: ReplicaMetrics) -> bool:
         """Whether the load is another than it was."""
@@ -87,11 +87,17 @@ def parse_metrics(text: str) -> ReplicaMetrics:
         series = next((values[name] for name in names if name in values), [])
         if series:
             found[field_name] = sum(series) / (len(series) if field_name in _SHARES else 1)
-    for labels in _CACHE.findall(text):
-        about = {name: float(number) for name, number in _LABEL.findall(labels)}
-        if len(about) == 2:
-            found["kv_tokens"] = found.get("kv_tokens", 0.0) + about["block_size"] * about["num_gpu_blocks"]
-    return ReplicaMetrics(**found)
+    return ReplicaMetrics(kv_tokens=_kv_tokens(text), **found)
+
+
+def _kv_tokens(text: str) -> float:
+    """Where vLLM tells the tokens (since 0.26), each engine tells its own; they alone are right for a model whose
+    layers differ in what they keep. Blocks are told of all engines together, by each of them.
+    """
+    told = [dict(_LABEL.findall(labels)) for labels in _CACHE.findall(text)]
+    tokens = sum(float(about.get("kv_cache_size_tokens", 0)) for about in told)
+    blocks = (float(about.get("block_size", 0)) * float(about.get("num_gpu_blocks", 0)) for about in told)
+    return tokens or max(blocks, default=0.0)
 
 
 def counted_tokens(text: str) -> float | None:

@@ -166,6 +166,8 @@ class Placement:
     """0: any port that is free at launch."""
     devices: tuple[str, ...]
     """Entries for CUDA_VISIBLE_DEVICES; empty: none (CPU or simulated)."""
+    sharing: int = 1
+    """How many replicas of the plan have the most shared of its devices."""
 
     @property
     def name(self) -> str:

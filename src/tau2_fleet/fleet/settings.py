@@ -185,7 +185,9 @@ class ServerSettings:
     start_port: int = key(1900, help="replica i listens on start_port + i; 0: any free ports", range=Range(0, 65535))
     host: str = key("127.0.0.1", help="the address that servers listen on; 0.0.0.0: every one of this machine")
     gpu_ids: Optional[list[int]] = key(
-        None, help="which GPUs, as CUDA_VISIBLE_DEVICES counts them; null: those visible"
+        None,
+        help="which GPUs, as CUDA_VISIBLE_DEVICES counts them; one named twice takes two replicas, each with half of "
+        "its memory; null: those visible",
     )
     device: Device = key(Device.auto, help="auto, cuda or cpu")
     executable: str = key(

@@ -22,6 +22,7 @@ from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.stall import StallWatch
 from tau2_fleet.fleet.start_error import StartError, pool_failure, running_end, start_error
+from tau2_fleet.fleet.start_turns import StartTurns
 from tau2_fleet.fleet.watch import WatchSettings
 from tau2_fleet.llm.endpoints import Endpoint
 
@@ -53,6 +54,7 @@ class Supervisor:
         self._stall_timeout_s = stall_timeout_s
         self._hints = {replica.name: asyncio.Event() for replica in self._replicas}
         self._admission = Admission(self._replicas, routers)
+        self._turns = StartTurns()
         self._tasks: list[asyncio.Task[None]] = []
         self._begun = False
         self._told: set[str] = set()
@@ -122,10 +124,11 @@ class Supervisor:
         while replica.phase is not Phase.failed:
             final = False
             try:
-                if replica.process is None or replica.phase in (Phase.down, Phase.restarting):
-                    await self._relaunch(replica)
-                if replica.phase is not Phase.ready:
-                    await self._until_ready(replica)
+                async with self._turns.of(replica.placement):
+                    if replica.process is None or replica.phase in (Phase.down, Phase.restarting):
+                        await self._relaunch(replica)
+                    if replica.phase is not Phase.ready:
+                        await self._until_ready(replica)
                 reason = await self._until_down(replica)
                 self._admission.withdraw(replica)
                 replica.forgive(self._watch)

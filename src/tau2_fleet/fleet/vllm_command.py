@@ -25,6 +25,8 @@ HELP_WORDS = ("--help=all", "--help")
 _FLAG_LINE = re.compile(r"^\s+(-.*)$", re.MULTILINE)
 _FLAG = re.compile(r"--[A-Za-z0-9][A-Za-z0-9_-]*")
 _SURELY_THERE = "--served-model-name"
+_SHARED_MEMORY = 0.9
+"""Share of a GPU's memory that all its replicas take together; by itself each vLLM wants about as much alone."""
 _CPU_KV_CACHE = "1G"
 _CPU_THREADS = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
 
@@ -115,6 +117,8 @@ def vllm_command(
         wanted += [("--enable-auto-tool-choice", None), ("--tool-call-parser", spec.tool_call_parser)]
     if spec.chat_template:
         wanted.append(("--chat-template", spec.chat_template))
+    if placement.sharing > 1:
+        wanted.append(("--gpu-memory-utilization", f"{_SHARED_MEMORY / placement.sharing:.3f}"))
     wanted += [("--enable-prompt-tokens-details", None), ("--disable-uvicorn-access-log", None)]
     if cpu:
         # A request with a seed kills the CPU engine when its prefill is cut in chunks, and all of ours have one.
