@@ -223,6 +223,7 @@ ATTACKS: dict[str, Attack] = {
     "the key over lines": quoting(lambda key: f"bad {key[:9]}\n{key[9:]}", b"500 Bad"),
     "the key escaped": quoting(lambda key: "".join(f"\\u{ord(sign):04x}" for sign in key), b"500 Bad"),
     "the key in percent": quoting(lambda key: "".join(f"%{ord(sign):02X}" for sign in key), b"500 Bad"),
+    "the key in capitals": quoting(lambda key: f"bad {key.upper()}, {key.lower()}", b"500 Bad"),
     "the key as text": quoting(lambda key: json.dumps(completion(content=f"{key} ###STOP###")), b"200 OK"),
     "the key as a model": quoting(lambda key: json.dumps(completion() | {"model": key}), b"200 OK"),
     "the key as a redirect": lambda asked: asked.whole(b"", b"302 Found", f"Location: /{asked.key}\r\n".encode()),

@@ -74,7 +74,7 @@ def test_a_chat_call_ends_as_a_reply_or_a_clear_failure(attack: str) -> None:
     assert peak_mb() - before < _MEMORY_MB
     if isinstance(result, ModelError):
         assert len(str(result)) < 1000
-        assert KEY not in known.redact(str(result))
+        assert KEY.lower() not in known.redact(str(result)).lower()
         assert "Traceback" not in str(result)
 
 
@@ -101,7 +101,7 @@ def test_a_probe_ends_as_an_answer_or_a_clear_failure(attack: str) -> None:
     for text in told:
         assert len(text) < 1000
         assert text.isprintable()
-        assert KEY not in known.redact(text)
+        assert KEY.lower() not in known.redact(text).lower()
 
 
 _WRONG: list[Any] = [None, True, False, 0, 7, -1, 1.5, [], [7], [None], [[]], [{}], {}, {"a": 1}, {"0": []}, 1e300]
