@@ -181,3 +181,17 @@ def test_a_full_disk_ends_the_profile_but_not_the_run(
             emit(llm_call())
             recorder.flush()
     assert capfd.readouterr().err.count("cannot write profile.jsonl") == 1
+
+
+def test_a_recorder_that_has_closed_hears_nothing_more(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    bus = EventBus()
+    with bus.in_use():
+        with Recorder(tmp_path, listeners=[heard.append]) as recorder:
+            assert events.bus_in_use() is bus
+            emit(tool_call())
+            recorder.flush()
+            assert len(_rows(tmp_path)) == 2
+        before = len(heard)
+        emit(tool_call())
+    assert len(heard) == before == 3
