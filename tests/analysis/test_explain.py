@@ -63,8 +63,10 @@ def test_an_action_is_matched_by_a_call_with_the_arguments_that_count(
 def test_whose_an_action_is_is_the_agents_unless_it_says_otherwise() -> None:
     actions = [{"name": "a", "requestor": by} for by in ("user", "assistant", None)]
     assert [check.gold.requestor for check in checks_of_actions({}, actions)] == ["user", "assistant", "assistant"]
-    checks = [{"action": {"name": "book", "requestor": "user"}, "action_match": 1}, {"action": {"name": "look"}}]
-    checks[1]["action_match"] = False
+    checks = [
+        {"action": {"name": "book", "requestor": "user"}, "action_match": 1},
+        {"action": {"name": "look"}, "action_match": False},
+    ]
     one, two = gold_checks({**RECORD, "reward_info": {"action_checks": checks}})
     assert (one.gold.requestor, one.matched, one.nearest) == ("user", True, ())
     assert (two.gold.requestor, two.matched, len(two.nearest)) == ("assistant", False, 1)

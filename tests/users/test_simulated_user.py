@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,3 +47,23 @@ def test_results_call_a_customer_as_the_package_does_and_one_of_ones_own_by_its_
     assert user.name == name
     assert [*map(str, user.history)] == ["said before"]
     assert user.model.history is not context.history
+
+
+def test_calls_of_the_customers_own_tools_are_part_of_its_turn() -> None:
+    call = ("toggle_data", '{"on": true}')
+    asked = iter([reply(None, call), reply("It is on.")])
+
+    async def ask() -> Any:
+        return next(asked)
+
+    user = SimulatedUser(SimpleNamespace(model=SimpleNamespace(history=[], ask=ask), history=[]))  # type: ignore[arg-type]
+
+    async def turns() -> list[Any]:
+        return [await user.speak(), await user.speak()]
+
+    acts, talks = asyncio.run(turns())
+    assert [(call.name, call.arguments, call.requestor) for call in acts.tool_calls] == [
+        ("toggle_data", {"on": True}, "user")
+    ]
+    assert (acts.content, talks.content, talks.tool_calls) == (None, "It is on.", None)
+    assert len(user.history) == 2
