@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tau2_fleet.errors import UserError
+from tau2_fleet.errors import CannotWrite, UserError
 from tau2_fleet.fleet.kinds.simulated import Simulated
 from tau2_fleet.fleet.server_kind import PoolSpec
+from tau2_fleet.record import atomic
 from tau2_fleet.record.atomic import write_json, write_text
 from tau2_fleet.run.plan import write_played_tasks
 
@@ -36,3 +39,32 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path: Path):
         write_json(path, {"kept": False})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/full", "/dev/stdout", "/dev/stdin"])
+def test_a_device_is_never_replaced(path: str) -> None:
+    """Asked of the check alone: were it gone, a test of the whole would take the device from this machine."""
+    with pytest.raises(OSError, match="no file but a device"):
+        atomic._refuse_device(Path(path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+def test_files_and_folders_in_the_place_of_a_device_are_one_clear_error(tmp_path: Path) -> None:
+    device = tmp_path / "device"
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("devices cannot be made here")
+    for writes in (atomic.replaced, atomic.folder_replaced):
+        with pytest.raises(CannotWrite, match="no file but a device"), writes(device):
+            raise AssertionError("nothing is to be written")
+    assert stat.S_ISCHR(device.lstat().st_mode)
+    assert [*tmp_path.iterdir()] == [device]
+
+
+def test_a_link_to_a_device_in_a_run_is_replaced_and_the_device_stays(tmp_path: Path) -> None:
+    link = tmp_path / "summary.json"
+    link.symlink_to("/dev/null")
+    write_json(link, {})
+    assert link.is_file()
+    assert stat.S_ISCHR(Path("/dev/null").lstat().st_mode)

@@ -5,10 +5,12 @@ All of a run's derived files are written here.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +46,7 @@ def replaced(path: Path, secrets: Redactor = record_redactor) -> Iterator[Binary
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
+        _refuse_device(path)
         try:
             with _Redacted(temporary, secrets) as file:
                 yield file
@@ -61,6 +64,7 @@ def folder_replaced(path: Path) -> Iterator[Path]:
     """
     temporary, former = (path.with_name(f".{path.name}.{ending}") for ending in ("tmp", "old"))
     with writing(path):
+        _refuse_device(path)
         try:
             for left in (temporary, former):
                 shutil.rmtree(left, ignore_errors=True)
@@ -77,6 +81,16 @@ def folder_replaced(path: Path) -> Iterator[Path]:
             shutil.rmtree(former, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_device(path: Path) -> None:
+    """Raises OSError for a device, and for what stands among devices: a file in its place would break the machine."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or os.path.realpath(path.parent) == "/dev":
+        raise OSError(errno.EINVAL, "it is no file but a device", str(path))
 
 
 def write_text(path: Path, text: str) -> None:
