@@ -77,10 +77,21 @@ def test_a_simulation_in_full_has_turns_with_authors_calls_and_results(
 
 
 def test_the_prompts_are_shown_as_they_were_sent(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = _shown(capsys, run_dir, "--task", "retail/4", "--prompts")
+    assert main([str(run_dir), "--task", "retail/4", "--prompts"]) == 0
+    text, told = capsys.readouterr()
+    assert told == ""
     assert "system prompt of the agent" in text
     assert "<instructions>\nbe kind\n</instructions>" in text
     assert "you are Yusuf" in text
+
+
+def test_prompts_that_are_not_there_are_said_to_be_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = write_run(tmp_path / "run", {"retail": 2}).directory
+    (run_dir / "prompts.jsonl").unlink()
+    assert main([str(run_dir), "--task", "retail/1", "--prompts"]) == 0
+    assert "is missing, or holds none of this simulation's prompts" in " ".join(capsys.readouterr().err.split())
+    assert main([str(run_dir), "--task", "retail/1"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_task_trial_and_parts_of_long_ids_choose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ from tau2_fleet.config import (
 )
 from tau2_fleet.config.command_line import for_hydra, read_dotenv
 from tau2_fleet.config.quoting import quoted
+from tau2_fleet.config.schema import schema
 from tau2_fleet.config.sources import SHIPPED, sources
 from tau2_fleet.config.validation import unchecked_config
 from tau2_fleet.errors import UserError
@@ -552,3 +553,12 @@ def test_what_the_official_experiment_says_in_full_is_the_default_but_for_the_mo
     official = configure("experiment=official")
     official.experiment_name = None
     assert plain == official
+
+
+def test_a_domain_whose_path_stays_unset_is_none() -> None:
+    tree = OmegaConf.structured(schema(["mine"]))
+    OmegaConf.set_struct(tree, True)
+    assert "mine" not in unchecked_config(tree).domain
+    assert "mine" in tree.domain, "what Hydra composed stays as it is"
+    tree.domain.mine.path = "somewhere"
+    assert unchecked_config(tree).domain["mine"].path == "somewhere"

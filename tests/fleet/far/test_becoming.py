@@ -61,6 +61,7 @@ def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
     starter = os.fork()
     if starter == 0:
         _, output = started(["sh", "-c", "echo up; exec sleep 60"], str(tmp_path), b"go")
