@@ -176,3 +176,25 @@ def test_steering_lasts_as_long_as_its_block_and_a_hand_takes_over() -> None:
             assert idle._task is None
 
     asyncio.run(scene())
+
+
+def test_a_full_cache_lets_nothing_begin_and_a_queue_counts_once_it_has_been_seen_thrice() -> None:
+    runner = Steered()
+    runner.in_flight, runner.max_concurrency = 8, 10
+    replica = _SampledReplica(kv_tokens=40_000, kv_use=0.96, samples=1)
+    pool, auto = _Pool(replicas={"a": replica}), AutoConcurrency({})
+    assert auto._pool_limit(pool, [], runner, 0.0) == (8, "KV cache 96% full")
+    replica.kv_use = 0.95
+    assert auto._pool_limit(pool, [], runner, 0.0) == (8, "KV cache over a typical context")
+    replica.waited = 2
+    auto._correct(pool, runner, 100.0)
+    assert pool.trust == 1.0
+    replica.waited = 3
+    auto._correct(pool, runner, 100.0)
+    assert pool.trust == 0.85
+    replica.waited, replica.new_preemptions = 0, 1.0
+    auto._correct(pool, runner, 109.9)
+    assert pool.trust == 0.85, "too soon after the last"
+    auto._correct(pool, runner, 110.0)
+    assert pool.trust == pytest.approx(0.7225)
+    assert replica.new_preemptions == 0.0
