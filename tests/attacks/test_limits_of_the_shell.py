@@ -71,3 +71,17 @@ def test_what_no_library_can_work_with_is_said_in_a_line(
     assert done.stderr.startswith(told)
     assert done.stderr.count("\n") == 1
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_command_that_needs_few_addresses_works_with_few(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tau2_fleet", "show", str(ROOT / "tests" / "record" / "made_by_46df27c")],
+        cwd=tmp_path,
+        env=env({}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=_few_addresses,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "create_task_1" in done.stdout
