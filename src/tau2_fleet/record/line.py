@@ -20,8 +20,10 @@ from tau2_fleet.record.inner_forms import are_calls, are_messages, are_objects, 
 RECORD_VERSION = 1
 UNSEEN_CALLS = "unseen_calls"
 """The note, and the mark of a turn, that the agent may have asked models of which nothing is known here."""
-_LARGEST = 2**53 - 1
+LARGEST = 2**53 - 1
 """No count and no amount of a simulation comes near it; up to it every integer is a float, too."""
+LARGEST_SHARE = 1 + 1e-6
+"""Of a reward: a mean of floats may be a little above 1."""
 _LEVELS = 150
 """Of objects and lists in each other, in a line that orjson refuses; every reader of lines can follow them."""
 
@@ -186,7 +188,7 @@ def _short(value: Any) -> str:
         return f"'{value[:40]}'"
     if isinstance(value, dict | list):
         return "an object of another form" if isinstance(value, dict) else "a list of another form"
-    return str(value)[:40] if not isinstance(value, int) or abs(value) <= _LARGEST else "a number too large"
+    return str(value)[:40] if not isinstance(value, int) or abs(value) <= LARGEST else "a number too large"
 
 
 def _is_text(value: Any) -> bool:
@@ -194,16 +196,16 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) in _COUNTS and 0 <= value <= _LARGEST
+    return type(value) in _COUNTS and 0 <= value <= LARGEST
 
 
 def _is_amount(value: Any) -> bool:
     """Seconds or dollars."""
-    return type(value) in _AMOUNTS and 0 <= value <= _LARGEST
+    return type(value) in _AMOUNTS and 0 <= value <= LARGEST
 
 
 def _is_share(value: Any) -> bool:
-    return _is_amount(value) and value <= 1 + 1e-6
+    return _is_amount(value) and value <= LARGEST_SHARE
 
 
 def _is_whole(value: Any) -> bool:
@@ -219,11 +221,13 @@ def _is_object_of_texts(value: Any) -> bool:
 
 
 def _is_object_of_shares(value: Any) -> bool:
-    return isinstance(value, dict) and {*map(type, value.values())} <= _AMOUNTS and _within(value.values(), 1 + 1e-6)
+    return (
+        isinstance(value, dict) and {*map(type, value.values())} <= _AMOUNTS and _within(value.values(), LARGEST_SHARE)
+    )
 
 
 def _is_object_of_amounts(value: Any) -> bool:
-    return isinstance(value, dict) and {*map(type, value.values())} <= _AMOUNTS and _within(value.values(), _LARGEST)
+    return isinstance(value, dict) and {*map(type, value.values())} <= _AMOUNTS and _within(value.values(), LARGEST)
 
 
 def _are_counts_by_role(value: Any) -> bool:
@@ -231,7 +235,7 @@ def _are_counts_by_role(value: Any) -> bool:
     if not isinstance(value, dict) or not {*map(type, value.values())} <= _OBJECTS:
         return False
     counts = [count for of_role in value.values() for count in of_role.values()]
-    return {*map(type, counts)} <= _COUNTS and _within(counts, _LARGEST)
+    return {*map(type, counts)} <= _COUNTS and _within(counts, LARGEST)
 
 
 def _within(numbers: Iterable[float], most: float) -> bool:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.success import is_success
-from tau2_fleet.record.line import Record, SimulationKey, decode_line, read_line
-from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, no_run, stored_lines
+from tau2_fleet.record.line import UNSEEN_CALLS, Record, SimulationKey, decode_line, read_line
+from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, no_run, numbered_lines, stored_line
+from tau2_fleet.record.skimmed_line import SkimmedLine, skim
 from tau2_fleet.regular import lines_of, open_file
 
 _RUNS_NAMED = 8
@@ -64,12 +65,20 @@ def overviews(directory: Path, damage: Damage | None = None, *, deep: bool = Tru
         refuse_sweep(directory)
         raise no_run(directory)
     latest: dict[SimulationKey, Overview] = {}
-    for line in stored_lines(path, deep=deep):
-        if line.record is not None:
-            latest.pop(line.record.key, None)
-            latest[line.record.key] = _overview(line.record, line.offset, line.length)
-        elif damage is not None:
-            damage.add(line)
+    for number, offset, line in numbered_lines(path):
+        found: Record | SkimmedLine | None = None if deep else skim(line)
+        if found is None:
+            stored = stored_line(number, offset, line, deep=deep)
+            if stored is None:
+                continue
+            if stored.record is None:
+                if damage is not None:
+                    damage.add(stored)
+                continue
+            found = stored.record
+        key = SimulationKey(found.domain, found.task_id, found.trial)
+        latest.pop(key, None)
+        latest[key] = _overview(found, offset, len(line))
     return list(latest.values())
 
 
@@ -132,8 +141,9 @@ def choose(all_of_them: list[Overview], task: str | None, trial: int | None, fai
     return chosen
 
 
-def _overview(record: Record, offset: int, length: int) -> Overview:
-    basis = record.reward_info.get("reward_basis")
+def _overview(record: Record | SkimmedLine, offset: int, length: int) -> Overview:
+    info = record.reward_info
+    basis = info.get("reward_basis") if isinstance(info, dict) else info.reward_basis
     return Overview(
         domain=record.domain,
         task_id=record.task_id,
@@ -143,11 +153,15 @@ def _overview(record: Record, offset: int, length: int) -> Overview:
         sub_rewards=record.sub_rewards,
         basis=tuple(map(str, basis)) if isinstance(basis, list) else (),
         duration_s=record.duration_s,
-        cost_usd=None if record.cost_unknown else sum(record.cost_by_role.values()),
-        input_tokens=record.tokens("input_tokens"),
-        output_tokens=record.tokens("output_tokens"),
+        cost_usd=None if record.notes.get(UNSEEN_CALLS) else sum(record.cost_by_role.values()),
+        input_tokens=_tokens(record, "input_tokens"),
+        output_tokens=_tokens(record, "output_tokens"),
         messages=len(record.messages),
         error=record.error,
         offset=offset,
         length=length,
     )
+
+
+def _tokens(record: Record | SkimmedLine, kind: str) -> int:
+    return sum(usage.get(kind, 0) for usage in record.usage_by_role.values())

@@ -80,13 +80,8 @@ def lines_in(path: Path) -> Iterator[bytes]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def stored_lines(path: Path, *, deep: bool = True) -> Iterator[StoredLine]:
-    """The lines of a record file, one at a time in memory.
-
-    Empty ones are passed over, and so is a torn last line; a last one that is whole counts, with or without its break.
-
-    Args:
-        deep: as in `read_line`.
+def numbered_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Number, from 1, offset in bytes, and text of each line of a record file, one at a time in memory.
 
     Raises:
         UserError: the file cannot be read.
@@ -95,16 +90,31 @@ def stored_lines(path: Path, *, deep: bool = True) -> Iterator[StoredLine]:
     try:
         with open_file(path, _AT_ONCE) as file:
             for number, line in enumerate(lines_of(file), 1):
-                stored = stored_line(number, offset, line, deep=deep)
+                yield number, offset, line
                 offset += len(line)
-                if stored is not None:
-                    yield stored
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def stored_lines(path: Path) -> Iterator[StoredLine]:
+    """The lines of a record file, one at a time in memory.
+
+    Empty ones are passed over, and so is a torn last line; a last one that is whole counts, with or without its break.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    for number, offset, line in numbered_lines(path):
+        if (stored := stored_line(number, offset, line)) is not None:
+            yield stored
+
+
 def stored_line(number: int, offset: int, line: bytes, *, deep: bool = True) -> StoredLine | None:
-    """What a line of a record file holds; None for an empty one, and for a torn last one."""
+    """What a line of a record file holds; None for an empty one, and for a torn last one.
+
+    Args:
+        deep: as in `read_line`.
+    """
     ended = line.endswith(b"\n")
     if line.isspace():
         return None
