@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -91,7 +91,7 @@ class Record:
 
     def tokens(self, kind: str) -> int:
         """All roles' tokens of a kind: `input_tokens`, `output_tokens`, `cached_tokens`."""
-        return sum(usage.get(kind, 0) for usage in self.usage_by_role.values())
+        return tokens_of(self.usage_by_role, kind)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, those of other versions among them."""
@@ -100,6 +100,11 @@ class Record:
     def as_line(self) -> bytes:
         """The record as one JSON line."""
         return encode_line(self.as_dict())
+
+
+def tokens_of(usage_by_role: Mapping[str, Mapping[str, int]], kind: str) -> int:
+    """All roles' tokens of a kind."""
+    return sum(usage.get(kind, 0) for usage in usage_by_role.values())
 
 
 _FIELDS = tuple(part.name for part in dataclasses.fields(Record) if part.name != "others")

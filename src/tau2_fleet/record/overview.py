@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.success import is_success
-from tau2_fleet.record.line import UNSEEN_CALLS, Record, SimulationKey, decode_line, read_line
+from tau2_fleet.record.line import UNSEEN_CALLS, Record, SimulationKey, decode_line, read_line, tokens_of
 from tau2_fleet.record.reading import PROMPT_FILE, RECORD_FILE, Damage, no_run, numbered_lines, stored_line
 from tau2_fleet.record.skimmed_line import SkimmedLine, skim
 from tau2_fleet.regular import lines_of, open_file
@@ -154,14 +154,10 @@ def _overview(record: Record | SkimmedLine, offset: int, length: int) -> Overvie
         basis=tuple(map(str, basis)) if isinstance(basis, list) else (),
         duration_s=record.duration_s,
         cost_usd=None if record.notes.get(UNSEEN_CALLS) else sum(record.cost_by_role.values()),
-        input_tokens=_tokens(record, "input_tokens"),
-        output_tokens=_tokens(record, "output_tokens"),
+        input_tokens=tokens_of(record.usage_by_role, "input_tokens"),
+        output_tokens=tokens_of(record.usage_by_role, "output_tokens"),
         messages=len(record.messages),
         error=record.error,
         offset=offset,
         length=length,
     )
-
-
-def _tokens(record: Record | SkimmedLine, kind: str) -> int:
-    return sum(usage.get(kind, 0) for usage in record.usage_by_role.values())
