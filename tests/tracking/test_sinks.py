@@ -24,6 +24,7 @@ from tau2_fleet.tracking.tracker import Tracker
 from tests.telemetry.run_directory import write_run
 from tests.tracking.useless_wandb import wandb_at
 from tests.tracking.wandb_reader import artifacts, read_back, summary
+from tests.waiting import gone, wait_for
 
 RUN = TrackedRun("/models/m", ("retail",), {"seed": 300})
 SINKS = '''
@@ -148,7 +149,7 @@ def test_a_frozen_wandb_costs_at_most_ten_seconds_and_leaves_nothing(tmp_path: P
         assert time.monotonic() - began < 10
     assert message is not None
     assert message.startswith("W&B: not completed (its process stands still); upload it with: wandb sync ")
-    assert not [one for one in everyone if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    wait_for(lambda: all(gone(one.pid) for one in everyone))  # killed, and soon out of the list
 
 
 def test_a_large_file_is_sent_compressed_and_not_copied(tmp_path: Path) -> None:
