@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tau2_fleet.benchmark.databases import (
-    CowList,
-    CowTable,
-    DatabaseSnapshot,
-    canonical,
-    copy_value,
-    surely_same,
-    thawed,
-)
+from tau2_fleet.benchmark.databases import CowList, CowTable, DatabaseSnapshot, thawed
 from tau2_fleet.benchmark.domains import load_domain
+from tau2_fleet.benchmark.record_values import canonical, copy_value, surely_same
 
 KEYS = st.sampled_from("abcdef")
 TABLE_OPERATIONS = st.lists(

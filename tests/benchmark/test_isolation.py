@@ -8,11 +8,12 @@ import random
 
 import pytest
 
-from tau2_fleet.benchmark.databases import canonical, thawed
+from tau2_fleet.benchmark.databases import thawed
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.environment import Environment
 from tau2_fleet.benchmark.local_domain import LocalDomain
 from tau2_fleet.benchmark.package import ToolCall, ToolMessage
+from tau2_fleet.benchmark.record_values import canonical
 from tests.benchmark.package_side import new_environment, package, set_initial_state
 from tests.benchmark.trajectories import gold_calls, random_call
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from tau2_fleet.benchmark.databases import CowList, CowTable, DatabaseSnapshot, canonical, surely_same
+from tau2_fleet.benchmark.databases import CowList, CowTable, DatabaseSnapshot
+from tau2_fleet.benchmark.record_values import canonical, surely_same
 
 Side = Literal["agent", "user"]
 

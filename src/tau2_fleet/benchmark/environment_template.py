@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from tau2_fleet.benchmark.databases import DatabaseSnapshot, Memo, PrivateSnapshot, copy_value
+from tau2_fleet.benchmark.databases import DatabaseSnapshot, PrivateSnapshot
+from tau2_fleet.benchmark.record_values import Memo, copy_value
 
 if TYPE_CHECKING:
     from tau2.environment.environment import Environment as PackageEnvironment
