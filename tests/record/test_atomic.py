@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,19 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path: Path):
 def test_a_device_is_never_replaced(path: str) -> None:
     """Asked of the check alone: were it gone, a test of the whole would take the device from this machine."""
     with pytest.raises(OSError, match="no file but a device"):
-        atomic._refuse_device(Path(path))
+        atomic._refuse_special(Path(path))
+
+
+def test_a_pipe_or_a_socket_stays_where_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+    for path in list(tmp_path.iterdir()):
+        for writes in (atomic.replaced, atomic.folder_replaced):
+            with pytest.raises(CannotWrite, match="no file but a pipe or a socket"), writes(path):
+                raise AssertionError("nothing is to be written")
+    assert stat.S_ISFIFO((tmp_path / "pipe").lstat().st_mode)
+    assert stat.S_ISSOCK((tmp_path / "socket").lstat().st_mode)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")

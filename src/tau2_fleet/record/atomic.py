@@ -46,7 +46,7 @@ def replaced(path: Path, secrets: Redactor = record_redactor) -> Iterator[Binary
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
-        _refuse_device(path)
+        _refuse_special(path)
         try:
             with _Redacted(temporary, secrets) as file:
                 yield file
@@ -64,7 +64,7 @@ def folder_replaced(path: Path) -> Iterator[Path]:
     """
     temporary, former = (path.with_name(f".{path.name}.{ending}") for ending in ("tmp", "old"))
     with writing(path):
-        _refuse_device(path)
+        _refuse_special(path)
         try:
             for left in (temporary, former):
                 shutil.rmtree(left, ignore_errors=True)
@@ -83,14 +83,16 @@ def folder_replaced(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _refuse_device(path: Path) -> None:
-    """Raises OSError for a device, and for what stands among devices: a file in its place would break the machine."""
+def _refuse_special(path: Path) -> None:
+    """Raises OSError for a device, a pipe or a socket, and for what stands among devices: to take its place does harm."""
     try:
         mode = os.lstat(path).st_mode
     except OSError:
         return
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or os.path.realpath(path.parent) == "/dev":
         raise OSError(errno.EINVAL, "it is no file but a device", str(path))
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        raise OSError(errno.EINVAL, "it is no file but a pipe or a socket", str(path))
 
 
 def write_text(path: Path, text: str) -> None:
