@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tau2_fleet.evaluation.verdicts import verdicts_in
+from tau2_fleet.errors import UserError
+from tau2_fleet.evaluation.verdicts import read_verdicts, verdicts_in
 
 ITEM = {"expectedOutcome": "a", "reasoning": "r", "metExpectation": True}
 VALUES: list[Any] = [True, False, None, 0, 1, 2, 1.0, 0.5, "true", "yes", "on", "t", " true", "maybe", "", [], {}]
@@ -39,3 +43,26 @@ def test_every_answer_is_read_or_refused_as_by_the_packages_evaluator(monkeypatc
                 verdicts_in(answer)
             continue
         assert [(one.assertion, one.met, one.justification) for one in verdicts_in(answer)] == theirs, answer
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b'{"id": "a", "judge": {"answer": 3}}', "line 2 is not of the form"),
+        (b"\xff\xfe", "line 2 is not of the form"),
+        (b'{"id": "a", "judge": ' + b"[" * 200_000, "line 2 is not of the form"),
+    ],
+)
+def test_a_file_of_verdicts_that_is_none_is_named_by_its_line(tmp_path: Path, line: bytes, why: str) -> None:
+    path = tmp_path / "verdicts.jsonl"
+    path.write_bytes(b'{"id": "b", "judge": {"answer": "[]"}}\n' + line)
+    with pytest.raises(UserError, match=why):
+        read_verdicts(path)
+
+
+def test_verdicts_come_out_of_a_pipe_too(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: pipe.write_bytes(b'{"id": "b", "judge": {"answer": "[]"}}\n'))
+    writer.start()
+    assert read_verdicts(pipe) == {"b": "[]"}
+    writer.join()

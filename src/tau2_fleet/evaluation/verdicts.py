@@ -12,6 +12,7 @@ from typing import Any
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.evaluation.reward import NLCheck
+from tau2_fleet.regular import read_given
 
 VERDICTS_FILE = "verdicts.jsonl"
 """Its name in a run directory."""
@@ -26,20 +27,19 @@ def read_verdicts(path: Path) -> dict[str, str | None]:
     answers: dict[str, str | None] = {}
     number = 0
     try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                number += 1
-                if not line.strip():
-                    continue
-                item = json.loads(line)
-                judged = item["judge"]
-                answer = judged.get("read_as", judged["answer"])
-                if not isinstance(answer, str | None):
-                    raise TypeError("the answer is no text")
-                answers[str(item["id"])] = answer
+        for line in read_given(path).splitlines():
+            number += 1
+            if not line.strip():
+                continue
+            item = json.loads(line)
+            judged = item["judge"]
+            answer = judged.get("read_as", judged["answer"])
+            if not isinstance(answer, str | None):
+                raise TypeError("the answer is no text")
+            answers[str(item["id"])] = answer
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (AttributeError, ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f'{path}: line {number} is not of the form {{"id": ..., "judge": {{"answer": "..."}}}}: {error}'
         ) from error

@@ -84,7 +84,7 @@ def folder_replaced(path: Path) -> Iterator[Path]:
 
 
 def _refuse_special(path: Path) -> None:
-    """Raises OSError for a device, a pipe or a socket, and for what stands among devices: to take its place does harm."""
+    """Raises OSError for a device, a pipe, a socket, and what stands among devices: a file in its place does harm."""
     try:
         mode = os.lstat(path).st_mode
     except OSError:
