@@ -81,3 +81,38 @@ def test_a_link_to_a_device_in_a_run_is_replaced_and_the_device_stays(tmp_path: 
     write_json(link, {})
     assert link.is_file()
     assert stat.S_ISCHR(Path("/dev/null").lstat().st_mode)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "pages"
+    for name in (".pages.tmp", ".pages.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "left").touch()
+    with atomic.folder_replaced(place) as folder:
+        (folder / "first").touch()
+        assert not place.exists()
+    assert [path.name for path in place.iterdir()] == ["first"]
+    with pytest.raises(CannotWrite), atomic.folder_replaced(place) as folder:
+        (folder / "half" / "way").touch()
+    assert [path.name for path in place.iterdir()] == ["first"]
+    with atomic.folder_replaced(place) as folder:
+        (folder / "second").touch()
+    assert [path.name for path in place.iterdir()] == ["second"]
+    assert [path.name for path in tmp_path.iterdir()] == ["pages"]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_one_that_was_there(tmp_path: Path) -> None:
+    place = tmp_path / "pages"
+    place.mkdir()
+    (place / "kept").touch()
+    with pytest.raises(CannotWrite, match="No such file"), atomic.folder_replaced(place) as folder:
+        folder.rmdir()
+    assert [path.name for path in place.iterdir()] == ["kept"]
+    assert [path.name for path in tmp_path.iterdir()] == ["pages"]
+
+
+def test_texts_get_the_folder_they_are_to_stand_in_and_values_are_readable(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b" / "c.txt", "é")
+    assert (tmp_path / "a" / "b" / "c.txt").read_bytes() == "é".encode()
+    write_json(tmp_path / "v.json", {"é": Path("x"), "s": "\ud800"})
+    assert (tmp_path / "v.json").read_text() == '{\n  "é": "x",\n  "s": "?"\n}\n'

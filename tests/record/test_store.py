@@ -10,6 +10,7 @@ import pytest
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.line import SimulationKey
+from tau2_fleet.record.lock import DirectoryLock
 from tau2_fleet.record.store import Store
 from tests.batch.records import make_record
 
@@ -155,3 +156,60 @@ def test_memory_holds_no_messages(tmp_path: Path):
         entry = store.append(make_record(FIRST))
         assert not any(isinstance(getattr(entry, name), (list, dict)) for name in entry.__slots__)
         assert os.path.getsize(tmp_path / "simulations.jsonl") == entry.length
+
+
+def test_what_is_remembered_of_a_simulation(tmp_path: Path):
+    record = make_record(
+        FIRST,
+        reward=0.5,
+        calls=[{"role": "agent", "step": 0, "trimmed_messages": count} for count in (2, 0, 4)],
+        notes={"user_turns_as_agent": 3, "unseen_calls": 1},
+        usage_by_role={"user": {"input_tokens": 10, "output_tokens": 3}, "agent": {"input_tokens": 5}},
+        cost_by_role={"user": 0.25, "agent": 1.0},
+        replies={"agent": {"cut": 2}},
+        error="late",
+    )
+    with Store(tmp_path) as store:
+        entry = store.append(record)
+        again = store.append(make_record(FIRST, notes={"user_turns_as_agent": "odd"}))
+        assert store.cost_usd == 1.5
+    assert (entry.trimmed_calls, entry.user_turns_as_agent, entry.cost_unknown) == (2, 3, True)
+    assert (entry.input_tokens, entry.output_tokens, entry.cost_usd) == (15, 3, 1.25)
+    assert (entry.reward, entry.duration_s, entry.error, entry.transferred) == (0.5, 2.0, "late", False)
+    assert entry.replies == (("agent", "cut", 2),)
+    assert (entry.offset, again.offset) == (0, entry.length)
+    assert (again.trimmed_calls, again.user_turns_as_agent, again.cost_unknown) == (0, 0, False)
+    with Store(tmp_path) as store:
+        assert store.entries == {FIRST: again}
+        assert store.cost_usd == 1.5
+
+
+def test_records_are_given_by_domain_and_choice_in_the_order_of_their_lines(tmp_path: Path):
+    other = SimulationKey("airline", "1", 0)
+    with Store(tmp_path) as store:
+        for key in (FIRST, SECOND, other, FIRST):
+            store.append(make_record(key))
+        assert [one["task_id"] for one in store.records("retail")] == ["2", "1"]
+        assert [one["task_id"] for one in store.records("retail", lambda key: key == FIRST)] == ["1"]
+        assert [one["domain"] for one in store.records("airline")] == ["airline"]
+
+
+def test_a_lock_that_was_given_stays_its_givers(tmp_path: Path):
+    with DirectoryLock(tmp_path) as lock:
+        Store(tmp_path, lock).close()
+        with pytest.raises(UserError, match="another run"):
+            Store(tmp_path)
+    (tmp_path / "simulations.jsonl").unlink()
+    (tmp_path / "simulations.jsonl").mkdir()
+    with pytest.raises(UserError, match=f"^cannot write the run directory {tmp_path}: Is a directory$"):
+        Store(tmp_path)
+    DirectoryLock(tmp_path).close()
+
+
+def test_prompts_that_are_damaged_are_passed_over_and_a_torn_one_is_cut_off(tmp_path: Path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b'{"digest":"a","text":"x"}\n[]\n{"text":"y"}\n{"digest":"b","te')
+    with Store(tmp_path) as store:
+        store.keep_prompt("a", "x")
+        store.keep_prompt("b", "z")
+    assert path.read_bytes() == (b'{"digest":"a","text":"x"}\n[]\n{"text":"y"}\n{"digest":"b","text":"z"}\n')

@@ -66,3 +66,23 @@ def test_what_is_of_another_form_is_left_out_and_named_in_one_line(
 def test_a_part_that_is_null_is_one_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not {"benchmark", "inventory"} & read_summary(_written(tmp_path, benchmark=None, inventory=None)).keys()
     assert capsys.readouterr().err == ""
+
+
+def test_four_parts_are_named_the_others_counted_and_a_quiet_reader_says_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = dict.fromkeys(("run_id", "started", "stopped", "result_digest"), 1) | {"started": 2}
+    assert set(wrong) & read_summary(_written(tmp_path, **wrong), quiet=True).keys() == set()
+    assert capsys.readouterr().err == ""
+    for more, said in [({}, ""), ({"left_out": {}, "exit_status": True}, " and 2 more")]:
+        read_summary(_written(tmp_path, **wrong, **more))
+        assert " ".join(capsys.readouterr().err.split()).endswith(f"run_id, result_digest{said}") or said
+
+
+def test_lists_and_counts_of_a_summary_are_looked_at(tmp_path: Path) -> None:
+    good = {"left_out": [], "jobs": [{}], "exit_status": 2**53 - 1, "shard": {"index": 0}, "duration_s": 0}
+    assert good.items() <= read_summary(_written(tmp_path, **good)).items()
+    for name, value in [("left_out", {}), ("jobs", [1]), ("exit_status", 2**53), ("exit_status", True)]:
+        assert name not in read_summary(_written(tmp_path, **{name: value}), quiet=True)
+    for value in (-1, 2**53, True, float("inf")):
+        assert "duration_s" not in read_summary(_written(tmp_path, duration_s=value), quiet=True)
