@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from tau2_fleet.record import merging_records
 from tau2_fleet.record.line import SimulationKey, encode_line
 from tau2_fleet.record.merging_records import different_models, merge_prompts, merge_records, overlap, read_index
+from tau2_fleet.regular import open_file
 from tests.batch.records import make_record
 
 
@@ -43,7 +44,16 @@ def test_lines_are_put_in_the_order_of_their_ends_and_torn_ones_left_out(
     assert [len(index.keys) for index in indexes] == [3, 2, 1]
     whole = tmp_path / "whole"
     whole.mkdir()
+    opened: list[BinaryIO] = []
+
+    def open_few(path: Path) -> BinaryIO:
+        opened.append(open_file(path))
+        assert sum(not file.closed for file in opened) <= 2
+        return opened[-1]
+
+    monkeypatch.setattr(merging_records, "open_file", open_few)
     merge_records(indexes, whole)
+    assert all(file.closed for file in opened)
     merged = (whole / "simulations.jsonl").read_bytes().splitlines(keepends=True)
     read = read_index(whole)
     assert read.damage.count == 0

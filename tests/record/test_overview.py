@@ -33,7 +33,8 @@ def test_a_run_becomes_a_data_frame_with_a_row_a_simulation(tmp_path: Path):
 
 def overviews_of(folder: Path, *names: str, **fields: Any) -> list[Overview]:
     """Of simulations that passed, two trials each; those of tasks whose id begins with x failed."""
-    keys = [SimulationKey(*name.split("/"), trial) for name in names for trial in (0, 1)]  # type: ignore[call-arg]
+    tasks = [name.partition("/") for name in names]
+    keys = [SimulationKey(domain, task, trial) for domain, _, task in tasks for trial in (0, 1)]
     lines = [make_record(key, reward=float(not key.task_id.startswith("x")), **fields).as_line() for key in keys]
     (folder / "simulations.jsonl").write_bytes(b"".join(lines))
     return overviews(folder)

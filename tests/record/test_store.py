@@ -201,9 +201,22 @@ def test_a_lock_that_was_given_stays_its_givers(tmp_path: Path):
             Store(tmp_path)
     (tmp_path / "simulations.jsonl").unlink()
     (tmp_path / "simulations.jsonl").mkdir()
-    with pytest.raises(UserError, match=f"^cannot write the run directory {tmp_path}: Is a directory$"):
+    with pytest.raises(UserError, match=f"^cannot write the run directory {tmp_path}: Is a directory$") as told:
         Store(tmp_path)
     DirectoryLock(tmp_path).close()
+    assert told.tb is not None  # what failed is still in memory, and holds no lock
+
+
+def test_a_closed_record_holds_no_file_open(tmp_path: Path):
+    def open_here() -> list[str]:
+        links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+        found = [os.readlink(link) for link in links if link.is_symlink()]
+        return sorted(Path(path).name for path in found if path.startswith(str(tmp_path)))
+
+    store = Store(tmp_path)
+    assert open_here() == [".lock", "prompts.jsonl", "simulations.jsonl"]
+    store.close()
+    assert open_here() == []
 
 
 def test_prompts_that_are_damaged_are_passed_over_and_a_torn_one_is_cut_off(tmp_path: Path):
