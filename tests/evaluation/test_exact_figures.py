@@ -178,7 +178,7 @@ def test_the_trials_tasks_and_differences_that_a_power_needs() -> None:
     assert [trials_needed(0.1, tasks, NOISE) for tasks in (1, 2, 20, 40, 60, 114, 300)] == [None, None, 23, 8, 5, 3, 1]
     assert [trials_needed(0.1, 114, NOISE, 0.8, before) for before in (1, 4, 50)] == [None, 2, 2]
     assert [trials_needed(0.1, 114, NOISE, wanted) for wanted in (0.5, 0.9, 0.95)] == [1, 3, 4]
-    assert trials_needed(0.9, 2, Noise(0.0, 0.001, 0.001), 0.2) is not None
+    assert trials_needed(0.9, 2, Noise(0.0, 0.05, 0.05), 0.2, 5) == 1
     assert [tasks_needed(size, trials, NOISE) for size in (0.05, 0.2, 0.9) for trials in (1, 4)] == [
         882, 256, 58, 20, 8, 6,
     ]  # fmt: skip
