@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import bz2
 import copy
 import gzip
 import io
 import json
+import lzma
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -220,12 +223,19 @@ def test_a_folder_of_other_programs_results_is_scored_file_by_file(tmp_path: Pat
     assert "config.json" not in printed.getvalue()
 
 
+V1 = [{"task_id": 0, "reward": 1.0, "info": {}, "traj": [], "trial": 0}]
 BROKEN: dict[str, tuple[Any, str]] = {
     "text": ("not json", "not JSON"),
     "nothing": ("\n", ": empty"),
     "a pointer": ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     "a page": ("\n<!DOCTYPE html><html>", "a web page"),
     "list": ([], "no 'info'"),
+    "first tau-bench": (V1, "results of the first tau-bench"),
+    "simulations alone": ([{"messages": [], "termination_reason": "user_stop"}], "simulations alone"),
+    "lines": ('{"a": 1}\n{"a": 2}\n', "as JSON lines do"),
+    "cut in a text": ('{"info": {"a": "a long text that', "breaks off at its end"),
+    "cut in a word": ('{"info": {"a": tru', "breaks off at its end"),
+    "zstd": ("(\u00b5/\u00fd", "unpack it first (zstd -d)"),
     "no simulations": ({"info": {}, "tasks": []}, "no 'simulations'"),
     "no domain": ({"info": {}, "tasks": [], "simulations": []}, "no info.environment_info.domain_name"),
     "unknown domain": (results("retial", [], []), "did you mean 'retail'"),
@@ -238,7 +248,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
 def test_a_file_of_another_form_is_explained_in_a_line(case: str, tmp_path: Path, printed: io.StringIO) -> None:
     content, said = BROKEN[case]
     file = tmp_path / "r.json"
-    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    file.write_text(content if isinstance(content, str) else json.dumps(content), "latin-1")
     assert rescore.main([str(file)]) == 1
     assert said in printed.getvalue()
     assert len(printed.getvalue().splitlines()) == 1
@@ -268,13 +278,31 @@ def test_a_broken_simulation_does_not_stop_the_others(
     assert "0.25" in printed.getvalue()
 
 
-def test_compressed_results_are_named_alone_and_in_a_directory(tmp_path: Path, printed: io.StringIO) -> None:
-    good = json.dumps(results("mock", [], [])).encode()
-    (tmp_path / "a.json").write_bytes(good)
-    (tmp_path / "b.json.gz").write_bytes(gzip.compress(good))
+@pytest.mark.parametrize(("end", "packed"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])
+def test_compressed_results_are_read_as_they_are(
+    end: str, packed: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: io.StringIO
+) -> None:
+    task = load_domain("mock").tasks()[0]
+    whole = packed(json.dumps(results("mock", [task], [simulation("mock", task)])).encode())
+    (tmp_path / f"a.json{end}").write_bytes(whole)
+    assert rescore.main([str(tmp_path), "--output", str(tmp_path / "again")]) == 0
+    written = json.loads((tmp_path / "again" / "a.json").read_text())
+    assert written["simulations"][0]["reward_info"]["reward"] == 1.0
+    monkeypatch.setattr("tau2_fleet.record.results_file._LARGE_PACKED", 0)
+    assert rescore.main([str(tmp_path / f"a.json{end}")]) == 0, "a large one, piece by piece"
+    (tmp_path / f"b.json{end}").write_bytes(whole[: len(whole) // 2])
     assert rescore.main([str(tmp_path)]) == 4
-    assert rescore.main([str(tmp_path / "b.json.gz")]) == 1
-    assert printed.getvalue().count("compressed by gzip: unpack it first (gunzip)") == 2
+    assert "a copy or download that was cut" in printed.getvalue()
+
+
+def test_a_submissions_trajectories_are_scored_by_its_folder(tmp_path: Path, printed: io.StringIO) -> None:
+    (tmp_path / "trajectories").mkdir()
+    write(tmp_path / "submission.json", {"model_name": "x"})
+    write(tmp_path / "trajectories" / "x_mock.json", results("mock", [], []))
+    write(tmp_path / "trajectories" / "v1.json", V1)
+    assert rescore.main([str(tmp_path)]) == 4
+    assert "results of the first tau-bench" in printed.getvalue()
+    assert "submission.json" not in printed.getvalue()
 
 
 def test_nothing_to_score_is_said(tmp_path: Path, printed: io.StringIO) -> None:

@@ -191,3 +191,29 @@ def test_a_margin_may_stand_apart_from_its_flag(tmp_path: Path):
     first = write_run(tmp_path / "a", drawn(0.5, 1))
     second = write_run(tmp_path / "b", drawn(0.5, 2), seed=2)
     assert call("compare", "--baseline", first, "--candidate", second, "--fail-below", "-60pp")[0] == 0
+
+
+def results_file(path: Path, rates: dict[str, list[int]], model: str) -> None:
+    """A results file of another program."""
+    info = {"environment_info": {"domain_name": "retail"}, "agent_info": {"llm": model}, "user_info": {"llm": "u"}}
+    simulations = [
+        {"task_id": task, "trial": trial, "seed": trial, "termination_reason": "user_stop", "messages": [],
+         "reward_info": {"reward": float(reward)}}
+        for task, rewards in rates.items() for trial, reward in enumerate(rewards)
+    ]  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"info": info, "tasks": [], "simulations": simulations}))
+
+
+def test_a_folder_of_results_files_is_a_side(tmp_path: Path):
+    for model, one in (("a", 0), ("b", 1)):
+        results_file(tmp_path / model / "trajectories" / f"{model}_retail.json", {"1": [one, 1], "2": [0, one]}, model)
+        (tmp_path / model / "submission.json").write_text("{}")
+    for place in (".", "trajectories"):
+        sides = (tmp_path / "a" / place, tmp_path / "b" / place)
+        status, out, err = call("compare", "--baseline", sides[0], "--candidate", sides[1], "--json")
+        assert status == 0, err
+        assert json.loads(out)["overall"]["difference_pp"] == 50.0
+    results_file(tmp_path / "b" / "trajectories" / "other.json", {"1": [1]}, "another")
+    status, _, err = call("compare", "--baseline", tmp_path / "a", "--candidate", tmp_path / "b")
+    assert (status, "differ in agent.model" in err) == (2, True)

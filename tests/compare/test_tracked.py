@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,6 +68,20 @@ def test_a_pinned_baseline_is_fetched_once_it_is_asked_for(tmp_path: Path, monke
     assert status == 0, err
     assert asked == ["team/mine/released:v3"]
     assert "gate passed" in out
+    shutil.rmtree(tmp_path / "cache")
+    record = kept / "run" / "simulations.jsonl"
+    record.with_name("simulations.jsonl.gz").write_bytes(gzip.compress(record.read_bytes()))
+    record.unlink()
+    assert call("compare", "--candidate", second, "--policy", policy)[0] == 0, "a large record is there compressed"
+    shutil.rmtree(tmp_path / "cache")
+    for file in (kept / "run").glob("*"):
+        if file.is_file():
+            shutil.move(file, kept)
+    (kept / "simulations.jsonl.gz").unlink()
+    status, _, err = call("compare", "--candidate", second, "--policy", policy)
+    assert (status, "logged with wandb.transcripts=false" in err) == (1, True)
+    shutil.rmtree(kept)
+    write_run(kept / "run", drawn(0.3, 1, 40))
     shutil.rmtree(tmp_path / "cache")
     write_run(kept / "other", drawn(0.3, 3, 40), seed=3)
     status, _, err = call("compare", "--candidate", second, "--policy", policy)

@@ -28,6 +28,7 @@ from tau2_fleet.record.line import SimulationKey, encode_line
 from tau2_fleet.record.reading import stored_lines
 from tau2_fleet.record.results_file import Results, read_results
 from tau2_fleet.record.summary import read_summary
+from tau2_fleet.record.unpacked import PACKED_ENDS
 
 if TYPE_CHECKING:
     from tau2_fleet.benchmark.domain import Domain
@@ -112,7 +113,7 @@ async def rescore(
     for path in paths:
         target = output
         if output is not None and (several or output.is_dir()):
-            target = output / (f"{path.parent.name}.json" if path.name == INDEXED else path.name)
+            target = output / _name_written(path)
         report = RescoreReport(path)
         reports.append(report)
         try:
@@ -122,6 +123,13 @@ async def rescore(
         except UserError as error:
             report.problem = str(error)
     return reports
+
+
+def _name_written(path: Path) -> str:
+    """What a file's new rewards are written as; nothing is compressed."""
+    if path.name == INDEXED:
+        return f"{path.parent.name}.json"
+    return path.stem if path.suffix in PACKED_ENDS else path.name
 
 
 def _version(name: str, data_dir: Path | None, *, alone: bool) -> BenchmarkVersion:

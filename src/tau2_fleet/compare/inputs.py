@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tau2_fleet.analysis.profile_reader import run_directories
+from tau2_fleet.analysis.rescore_files import results_below
 from tau2_fleet.compare.pinned import fetched
 from tau2_fleet.compare.results_files import read_results_source
 from tau2_fleet.compare.sources import EmptySource, ResultsSource, read_run_source
@@ -72,14 +73,21 @@ def read_source(path: Path) -> ResultsSource:
 
 
 def _runs(path: Path) -> Iterator[Path]:
-    """The runs that a path means: itself, or all of a sweep's directory.
+    """The runs that a path means: itself, all of a sweep's directory, or all results files of a folder.
 
     Raises:
         UserError: a directory that holds none.
     """
     if (path / _RESULTS_OF_A_FOLDER).is_file() and not (path / RECORD_FILE).is_file():
         yield path / _RESULTS_OF_A_FOLDER
+    elif path.is_dir() and not any(path.glob(f"*/{RECORD_FILE}")) and (found := _results_in(path)):
+        yield from found
     elif path.is_dir():
         yield from run_directories([path], RECORD_FILE)
     else:
         yield path
+
+
+def _results_in(folder: Path) -> list[Path]:
+    """The results files of a folder that is no run's directory."""
+    return [] if (folder / RECORD_FILE).is_file() else results_below(folder)

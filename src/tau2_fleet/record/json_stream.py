@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
-from tau2_fleet.regular import only_files
+from tau2_fleet.record.unpacked import open_unpacked
 
 _CHUNK = 1 << 20
 """Characters that are read at once."""
 
 
 def object_members(path: Path, long: str) -> Iterator[tuple[str, Any]]:
-    """The members of the object in a file; of the list named `long` each item comes as a member of that name.
+    """The members of the object in a file, which may be compressed.
+
+    Of the list named `long` each item comes as a member of that name.
 
     Raises:
         OSError, ValueError: it cannot be read, or is no JSON object.
     """
-    with open(path, encoding="utf-8", opener=only_files) as file:
-        text = _Text(file)
+    with open_unpacked(path) as packed:
+        text = _Text(TextIOWrapper(cast("Any", packed), encoding="utf-8"))
         text.expect("{")
         more = text.peek() != "}"
         if not more:

@@ -1,7 +1,8 @@
 """Reads results in the benchmark's forms, written by this program or another one; `rescore` asks.
 
-The forms: one file; a `results.json` with an index beside a folder `simulations/` of a file each; a single simulation.
-A file that this program wrote, and a folder, are read one simulation at a time, whatever their size.
+The forms: one file, which may be compressed; a `results.json` with an index beside a folder `simulations/` of a file
+each; a single simulation. A file that this program wrote, and a folder, are read one simulation at a time, whatever
+their size.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.record.atomic import replaced
 from tau2_fleet.record.json_stream import object_members
 from tau2_fleet.record.line import decode_line, encode_line
+from tau2_fleet.record.unpacked import PACKED_ENDS, is_packed, read_unpacked
 from tau2_fleet.regular import lines_of, open_file, read_whole
 
 if TYPE_CHECKING:
@@ -25,17 +27,15 @@ if TYPE_CHECKING:
 SOLO_AGENT = "llm_agent_solo"
 """How the results schema names the benchmark's agent that works alone."""
 _TAKEN_FOR_JSON = {
-    b"\x1f\x8b": "compressed by gzip: unpack it first (gunzip)",
-    b"\xfd7zxz": "compressed by xz: unpack it first (xz -d)",
     b"(\xb5/\xfd": "compressed by zstd: unpack it first (zstd -d)",
-    b"bzh": "compressed by bzip2: unpack it first (bunzip2)",
     b"pk\x03\x04": "a zip archive: unpack it first",
     b"version https://git-lfs": "a pointer of Git LFS in place of the file: fetch it with `git lfs pull`",
     b"<!doctype": "a web page, not the file: download it anew (on GitHub its raw form)",
     b"<html": "a web page, not the file: download it anew (on GitHub its raw form)",
 }
 """How files that people take for results begin, in small letters, and what they are."""
-COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
+COMPRESSED = (*PACKED_ENDS, ".zst")
+"""What stands behind `.json` in names of compressed results; those of the last form are told of, not read."""
 _OPENING = b'"simulations": ['
 """The line after which a file of this program has a simulation a line."""
 _CLOSING = b"]}"
@@ -44,12 +44,20 @@ _PARTS: dict[str, type] = {"info": dict, "tasks": list, "simulations": list}
 Simulation = dict[str, Any]
 LARGE = 32 << 20
 """Bytes beyond which another program's file is read twice and piece by piece, not once and whole."""
+_LARGE_PACKED = LARGE >> 4
+"""The same of a compressed one."""
+_LONGEST_WORD = 25
+"""Characters of a number or a word of JSON, which may be cut in its middle."""
 UNREADABLE = "_unreadable"
 """A key of simulations that are in no state to be scored."""
 
 
 class NotJsonError(UserError):
     """A file that should be results and is no JSON."""
+
+
+class OtherFormError(UserError):
+    """Results, in a form that nothing here reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +157,17 @@ def read_results(path: Path) -> Results:
 def _read(path: Path) -> tuple[dict[str, Any], Callable[[], Iterator[Simulation]]]:
     """The head of a file, and what reads its simulations."""
     try:
-        head = _head_of_ours(path)
+        packed = is_packed(path)
+        head = None if packed else _head_of_ours(path)
         if head is not None:
             return head, lambda: _simulations_of_ours(path)
-        if path.stat().st_size > LARGE:
+        if path.stat().st_size > (_LARGE_PACKED if packed else LARGE):
             return _checked(path, _head_of_large(path)), lambda: _simulations_of_large(path)
-        raw = json.loads(read_whole(path))
+        raw = json.loads(read_unpacked(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise NotJsonError(f"{path}: {_instead_of_json(path) or f'not JSON: {error}'}") from error
+        raise NotJsonError(f"{path}: {_instead_of_json(path) or _broken(error)}") from error
     if isinstance(raw, dict) and "messages" in raw and not raw.keys() & {"tasks", "simulations"}:
         return raw, lambda: iter([raw])
     folder = path.parent / "simulations"
@@ -185,6 +194,17 @@ def _instead_of_json(path: Path) -> str:
     return "" if begun.strip() else "empty"
 
 
+def _broken(error: Exception) -> str:
+    """What is wrong with a text that is no JSON, in words."""
+    if not isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error}"
+    if error.msg == "Extra data":
+        return "not JSON: it goes on behind the first value, as JSON lines do; results are one object"
+    if len(error.doc) - error.pos < _LONGEST_WORD or error.msg.startswith("Unterminated"):
+        return "not JSON: it breaks off at its end: a copy or download that was cut, or a run that still writes?"
+    return f"not JSON: {error}"
+
+
 def _head_of_large(path: Path) -> dict[str, Any]:
     """All but the simulations, which are read and let go, so that a file that is broken is known before."""
     head: dict[str, Any] = {"simulations": []}
@@ -201,10 +221,22 @@ def _simulations_of_large(path: Path) -> Iterator[Simulation]:
 
 
 def _checked(path: Path, raw: Any) -> dict[str, Any]:
+    if isinstance(raw, list) and (what := _results_in_list(raw)):
+        raise OtherFormError(f"{path}: not a file in the benchmark's results schema: {what}")
     for key, kind in _PARTS.items():
         if not isinstance(raw, dict) or not isinstance(raw.get(key), kind):
             raise _not_results(path, f"no {key!r} in it")
     return dict(raw)
+
+
+def _results_in_list(raw: list[Any]) -> str:
+    """What results a list holds; empty where it is something else."""
+    first = raw[0] if raw and isinstance(raw[0], dict) else {}
+    if first.keys() >= {"traj", "reward"}:
+        return "results of the first tau-bench, whose tasks and tools are other ones"
+    if first.keys() >= {"messages", "termination_reason"}:
+        return "simulations alone; wanted is the whole file, with 'info', 'tasks' and 'simulations'"
+    return ""
 
 
 def _simulations_of_folder(folder: Path, index: list[dict[str, Any]]) -> Iterator[Simulation]:
