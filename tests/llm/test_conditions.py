@@ -67,6 +67,11 @@ def ask(dialect: Dialect, *script: Answer) -> tuple[Reply, int]:
         (completion({"content": "Your or"}, "load"), "aborted"),
         (completion({"content": "Your or"}, "connectionReset"), "aborted"),
         (completion({"content": "Your or", "error": {"code": 502, "message": "upstream"}}), "error_inside"),
+        (completion({"content": "Your or"}, "KV_TRANSFER_PREEMPTION"), "aborted"),
+        (completion({"content": "Your or"}, "bad_gateway"), "error_inside"),
+        (completion({"content": "<!DOCTYPE html>\n<title>502 Bad Gateway</title>"}), "error_inside"),
+        (completion({"content": '{"error": {"message": "Rate limit", "code": 429}}'}), "error_inside"),
+        (completion({"content": "upstream connect error or disconnect/reset before headers"}), "error_inside"),
         (completion({"content": "Your or"}, base_resp={"status_code": 1000, "status_msg": "unknown"}), "error_inside"),
     ],
 )
@@ -104,6 +109,37 @@ def test_an_error_in_a_claude_message_is_asked_for_again(body: dict[str, Any]) -
 def test_an_error_in_place_of_choices_is_asked_for_again_and_counted(dialect: Dialect, body: Any) -> None:
     reply, asked = ask(dialect, json_answer(body), dialect.reply("Whole"))
     assert (reply.text, asked, reply.stats.conditions) == ("Whole", 2, ["error_inside"])
+
+
+@pytest.mark.parametrize(
+    ("around", "condition"),
+    [
+        ({"status": "failed"}, "error_inside"),
+        ({"status": "incomplete"}, "error_inside"),
+        ({"code": 503, "msg": "busy"}, "error_inside"),
+        ({"success": False, "msg": "quota"}, "error_inside"),
+        ({"errors": [{"message": "gone"}]}, "error_inside"),
+        ({"finish_reason": "error"}, "error_inside"),
+    ],
+)
+def test_an_error_that_a_gateway_puts_around_choices_is_asked_for_again(around: dict[str, Any], condition: str) -> None:
+    reply, asked = ask(OPENAI, completion({"content": "Hal"}, **around), OPENAI.reply("Whole"))
+    assert (reply.text, asked) == ("Whole", 2)
+    assert reply.stats.conditions == [condition]
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ('{"error": "User not found"}', {}),
+        ("Internal server errors are no reason to cancel, I am afraid.", {}),
+        ("Hello", {"code": 0, "status": "success", "success": True, "errors": []}),
+        ("Hello", {"status": 200, "code": "ok", "status_code": None}),
+    ],
+)
+def test_what_a_model_says_of_errors_and_words_of_success_are_calm(text: str, more: dict[str, Any]) -> None:
+    reply, asked = ask(OPENAI, completion({"content": text}, **more))
+    assert (reply.text, asked) == (text, 1)
 
 
 @pytest.mark.parametrize("dialect", [OPENAI, VLLM, LITELLM, CLAUDE], ids=lambda dialect: dialect.name)
@@ -152,6 +188,11 @@ def test_what_a_parser_left_around_arguments_is_taken_off(dialect: Dialect, arou
         '{"order_id":"#W1"}{"order_id":"#W1"}',
         r"{\"order_id\": \"#W1\"}",
         json.dumps(json.dumps(json.dumps({"order_id": "#W1"}))),
+        '{"order_id":"#W1"}\n\n{"order_id":"#W1"}',
+        '""{"order_id":"#W1"}',
+        '{"order_id":"#W1"}null',
+        '{"order_id":"#W1"}\x00',
+        "{&quot;order_id&quot;:&quot;#W1&quot;}",
     ],
 )
 def test_arguments_that_came_twice_or_lost_their_quotes_are_put_right(arguments: str) -> None:
@@ -264,6 +305,7 @@ def test_other_servers_of_claude_s_protocol_are_read_all_the_same(
         ("default_api:get_order", "get_order", ["tool_name_marked"]),
         ("get_order<|endoftext|>", "get_order", ["tool_name_marked"]),
         ("get_order<0x0A>", "get_order", ["tool_name_marked"]),
+        ("get_order&lt;|channel|&gt;commentary", "get_order", ["tool_name_marked"]),
         ("get_orders", "get_orders", ["tool_unknown"]),
         ("get_order", "get_order", []),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from typing import Any
@@ -19,7 +20,7 @@ _NOTHING = frozenset({"", "null", "None", "[]", "undefined"})
 
 _TOKEN = r"<[|｜][^<>|｜]{1,40}[|｜]>"
 _BEHIND = re.compile(
-    rf"(?:{_TOKEN}|</?(?:tool_calls?|function|function_call|invoke)>|\[/?TOOL_CALLS?\]|</s>|<eos>|<end_of_turn>)\Z"
+    rf"(?:{_TOKEN}|</?(?:tool_calls?|function|function_call|invoke)>|\[/?TOOL_CALLS?\]|</s>|<eos>|<end_of_turn>|<0x[0-9A-F]{2}>)\Z"
 )
 _BEFORE = re.compile(
     rf"(?:(?:{_TOKEN}|</?(?:tool_calls?|function|function_call)>|\[ARGS\])\s*|json\s*(?=[<{{]))+", re.IGNORECASE
@@ -28,6 +29,7 @@ _FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 _LONGEST_LEFT = 60
 _INSIDE = re.compile(rf"{_TOKEN}|</?(?:parameter|arg_key|arg_value|tool_calls?|function_calls?|invoke)\b")
 _DECODER = json.JSONDecoder()
+_NO_PIECE = re.compile(r"null|\"\"|\s+")
 
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 _TAGS = re.compile(r"<[^<>\s]{1,40}>")
@@ -48,6 +50,8 @@ _JOINED = re.compile(r"(?:functions?_|tools?_|default_api_)?(.+?)(?:_\d+)?\Z")
 
 def clean_name(name: str, offered: frozenset[str]) -> str | None:
     """The offered tool in a name that something stands around; None: there is none, or more than one."""
+    if "&" in name:
+        name = html.unescape(name)
     words = _WORD.findall(name)
     half = len(name) // 2
     if name[:half] in offered and name == 2 * name[:half]:  # the pieces of a stream put together twice
@@ -123,7 +127,7 @@ def _of_whole_call(name: str, arguments: str) -> str | None:
 
 def _bare(arguments: str) -> str:
     """Arguments without a byte order mark and special tokens that a parser left before and behind them."""
-    text = arguments.strip(" \n\t\r\ufeff\u200b")
+    text = arguments.strip(" \n\t\r\x00\ufeff\u200b")
     begun = _BEFORE.match(text)
     if begun is not None:
         text = text[begun.end() :]
@@ -136,7 +140,9 @@ def _bare(arguments: str) -> str:
 
 
 def _unescaped(text: str) -> str | None:
-    """The object in text that was encoded twice and lost its quotes on the way."""
+    """The object in text that was encoded twice and lost its quotes on the way, or that was made fit for HTML."""
+    if "&quot;" in text and '"' not in text:
+        return html.unescape(text)
     if not text.startswith('{\\"'):
         return None
     try:
@@ -147,16 +153,20 @@ def _unescaped(text: str) -> str | None:
 
 
 def _repeated(text: str) -> str | None:
-    """The object in text where a stream's pieces were put together wrongly: `{}` before it, or it comes twice."""
+    """The object in text where a stream's pieces were put together wrongly: nothing beside it, or it comes twice."""
     found: dict[str, Any] = {}
     whole, at, times = "{}", 0, 0
-    while at < len(text) and times <= _MOST_SIMPLE_BRACKETS and text.startswith("{", at):
+    while at < len(text) and times <= _MOST_SIMPLE_BRACKETS:
+        piece = _NO_PIECE.match(text, at)
+        if piece is not None:
+            at, times = piece.end(), times + 1
+            continue
         begun = at
         try:
             value, at = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
             return None
-        if value and found and value != found:
+        if not isinstance(value, dict) or (value and found and value != found):
             return None
         if value:
             found, whole = value, text[begun:at]

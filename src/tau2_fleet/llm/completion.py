@@ -11,6 +11,7 @@ import orjson
 from tau2_fleet.llm.examine import check_whole
 from tau2_fleet.llm.failures import Failure, FailureCause, brief, short
 from tau2_fleet.llm.finish_reasons import OF_CALLS, plain_reason
+from tau2_fleet.llm.inside_errors import error_beside, further_reasons, is_filtered
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.thought import thought_in
 from tau2_fleet.llm.token_ids import token_ids_in
@@ -69,7 +70,7 @@ def read_completion(completion: Any) -> ProviderAnswer:
         told = choice if not isinstance(more, dict) else {**more, **choice}
         reason, native = told.get("finish_reason"), told.get("native_finish_reason")
         message = choice["message"]
-        check_whole((reason, native), told.get("error") or _error_of(message) or _error_beside(completion), usage)
+        check_whole((reason, native, *further_reasons(completion, told)), error_beside(completion, told), usage)
         text, thinking, refusal = _contents(message)
         return ProviderAnswer(
             text=text or refusal or text,
@@ -79,7 +80,7 @@ def read_completion(completion: Any) -> ProviderAnswer:
             finish_reason=plain_reason(reason),
             model=model_id(completion),
             native_reason=plain_reason(native),
-            refused=bool(refusal) or _is_filtered(told, completion),
+            refused=bool(refusal) or is_filtered(told, completion),
             thought=thought_in(message),
             usage_missing=is_missing(usage),
             token_ids=token_ids_in(completion, choice) if choice.get("token_ids") else None,
@@ -95,14 +96,6 @@ def read_completion(completion: Any) -> ProviderAnswer:
 
 _ERROR_KEYS = ("message", "detail", "msg", "errors", "error_msg", "base_resp")
 """What stands in place of choices where a server tells of an error without the key `error`."""
-
-
-def _is_filtered(choice: dict[str, Any], completion: dict[str, Any]) -> bool:
-    """Whether Azure's or MiniMax's filter took something out, whatever finish reason they give."""
-    results = choice.get("content_filter_results")
-    if isinstance(results, dict) and any(isinstance(one, dict) and one.get("filtered") for one in results.values()):
-        return True
-    return completion.get("output_sensitive") is True
 
 
 def _whole_choice(choices: Any) -> Any:
@@ -141,18 +134,6 @@ def _call_in(part: Any) -> dict[str, Any] | None:
         return None
     held = next((part[key] for key in _KEYS_OF_CALLS if isinstance(part.get(key), dict)), None)
     return held if held is not None else part if part.get("type") in _TYPES_OF_CALLS else None
-
-
-def _error_of(message: Any) -> Any:
-    return message.get("error") if isinstance(message, dict) else None
-
-
-def _error_beside(completion: dict[str, Any]) -> Any:
-    """MiniMax's error, which stands beside choices too; what its filter took out is none."""
-    told = completion.get("base_resp")
-    if not isinstance(told, dict) or completion.get("output_sensitive") is True:
-        return None
-    return told if told.get("status_code") else None
 
 
 _THINKING_KEYS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thoughts", "thought")

@@ -30,7 +30,8 @@ class Condition(StrEnum):
     only_thinking = "only_thinking"
     """Thinking, and neither text nor call: asked again, at last the role's error."""
     thinking_left = "thinking_left"
-    """Thinking in the text: cut off and kept; nothing in it is said to anybody."""
+    """Thinking in the text, or what a server let the model write behind the end of its turn: cut off and kept; nothing
+    in it is said to anybody."""
     usage_missing = "usage_missing"
     """No usable token counts: estimated from the length of what was sent and received."""
     empty = "empty"

@@ -18,6 +18,7 @@ from tau2_fleet.llm.failures import Failure, FailureCause, failure_of_error, sho
 from tau2_fleet.llm.finish_reasons import CALM, OF_CALLS, meaning_of, plain_reason
 from tau2_fleet.llm.markup import find_markup
 from tau2_fleet.llm.provider import ProviderAnswer
+from tau2_fleet.llm.template import BESIDE_TURN, own_turn
 from tau2_fleet.llm.types import ChatRequest, ToolCallText, ToolSet, Usage
 
 _DOUBTFUL_LENGTH = 200
@@ -26,10 +27,13 @@ _LONGEST_CYCLE = 600
 _RECURRENCES = 3
 """A piece of the text can come more than once in its cycle."""
 _BYTES_PER_TOKEN = 4
-_BEGINS_NOTHING = frozenset("\u200b\u200c\u200d\u2060\ufeff<")
 _NO_WORDS = re.compile(
-    r"[\s\u200b\u200c\u200d\u2060\ufeff]+|<[|｜][^<>|｜\s]{1,40}[|｜]>|</s>|<eos>|<pad>|<end_of_turn>"
+    r"[\s\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\ufff0-\uffff]+"
+    r"|<[|｜][^<>|｜\s]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|unk|mask|eot|eod|sep|cls)>|<0x[0-9A-Fa-f]{2}>|<end_of_\w+>"
+    r"|<\|turn>|<turn\|>|<seed:[be]os>|</?assistant>|\[(?:PAD|EOS|BOS|UNK|MASK|DONE)\]|\[\|\w{1,20}\|\]"
+    r"|<(?:extra_id_|unused|SPECIAL_|reserved_)\d+>|\[unused\d+\]"
 )
+"""Signs that nobody sees, and tokens that only begin, end or fill something."""
 
 
 @dataclass(slots=True)
@@ -95,16 +99,23 @@ def examine(answer: ProviderAnswer, tools: ToolSet | None) -> Examined:
         said = thinking.unwrapped(said).lstrip() if said and thought else said
     else:
         thought = "\n".join(part for part in (thought, *thoughts) if part) or None
+    whole = said
+    turn = own_turn(said) if said and not _says_nothing(said) else None
+    if turn is not None:
+        said = turn[0]
+        if turn[1].strip():
+            thought = "\n".join(part for part in (thought, turn[1].strip()) if part)
     seen = Examined(said, answer.tool_calls, thought)
-    if thoughts is not None:
-        seen.note(Condition.thinking_left)
+    if thoughts is not None or turn is not None:
+        seen.note(Condition.thinking_left, None if turn is None or thoughts is not None else f"{BESIDE_TURN} {turn[2]}")
     if answer.tool_calls:
         seen.tool_calls = tuple([_call(call, tools, seen) for call in answer.tool_calls])
     usable = bool(seen.tool_calls) or bool(said and not _says_nothing(said))
     if not usable:
+        seen.text = said and ""
         seen.note(Condition.only_thinking if thought else Condition.empty)
     if tools is not None:
-        _look_for_markup(seen, tools, usable, answer.finish_reason)
+        _look_for_markup(seen, whole, tools, usable, answer.finish_reason)
     for reason in (answer.finish_reason, answer.native_reason):
         if reason is not None and reason not in CALM and (condition := meaning_of(reason)) is not None:
             seen.note(condition)
@@ -119,13 +130,13 @@ def examine(answer: ProviderAnswer, tools: ToolSet | None) -> Examined:
 
 def _says_nothing(text: str) -> bool:
     """Whether a text is blanks that may have no width, and tokens that end a turn."""
-    if text[:1] not in _BEGINS_NOTHING and not text[:1].isspace():
+    if text[:1].isalnum():
         return False
     return len(text) < _DOUBTFUL_LENGTH and not _NO_WORDS.sub("", text)
 
 
-def _look_for_markup(seen: Examined, tools: ToolSet, usable: bool, reason: str | None) -> None:
-    markup = find_markup(seen.text, tools.names)
+def _look_for_markup(seen: Examined, text: str | None, tools: ToolSet, usable: bool, reason: str | None) -> None:
+    markup = find_markup(text, tools.names)
     if markup is None and not seen.tool_calls and seen.thinking:
         # Thinking may speak of tools; without tags it is taken for a call only where nothing else came.
         markup = find_markup(seen.thinking, tools.names, plain=not usable)

@@ -28,11 +28,17 @@ _WORDS: tuple[tuple[Condition | None, str], ...] = (
     (Condition.error_inside, "malformed"),
     (Condition.filtered, "filter filtered policy violation moderation guardrail blocked unsafe safety recitation"),
     (Condition.error_inside, "error fail failed failure exception crash crashed oom memory nan invalid rate quota"),
+    (Condition.error_inside, "internal gateway rejected throttled worker abnormal upstream"),
     (Condition.aborted, "abort aborted cancel cancelled canceled interrupted disconnect disconnected connection lost"),
     (Condition.aborted, "timeout time deadline shutdown dead killed terminated evicted preempted incomplete reset"),
-    (Condition.aborted, "unavailable expired overload overloaded closed cache"),
+    (
+        Condition.aborted,
+        "unavailable expired overload overloaded closed cache preempt preemption interrupt interruption",
+    ),
+    (Condition.aborted, "stall stalled hangup suspended migrated migration partial"),
     (None, "stop eos eot eom end done complete completed finished"),
-    (Condition.cut, "length truncated token tokens context limit max maximum"),
+    (Condition.cut, "length truncated truncation token tokens context limit max maximum"),
+    (Condition.degenerate, "loop looping repetition repetitive"),
     (Condition.filtered, "risk sensitive harm harmful prohibited"),
 )
 """Parts of a finish reason that tell what it means where no whole word above does; the first line with one decides."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -37,12 +38,13 @@ _FORMS = (
     _Form("deepseek_v3", r"<｜tool[▁_]?(?:calls?|sep|outputs?)|<\|tool▁|<｜function"),
     _Form("kimi_k2", r"<\|tool_calls?_section_(?:begin|end)\|>|<\|tool_call_(?:begin|argument_begin|end)\|>"),
     _Form("deepseek_v3", r"<\|tool_calls_(?:begin|end)\|>|<\|tool_sep\|>"),
+    _Form("k2_horizon", r"</?ifm\|(?:tool|arg)"),
     _Form("glm45", r"<arg_key>|<arg_value>|<tool_call>\s*[\w.-]+\s*(?:\n|<arg_key>|</tool_call>)"),
     _Form("qwen3_coder", r"<function=[\w.-]+>?\s*<parameter=|<parameter=[\w.-]+>|<tool_call>\s*<function="),
     _Form("hermes", r"</?tool_calls?\b|</?tool_use>|<tools>\s*[\[{]|</?function_call\b|</?TOOL_CALLS?>"),
-    _Form("hermes", r"&lt;/?(?:tool_calls?&gt;|function=)|\\u003c/?(?:tool_call|function)"),
-    _Form("hermes", r"＜/?tool_calls?＞"),
+    _Form("", r"</?(?:[A-Za-z]+_)?(?i:tool|function)[ _-]?(?i:calls?|use|request)\b"),
     _Form("qwen3_coder", r"<function=[\w.-]*>?|</function>"),
+    _Form("minicpm5", r"<function\s?name\s*=|<param\s?name\s*="),
     _Form("minimax_m2", r"</?minimax:tool_call>|</?minimax:"),
     _Form("seed_oss", r"</?seed:tool_call>"),
     _Form("longcat", r"</?longcat_tool_call>"),
@@ -62,7 +64,9 @@ _FORMS = (
     _Form("kimi_k3", r"<\|open\|>tools<\|sep\|>"),
     _Form("solar_open", r"<\|tool_call:(?:begin|name|args|end)\|>"),
     _Form("plamo3", r"<\|plamo:begin_tool"),
-    _Form("inkling", r"<\|content_invoke_tool"),
+    _Form("inkling", r"<\|content_invoke_t"),
+    _Form("gigachat3", r"<\|function_call\|>"),
+    _Form("granite", r"<\|tool_calls\|>"),
     _Form("functionary", r"<\|from\|>assistant|<\|reserved_special_token_249\|>|>>>\s*[A-Za-z_]\w*\s*\n\s*\{"),
     _Form("pythonic", r"```tool_(?:code|call)\b"),
 )
@@ -70,6 +74,14 @@ _MARKS = re.compile("|".join(form.marks for form in _FORMS))
 """Without groups: the search then runs from one sign to the next."""
 _BARE_CALL = re.compile(r"\s*\[?\s*\{\s*\"name\"\s*:\s*\"[\w.-]{1,64}\"\s*,\s*\"(?:arguments|parameters)\"\s*:")
 """A text that is a call and nothing else, of whichever tool."""
+_NOTHING_ELSE = re.compile(
+    r"\s*(?:```(?:json)?\s*)?[\[{]\s*(?:\{\s*)?\"\w{1,64}\"\s*:.*[\]}]\s*(?:```\s*)?\Z", re.DOTALL
+)
+"""Or the arguments of one: nobody says JSON to a customer."""
+_BROKEN_OFF = re.compile(
+    r"\{[^{}]*\"(?:name|tool_name|function|tool|action)\"\s*:\s*\"[\w.-]*\Z|\s*\{\s*\"(?:arguments|parameters)\"\s*:"
+)
+"""A call that ends in its name, or begins with its arguments."""
 _SHORT, _LINES_OF_A_CALL = 200, 2
 """Characters within which a call that is nothing but lines has so many ends of lines."""
 _IN_WORDS = (
@@ -93,10 +105,29 @@ def find_markup(text: str | None, names: Collection[str] = (), *, plain: bool = 
     """
     if not text or not _may_hold_a_call(text):
         return None
+    found = _found(text, names, plain)
+    if found is None and (written := _written_plainly(text)) != text:
+        return _found(written, names, plain)
+    return found
+
+
+def _found(text: str, names: Collection[str], plain: bool) -> Markup | None:
     marked = _marked(text)
     if marked is not None or not names or not plain:
         return marked
     return _plain_call(text, frozenset(names))
+
+
+_WIDE = str.maketrans("＜＞｛｝（）：，＝“”【】", '<>{}():,=""[]')
+
+
+def _written_plainly(text: str) -> str:
+    """A text as it was before a gateway escaped it for HTML or JSON, and with plain signs for wide ones."""
+    if "&" in text:
+        text = html.unescape(text)
+    if "\\" in text:
+        text = text.replace('\\"', '"').replace("\\n", "\n").replace("\\u003c", "<").replace("\\u003e", ">")
+    return text if text.isascii() else text.translate(_WIDE)
 
 
 def form_of(piece: str) -> str:
@@ -111,7 +142,6 @@ def _marked(text: str) -> Markup | None:
     """A call that tags or words of some model's format give away."""
     # each text that holds a mark holds one of these
     signed = "<" in text or "[" in text or "`" in text or ">>>" in text
-    signed = signed or "&lt;" in text or "＜" in text or "\\u003c" in text
     found = _MARKS.search(text) if signed else None
     if found is not None:
         form = next(form for form in _FORMS if re.compile(form.marks).match(text, found.start()))
@@ -138,14 +168,19 @@ def _may_hold_a_call(text: str) -> bool:
         or "＜" in text
         or "\\u003c" in text
         or "✿" in text
+        or "｛" in text
+        or "：\n" in text
+        or " --" in text
         or ":\n" in text
         or text.count("\n", 0, _SHORT) >= _LINES_OF_A_CALL
     )
 
 
 def _plain_call(text: str, names: frozenset[str]) -> Markup | None:
-    if (bare := _BARE_CALL.match(text)) is not None:
-        return Markup(bare.group().strip(), "llama3_json")
+    if "{" in text:
+        for bare in (_BARE_CALL.match(text), _BROKEN_OFF.search(text), _NOTHING_ELSE.match(text)):
+            if bare is not None:
+                return Markup(" ".join(bare.group().split())[:80], "llama3_json")
     if not any(name in text for name in names):
         return None
     for form, pattern in _patterns(names):
@@ -164,6 +199,9 @@ def _patterns(names: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
     keys = "name|func(?:tion)?|(?:function|tool|recipient|api)_?[nN]ame|tool|tool_call|action|api|method|call"
     label = r"(?:[Tt]ool|[Ff]unction|[Cc]all|[Tt]ool[ _][Cc]all)s?:?"
     called = r"(?:\.call)?\s?"
+    told = (
+        r"`?(?:(?!\b(?:return|gave|give|said|say|show|found|got|result|respon|output|answer|tells?\b))[^\n{.!?;]){0,40}"
+    )
     inputs = "(?:[Aa]rguments|[Pp]arameters|[Pp]arams|[Aa]rgs|[Ii]nput)"
     forms = (
         ("llama3_json", rf"\{{\s*{quote}type{quote}\s*:\s*{quote}function{quote}[^}}]{{0,40}}{name}{quote}"),
@@ -175,11 +213,16 @@ def _patterns(names: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
         ("", rf"^\W*(?:{keys}|{label})\W{{1,6}}{name}\W*\n\W*(?:{inputs}\b|\{{)"),
         ("llama3_json", rf"(?:\{{|\b)\s*(?:{keys})\s*:\s*(?:{quote})?{name}(?:{quote})?\s*,\s*(?:{quote})?{inputs}\b"),
         ("llama3_json", rf"\{{\s*(?:{keys})\s*:\s*{quote}{name}{quote}"),
+        ("llama3_json", rf"{name}{quote}\s*,\s*{quote}{inputs}{quote}\s*:"),
         ("", rf"{name}`?[^\n]{{0,40}}\n+```(?:json)?\s*\{{|{name}`?\s+(?:with|using)\b[^\n]{{0,30}}\{{"),
+        ("", rf"(?<![\w\"'.]){name}{told}(?:\n[^\n{{.!?;]{{0,20}})?\{{\s*(?:\}}|{quote})"),
+        ("", rf"(?<![\w\"'.]){name}\s+--[a-z]"),
+        ("pythonic", rf"(?<!\w){name}\(\s*\w*\s*\Z"),
+        ("llama3_json", rf"\{{\s*{quote}(?:{keys}){quote}\s*:\s*(?:{quote})?{name}\s*\Z"),
         ("functionary", rf"^\W*(?:<\|\w+\|>)?(?:assistant)?\s*{name}[`*\s:|,>-]*(?:json)?\s*\{{\s*(?:\}}|{quote})"),
         ("", rf"(?<![\w\"']){name}\s?\{{\s*(?:\}}|{quote}|\w+\s*:)"),
         ("qwen3_coder", rf"<(?:\w+:)?(?:{name})(?:\s+\w+=|\s*/?>)"),
-        ("", rf"<(?:{keys}|invoke)>\s*{name}\s*</|<[\w:]+\s+(?:name|tool|function)\s*=\s*{quote}{name}{quote}"),
+        ("", rf"<(?:{keys}|invoke)>\s*{name}\s*</|\b(?:name|tool|function)\s*=\s*{quote}{name}{quote}"),
         ("", rf"<tool_name>\s*{name}\b|\[(?:[A-Z][a-z]+ )?{label}\s*{name}\b|\[{name}\]\s*\(?\s*[\{{(]"),
         ("", rf"^\W*{name}\s+\w+\s*=\s*{quote}"),
         ("glm45", rf"\A\s*{name}\n[a-z]+_\w+\n"),

@@ -10,10 +10,11 @@ from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.context import Context
 from tau2_fleet.llm.endpoints import Endpoint
-from tau2_fleet.llm.examine import estimated_usage, examine
+from tau2_fleet.llm.examine import check_whole, estimated_usage, examine
 from tau2_fleet.llm.failure_lines import FailureLines
 from tau2_fleet.llm.failures import RETRIED, WAITED_OUT, Failure, FailureCause, brief, short
 from tau2_fleet.llm.http import current_call
+from tau2_fleet.llm.inside_errors import error_in_text
 from tau2_fleet.llm.limiter import Limiter, bearable
 from tau2_fleet.llm.outage import Outage
 from tau2_fleet.llm.pause import Pause
@@ -224,6 +225,8 @@ class Model:
             stats.attempts += 1
             answer = await self._backend.ask(request, stats, avoid)
             replied = True
+            if not answer.tool_calls:
+                check_whole((), error_in_text(answer.text), answer.usage)
             return answer
         except Failure as failure:
             if failure.cause is FailureCause.busy:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tau2_fleet.llm.conditions import Condition
 from tau2_fleet.llm.markup import form_of
 from tau2_fleet.llm.prompt_growth import BY_SERVER
+from tau2_fleet.llm.template import BESIDE_TURN
 from tau2_fleet.telemetry.events import Event, LLMCall, ReplyCondition
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,16 @@ def _history_cut(role: RoleServers, detail: str) -> str:
     return f"conversations outgrow the context: raise {context} as far as the server allows, or lower {limit}"
 
 
+def _thinking_left(role: RoleServers, detail: str) -> str:
+    if detail.startswith(BESIDE_TURN):
+        return (
+            f"{role.server} leaves tokens of the chat template in the text, or does not stop at the end of a turn: "
+            "they are cut off, and what follows them; look at the model's generation_config.json and its "
+            "chat template"
+        )
+    return f"thinking stands in the text, and is cut off: {role.reasoning()}"
+
+
 def advice(condition: str, role: RoleServers, detail: str | None = None) -> str:
     """The likely cause of a condition and what to change."""
     limit = f"{role.key}.max_output_tokens"
@@ -79,7 +90,7 @@ def advice(condition: str, role: RoleServers, detail: str | None = None) -> str:
         + role.parser(form_of(detail or "")),
         Condition.only_thinking: "all of the answer was thinking: a reasoning parser that does not fit, or a limit too "
         f"low; {role.reasoning()}, or raise {limit}",
-        Condition.thinking_left: f"thinking stands in the text, and is cut off: {role.reasoning()}",
+        Condition.thinking_left: _thinking_left(role, detail or ""),
         Condition.usage_missing: f"{role.server} gives no usable token counts: tokens and cost are estimates",
         Condition.empty: f"neither text nor call came: {role.parser('')}, look at its chat template, or raise {limit}",
         Condition.arguments_malformed: "arguments that are no JSON object; the tool's own error answers them. If there "

@@ -9,30 +9,31 @@ from __future__ import annotations
 import re
 
 _NAMES = (
-    r"(?:[\w.-]{1,20}[:_])?(?:ant)?think(?:ing)?(?:_mode)?|(?:inner_)?thoughts?|reasoning(?:_content)?|scratch_?pad"
-    r"|(?:self_)?reflection|analysis|cot|chain_of_thought|(?:inner|internal)_(?:monologue|thinking|thoughts?)"
-    r"|(?:thinking|thought|reasoning)_process|tool_plan"
+    r"(?:[\w.-]{1,20}[:_|])?(?:ant)?think(?:ing|_fast|_faster)?(?:_mode)?(?::[\w.-]{1,20})?|(?:inner_)?thoughts?"
+    r"|reason(?:ing)?(?:_content)?|scratch_?pad|(?:self_)?reflection|analysis|cot|chain_of_thought|deliberation"
+    r"|(?:inner|internal)_(?:monologue|thinking|thoughts?)|(?:thinking|thought|reasoning)_process|tool_plan"
+    r"|(?:思考|推理)(?:过程)?"
 )
-_TOKENS = r"think(?:ing)?|thoughts?|reasoning|content_thinking|inner"
+_TOKENS = r"think(?:ing)?|thoughts?|reasoning|inner|cot"
 """What special tokens call thinking; `begin_of_` or `_start` say which end of it they are."""
 _OPEN = (
-    rf"<\s?(?:{_NAMES})(?:\s[^<>]{{0,60}})?>|&lt;(?:{_NAMES})&gt;|(?-i:\[(?:THINK(?:ING)?|REASONING)\])|◁think▷"
-    r"|<unused94>(?:thought)?"
+    rf"<\s?(?:{_NAMES})(?:\s[^<>]{{0,60}})?>|&lt;(?:{_NAMES})&gt;|(?-i:\[(?:THINK(?:ING)?|REASONING|THOUGHTS?)\])|◁think▷"
+    r"|<unused94>(?:thought)?|<SPECIAL_69>|<(?:thinking|thought|reasoning)_(?:start|begin)>|【(?:思考|推理)(?:过程)?】"
     r"|(?:<\|begin\|>\s*assistant\s*)?"
     rf"<[|｜](?:(?:begin|start)[_▁](?:of[_▁])?)?(?:{_TOKENS})(?:_(?:start|begin|prefix))?[|｜]>"
-    r"|<\|channel>\s*(?:thought|analysis)|<\|open\|>think<\|sep\|>|<\|plamo:begin_think:plamo\|>"
+    r"|<\|channel>\s*(?:thought|analysis)|<\|open\|>\s*think\s*<\|sep\|>|<\|plamo:begin_think:plamo\|>"
 )
 _CLOSE = (
-    rf"<\s?/\s?(?:{_NAMES})\s?>|<(?:{_NAMES})\s?/>|&lt;/(?:{_NAMES})&gt;|\[/(?:THINK(?:ING)?|REASONING)\]|◁/think▷"
-    r"|<unused95>"
+    rf"<\s?/\s?(?:{_NAMES})\s?>|<(?:{_NAMES})\s?/>|&lt;/(?:{_NAMES})&gt;|\[/(?:THINK(?:ING)?|REASONING|THOUGHTS?)\]"
+    r"|◁/think▷|<unused95>|<SPECIAL_70>|<(?:thinking|thought|reasoning)_end>|【/(?:思考|推理)(?:过程)?】"
     rf"|<[|｜](?:/|end[_▁](?:of[_▁])?)(?:{_TOKENS})[|｜]>|<[|｜](?:{_TOKENS})_(?:end|suffix)[|｜]>"
-    r"|<channel\|>|<\|close\|>think<\|sep\|>|<\|plamo:end_think:plamo\|>"
+    r"|<channel\|>|<\|close\|>\s*think\s*<\|sep\|>|<\|plamo:end_think:plamo\|>"
     r"|<\|end\|>\s*(?:<\|begin\|>\s*assistant\s*)?<\|content\|>"
 )
 _OPENING = re.compile(_OPEN, re.IGNORECASE)
 _CLOSING = re.compile(_CLOSE, re.IGNORECASE)
 _WRAPPER = re.compile(
-    r"\s*(?:<(answer|response|final|final_answer|output)>(.*?)(?:</\1>|\Z)"
+    r"\s*(?:<(answer|response|final|final_answer|output|solution|assistant)>(.*?)(?:</\1>|\Z)"
     r"|<\|(?:begin_of_solution|begin_of_box|start_response|start_text|content_text)\|>(.*?)(?:<\|[a-z_]+\|>|\Z))\s*\Z",
     re.DOTALL | re.IGNORECASE,
 )
@@ -43,12 +44,23 @@ _CHANNEL = re.compile(
 )
 _BROKEN_CHANNEL = re.compile(r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(analysis|commentary|final)()")
 """The same where a template has lost the end of the channel's name."""
+_LOST_CHANNEL = re.compile(
+    r"(?:\A\s*|<\|end\|>\s*(?:<\|start\|>\s*)?(?:assistant\s*)?)(analysis|commentary|final)()<\|message\|>"
+)
+"""The same where it has lost the channel's own token."""
 _ENDS = re.compile(r"<\|(?:end|return|call|start)\|>(?:\s*assistant)?\s*")
 _BARE_FINAL = re.compile(r"assistant\s?final(?!ly\b|i[sz]e)")
 _BARE_ANALYSIS = re.compile(r"\s*(?:assistant\s?)?(?:analysis(?=[^a-z])|commentary(?=[A-Z]))")
 _BARE_CALL = re.compile(r"assistant\s?commentary(?:\s*to=|\s)|(?:commentary\s+)?to=functions\.")
 _DETAILS = re.compile(r"<details\s[^<>]{0,60}reasoning[^<>]{0,60}>(.*?)(?:</details>|\Z)", re.DOTALL)
 """How gateways fold thinking up for people."""
+_TO_ITSELF = re.compile(
+    r"(?:<\|start\|>\s*assistant\s*)?to=self<\|message\|>(.*?)(?:<\|e[ou][mt]\|>|\Z)"
+    r"|(?:<\|message_model\|>)?<\|content_thinking\|>(.*?)(?:<\|end_message\|>|(?=<\|content_(?!thinking))|\Z)"
+    r"|<\|reasoning\|>((?:(?!<\|/reasoning|<\|reasoning_end).)*?)<\|response\|>",
+    re.DOTALL,
+)
+"""Messages to nobody: their ends are those of other messages, too."""
 _FENCE = re.compile(r"```(?:think(?:ing)?|thoughts?|reasoning)[ \t]*\n(.*?)(?:\n```[ \t]*\n?|\Z)", re.DOTALL)
 _PROSE = re.compile(
     r"\s*Here(?:'s| is| are) my (?:thought process|reasoning steps):(.*?)"
@@ -95,6 +107,7 @@ def _may_think(text: str) -> bool:
         or "```" in text
         or "assistant" in text
         or "◁" in text
+        or "【" in text
         or "&lt;" in text
         or text.lstrip()[:8] in ("analysis", "Here is ", "Here are", "Here's m", "commenta")
     )
@@ -107,6 +120,9 @@ def _without_prose(text: str, thoughts: list[str]) -> str:
     if "```" in text and (fenced := _FENCE.findall(text)):
         thoughts += fenced
         return _FENCE.sub("", text)
+    if "<|" in text and (alone := _TO_ITSELF.findall(text)):
+        thoughts += ["".join(groups) for groups in alone]
+        return _TO_ITSELF.sub("", text)
     found = _PROSE.match(text)
     if found is None:
         return text
@@ -117,6 +133,7 @@ def _without_prose(text: str, thoughts: list[str]) -> str:
 def _without_channels(text: str, thoughts: list[str]) -> str:
     """What harmony's final channel says, with its special tokens or without; calls in another channel stay text."""
     marks = list(_CHANNEL.finditer(text)) or list(_BROKEN_CHANNEL.finditer(text))
+    marks = marks or list(_LOST_CHANNEL.finditer(text))
     if marks:
         return _of_channels(text, marks, thoughts)
     final = _last(_BARE_FINAL, text)
