@@ -156,7 +156,7 @@ def test_a_turn_that_ends_after_its_run_is_said_in_the_log_alone(
         [late] = set(threading.enumerate()) - threads
         assert late.daemon, "a turn that hangs must not keep the process from ending"
         go_on.set()
-        late.join(10)
+        late.join()
     assert [record.getMessage() for record in caplog.records if "turn" in record.getMessage()] == [
         "an agent's turn ended after its run"
     ]

@@ -17,9 +17,11 @@ from functools import cache
 from itertools import cycle
 from typing import Any
 
+from tests.waiting import CEILING_S
+
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202etxt\r\n[red]=cmd()\x00"
 _PIECE = b"x" * 65536
-_LONGEST_S = 30.0
+_LONGEST_S = 2 * CEILING_S
 
 
 @dataclass

@@ -7,13 +7,15 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.run.runs import ROOT, command, env, records, stored, wait_for
+from tests.run.runs import ROOT, command, env, records, stored
+from tests.waiting import wait_for
 
 PARTS = {
     "server": "tau2_fleet.simserver",
@@ -41,7 +43,7 @@ GUARDS_LOST = (
     "runner killed, reaper killed, watcher killed", "reaper killed, runner killed, watcher killed",
     "watcher killed, reaper killed, runner killed",
 )  # fmt: skip
-_GONE_S = 10
+_GONE_S = 30
 _FROZEN_S = 4
 _AT_ONCE = 4
 
@@ -64,7 +66,7 @@ class Run:
             cwd=ROOT, env=env({"HOME": self._home}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True, preexec_fn=_heed_quit,
         )  # fmt: skip
-        wait_for(lambda: stored(self.run_dir) or self.process.poll() is not None, 90)
+        wait_for(lambda: stored(self.run_dir) or self.process.poll() is not None)
 
     def strike(self, blows: str) -> None:
         """Deal these blows, as `server killed, runner frozen`."""
@@ -77,7 +79,7 @@ class Run:
     def _process_of(self, part: str) -> psutil.Process:
         if part == "runner":
             return self.process
-        found: list[psutil.Process] = wait_for(lambda: self.processes(PARTS[part]), 30)
+        found: list[psutil.Process] = wait_for(lambda: self.processes(PARTS[part]))
         return found[0]
 
     def processes(self, word: str = "") -> list[psutil.Process]:
@@ -101,7 +103,7 @@ class Struck:
     status: int
     output: str
     left: Sequence[str]
-    """Commands of processes that were there ten seconds after its end."""
+    """Commands of processes that were there long after its end."""
     run_dir: Path
 
 
@@ -116,14 +118,15 @@ def strike(folder: Path, blows: str) -> Struck:
     try:
         if run.process.poll() is None:
             run.strike(blows)
-        output = run.process.communicate(timeout=120)[0].decode()
-        over = time.monotonic() + _GONE_S
-        while (left := run.processes()) and time.monotonic() < over:
-            time.sleep(0.1)
-        return Struck(run.process.returncode, output, [" ".join(one.cmdline()) for one in left], run.run_dir)
+        output = run.process.communicate(timeout=300)[0].decode()
+        with suppress(AssertionError):
+            wait_for(lambda: not run.processes(), _GONE_S)
+        left = [" ".join(one.as_dict(["cmdline"])["cmdline"] or ()) for one in run.processes()]
+        return Struck(run.process.returncode, output, left, run.run_dir)
     finally:
         for one in run.processes():
-            one.kill()
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from tau2_fleet.telemetry import secrets as known
 from tests.attacks.hostile import ATTACKS, CALLS, completion, hostile
 from tests.llm.dialects import OPENAI
 from tests.llm.serving import Server
+from tests.waiting import CEILING_S
 
 KEY = f"sk-{secrets.token_urlsafe(30)}"
 _MEMORY_MB = 400
@@ -68,9 +69,9 @@ def test_a_chat_call_ends_as_a_reply_or_a_clear_failure(attack: str) -> None:
 
     before, began = peak_mb(), time.monotonic()
     with hostile(attack) as server:
-        result = asyncio.run(asyncio.wait_for(ask(server.url), 20))
+        result = asyncio.run(asyncio.wait_for(ask(server.url), CEILING_S))
     assert server.used == {attack}
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert peak_mb() - before < _MEMORY_MB
     if isinstance(result, ModelError):
         assert len(str(result)) < 1000
@@ -93,9 +94,9 @@ def test_a_probe_ends_as_an_answer_or_a_clear_failure(attack: str) -> None:
 
     before, began = peak_mb(), time.monotonic()
     with hostile(attack) as server:
-        told = asyncio.run(asyncio.wait_for(ask(server.url), 20))
+        told = asyncio.run(asyncio.wait_for(ask(server.url), CEILING_S))
     assert server.used == {attack}
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert peak_mb() - before < _MEMORY_MB
     known.protect(KEY)
     for text in told:

@@ -23,6 +23,7 @@ from tau2_fleet.evaluation.termination import TerminationReason
 from tests import warm
 from tests.attacks.hostile import ATTACKS, EVIL, hostile, named
 from tests.run.runs import ROOT, assert_no_server_remains, command, env, records, summary
+from tests.waiting import CEILING_S
 
 KEY = f"sk-{secrets.token_urlsafe(30)}"
 FILES = ("mock.json", "profile.jsonl", "run.log", "simulations.csv", "simulations.jsonl", "summary.json", "trace.json")
@@ -32,12 +33,10 @@ _ONE_TASK = ("experiment=smoke", "task_ids=[create_task_1]")
 
 def run(run_dir: Path, *overrides: str, **more: Any) -> subprocess.CompletedProcess[str]:
     own_ports = f"server.start_port={20_000 + 10 * secrets.randbelow(1000)}"  # other tests run beside this one
-    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 90} | more
+    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 300} | more
     environment = env({"ATTACKED_API_KEY": KEY, "HOME": str(run_dir.parent), **settings.pop("environment", {})})
     if more.keys() <= {"environment"}:
-        return warm.run(
-            "src.main", command(run_dir, own_ports, *overrides)[3:], cwd=ROOT, env=environment, timeout_s=90
-        )
+        return warm.run("src.main", command(run_dir, own_ports, *overrides)[3:], cwd=ROOT, env=environment)
     return subprocess.run(command(run_dir, own_ports, *overrides), cwd=ROOT, env=environment, text=True, **settings)
 
 
@@ -162,7 +161,7 @@ def test_an_odd_terminal_shows_what_it_can(tmp_path: Path, term: str, rows: int,
         environment={"TERM": term, "COLUMNS": "", "LINES": ""},
     )  # fmt: skip
     os.close(follower)
-    reader.join(20)
+    reader.join(CEILING_S)
     os.close(leader)
     assert done.returncode == 0, b"".join(shown)
     assert_kept(tmp_path / "run", b"".join(shown).decode("utf-8", "replace"))
@@ -212,7 +211,7 @@ def test_a_working_directory_that_is_gone_is_said_in_a_line(tmp_path: Path, word
     gone.mkdir()
     program = "import os, sys; os.rmdir(os.getcwd()); from tau2_fleet.cli import run; sys.exit(run(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", program, *words], cwd=gone, env=env({}), capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, *words], cwd=gone, env=env({}), capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: the working directory is not there any longer")

@@ -19,6 +19,7 @@ from tau2_fleet.run.money import Purse
 from tau2_fleet.simulation.simulate import SimulationJob
 from tests.batch.records import make_record
 from tests.batch.test_schedule import domain_tasks
+from tests.waiting import CEILING_S
 
 
 @dataclass
@@ -126,7 +127,7 @@ def test_an_abort_ends_at_once(tmp_path: Path):
             await asyncio.sleep(0)
         runner.stop(RunEnd.INTERRUPTED)
         runner.abort()
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, CEILING_S)
 
     asyncio.run(scene())
 
@@ -180,7 +181,7 @@ def test_the_time_before_the_simulations_counts_towards_the_run_timeout(tmp_path
 
     limits = Limits(run_timeout_s=3600, grace_s=0.01, began_s=time.monotonic() - 3601)
     runner = make_runner(tmp_path, simulate, {"retail": 3}, max_concurrency=2, limits=limits)
-    asyncio.run(asyncio.wait_for(runner.run(), 10))
+    asyncio.run(asyncio.wait_for(runner.run(), CEILING_S))
     assert runner.stop_reason is RunEnd.TIMEOUT
 
 
@@ -260,7 +261,7 @@ def test_more_or_fewer_run_at_once_from_the_moment_it_is_said_and_none_is_broken
         runner.set_concurrency(1000)
         for _ in range(60):
             let_go.release()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, CEILING_S)
         return runner
 
     runner = asyncio.run(scene())

@@ -23,6 +23,7 @@ from tau2_fleet.benchmark.transcript import TranscriptError
 from tau2_fleet.benchmark.version import BenchmarkVersion, find_version
 from tau2_fleet.errors import UserError
 from tests.benchmark.small_tau2 import write_small_tau2
+from tests.waiting import until
 
 
 def custom(path: Path, **more: Any) -> BenchmarkVersion:
@@ -117,8 +118,7 @@ def test_simulations_go_on_when_their_process_is_killed(version: Any, lamps: Dom
         await environments[0].respond(call("switch", lamp="hall"))
         await environments[1].respond(call("look", lamp="hall"))
         os.kill(version.child.pid, signal.SIGKILL)
-        while version.child.alive:
-            await asyncio.sleep(0.01)
+        await until(lambda: not version.child.alive)
         found = await asyncio.gather(*(environment.final_state() for environment in environments))
         assert [state.db_match for state in found] == [True, False, False]
         assert (await environments[0].respond(call("look", lamp="hall"))).content == "hall is on"

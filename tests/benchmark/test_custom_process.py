@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from tau2_fleet.benchmark.custom.place import find
 from tau2_fleet.benchmark.custom.process import CallHeld, Child, ChildEnded, ChildFailed, ChildRefused, ChildUnopened
 from tau2_fleet.errors import UserError
 from tests.benchmark.small_tau2 import call, write_small_tau2
+from tests.waiting import wait_for
 
 ALL = {"only_writes": False, "skip_unknown": False, "strict": True}
 
@@ -135,7 +135,7 @@ child = Child(Path({str(small / "src")!r}))
 opened(child)
 child.send("call", {{"number": 1, "sync": False, "call": call("misbehave", how="hang")}})
 print(child.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
     runner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert runner.stdout is not None
@@ -143,10 +143,7 @@ time.sleep(60)
     os.kill(pid, 0)
     runner.send_signal(signal.SIGKILL)
     runner.communicate()
-    until = time.monotonic() + 30
-    while time.monotonic() < until and _group_lives(pid):
-        time.sleep(0.05)
-    assert not _group_lives(pid)
+    wait_for(lambda: not _group_lives(pid))
 
 
 def _group_lives(leader: int) -> bool:
@@ -162,10 +159,7 @@ def test_closing_it_leaves_nothing(child: Child) -> None:
     pid = child.pid
     assert pid is not None
     child.close()
-    until = time.monotonic() + 30
-    while time.monotonic() < until and _group_lives(pid):
-        time.sleep(0.05)
-    assert not _group_lives(pid)
+    wait_for(lambda: not _group_lives(pid))
     assert child.pid is None
 
 

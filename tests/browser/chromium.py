@@ -15,13 +15,15 @@ from typing import Any
 
 import aiohttp
 
+from tests.waiting import CEILING_S
+
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--hide-scrollbars",
     "--remote-debugging-port=0", "about:blank",
 )  # fmt: skip
-_PATIENCE_S = 30.0
+_PATIENCE_S = CEILING_S
 
 
 class Page:

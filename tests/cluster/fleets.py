@@ -61,16 +61,18 @@ async def fleet_on(
         await fleet.stop()
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; of one that has just ended none."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def far_programs() -> list[psutil.Process]:
     """The far programs on this machine, and what watches them."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if "closefd=False" in " ".join(process.cmdline()) and "-c" in process.cmdline():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    lines = ((process, words_of(process)) for process in psutil.process_iter())
+    return [process for process, words in lines if "closefd=False" in " ".join(words) and "-c" in words]
 
 
 def seen_by_everybody() -> str:

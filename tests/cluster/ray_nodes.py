@@ -82,7 +82,7 @@ class RayNodes:
             found = self.processes()
             for process in found:
                 process.kill()
-            psutil.wait_procs(found, timeout=5)
+            psutil.wait_procs(found, timeout=30)
         if self._process is not None:
             self._process.communicate()
 

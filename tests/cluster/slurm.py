@@ -12,9 +12,11 @@ import signal
 import socket
 import stat
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.fleet.support import own_port
+from tests.waiting import CEILING_S, wait_for
 
 CONFIGURATION = """\
 ClusterName=test
@@ -110,16 +112,16 @@ class Cluster:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
         return done.stdout if done.returncode == 0 else ""
 
-    def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = CEILING_S) -> None:
         """Wait for a condition, or say which daemon has ended."""
-        over = time.monotonic() + seconds
-        while not condition():
+
+        def holds() -> bool:
             for name, process in self.daemons.items():
                 if process.poll() is not None:
                     raise RuntimeError(f"{name}: {(self.folder / f'{name}.out').read_text()[-2000:]}")
-            if time.monotonic() > over:
-                raise TimeoutError(self.run("sinfo", "-N") + self.run("squeue"))
-            time.sleep(0.05)
+            return condition()
+
+        wait_for(holds, seconds, lambda: self.run("sinfo", "-N") + self.run("squeue"))
 
     def stop(self) -> None:
         self.run("scancel", "--full", "-u", "root")
@@ -153,7 +155,7 @@ class Cluster:
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o400)
-        host, (controller, *ports) = socket.gethostname(), _free_ports(1 + len(self.nodes))
+        host, (controller, *ports) = socket.gethostname(), ports_in_a_row(1 + len(self.nodes))
         lines = [
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={self._cpus} "
             f"RealMemory=4000 Gres=gpu:{self._gpus} State=UNKNOWN"
@@ -169,9 +171,7 @@ class Cluster:
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+def ports_in_a_row(count: int) -> range:
+    """Free ports that nobody else is given."""
+    first = own_port(count)
+    return range(first, first + count)

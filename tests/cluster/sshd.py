@@ -7,14 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from tau2_fleet.fleet.settings import HostsSettings
-from tests.cluster.slurm import _free_ports
+from tests.cluster.slurm import ports_in_a_row
+from tests.waiting import CEILING_S, wait_for
 
 _PATH = f"{os.environ['PATH']}:/usr/sbin"
 
@@ -36,7 +36,7 @@ class Machines:
         self._apart, self._address = apart, address
         self.names = [f"m{number}" for number in range(count)]
         self._folder = folder
-        self._ports = dict(zip(self.names, _free_ports(count), strict=True))
+        self._ports = dict(zip(self.names, ports_in_a_row(count), strict=True))
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -78,10 +78,8 @@ class Machines:
                 stderr=log,
                 start_new_session=True,
             )
-        over = time.monotonic() + 20
-        while b"listening" not in (self._folder / f"{name}.log").read_bytes():
-            assert time.monotonic() < over, (self._folder / f"{name}.log").read_text()
-            time.sleep(0.02)
+        said = self._folder / f"{name}.log"
+        wait_for(lambda: "listening" in said.read_text(), left=said.read_text)
 
     def kill(self, name: str) -> None:
         """The machine is gone: its SSH server with all of its sessions, by SIGKILL, and no new one answers."""
@@ -95,4 +93,4 @@ class Machines:
     def stop(self) -> None:
         for server in self._servers.values():
             server.send_signal(signal.SIGTERM)
-            server.wait(10)
+            server.wait(CEILING_S)

@@ -22,7 +22,8 @@ import psutil
 import pytest
 
 from tests.cluster.slurm import Cluster
-from tests.run.runs import ROOT, assert_no_server_remains, env, inventory, keys, kill, stored, summary, wait_for
+from tests.run.runs import ROOT, assert_no_server_remains, env, inventory, keys, kill, stored, summary
+from tests.waiting import wait_for
 
 PLUGINS = ("hydra_joblib_launcher", "hydra_submitit_launcher", "hydra_ray_launcher", "hydra_optuna_sweeper")
 SWEEP = ("--multirun", "experiment=smoke", "wandb=disabled")
@@ -61,7 +62,7 @@ def command(sweep: Path, *arguments: str) -> list[str]:
 
 def run(sweep: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(sweep, *arguments), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
+        command(sweep, *arguments), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
     )
 
 
@@ -90,7 +91,7 @@ def rows(output: str) -> list[list[str]]:
 def job_process(run_dir: Path) -> int:
     """The process that writes a run directory, by what it says of itself."""
     log = run_dir / "run.log"
-    text = wait_for(lambda: log.exists() and re.search(r"begins: run id \w+, process (\d+)", log.read_text()), 120)
+    text = wait_for(lambda: log.exists() and re.search(r"begins: run id \w+, process (\d+)", log.read_text()))
     return int(text[1])
 
 
@@ -125,10 +126,10 @@ def test_a_job_that_was_killed_counts_as_failed_and_the_others_are_waited_for(
     sweep = tmp_path / "sweep"
     process = start(sweep, environment, *LAUNCHERS[launcher], "seed=1,2", *SLOW)
     try:
-        victim = wait_for(lambda: next(iter(sweep.glob("0_*")), None), 120)
-        wait_for(lambda: stored(victim), 120)
+        victim = wait_for(lambda: next(iter(sweep.glob("0_*")), None))
+        wait_for(lambda: stored(victim))
         os.kill(job_process(victim), signal.SIGKILL)
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate(timeout=300)
     finally:
         kill(process)
     assert process.returncode == 1, output
@@ -144,12 +145,12 @@ def test_a_requeued_job_goes_on_in_its_directory(slurm: Cluster, tmp_path: Path,
     sweep = tmp_path / "sweep"
     process = start(sweep, environment, *LAUNCHERS["submitit_slurm"], "seed=1,2", *SLOW)
     try:
-        first = wait_for(lambda: next(iter(sweep.glob("0_*")), None), 120)
-        wait_for(lambda: stored(first), 120)
+        first = wait_for(lambda: next(iter(sweep.glob("0_*")), None))
+        wait_for(lambda: stored(first))
         before = stored(first)
         # As SLURM sends it before a time limit or a preemption: submitit then has the job queued again.
         os.kill(job_process(first), signal.SIGUSR2)
-        output, _ = process.communicate(timeout=250)
+        output, _ = process.communicate(timeout=300)
     finally:
         kill(process)
     assert process.returncode == 0, output
@@ -185,9 +186,9 @@ def test_an_interrupt_of_the_sweep_is_130_and_names_what_was_begun(tmp_path: Pat
     sweep = tmp_path / "sweep"
     process = start(sweep, env({}), *LAUNCHERS["joblib"], "seed=1,2", *SLOW)
     try:
-        wait_for(lambda: all(stored(path) for path in sweep.glob("[01]_*")) and list(sweep.glob("1_*")), 120)
+        wait_for(lambda: all(stored(path) for path in sweep.glob("[01]_*")) and list(sweep.glob("1_*")))
         os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
     finally:
         kill(process)
     assert process.returncode == 130, output

@@ -20,7 +20,8 @@ import pytest
 from tau2_fleet.control import client
 from tau2_fleet.control.beacon import CONTROL_FILE, read_beacon
 from tau2_fleet.control.messages import ControlRequest, State, Status, Verb
-from tests.run.runs import ROOT, assert_no_server_remains, env, kill, records_so_far, start, stored, summary, wait_for
+from tests.run.runs import ROOT, assert_no_server_remains, env, kill, records_so_far, start, stored, summary
+from tests.waiting import CEILING_S, wait_for
 
 SLOW = (
     "experiment=smoke", "num_trials=99", "max_concurrency=6", "server.num=1", "wandb=disabled", "report=false",
@@ -31,13 +32,13 @@ SLOW = (
 def ctl(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """The command to its end."""
     line = [sys.executable, "-m", "tau2_fleet", "ctl", *map(str, words)]
-    return subprocess.run(line, cwd=ROOT, env=env({}), capture_output=True, text=True, timeout=60)
+    return subprocess.run(line, cwd=ROOT, env=env({}), capture_output=True, text=True, timeout=300)
 
 
 def begun(run_dir: Path, *overrides: str) -> Popen[str]:
     """A run in the midst of its simulations."""
     process = start(run_dir, *SLOW, *overrides)
-    wait_for(lambda: stored(run_dir) >= 2 or process.poll() is not None, 60)
+    wait_for(lambda: stored(run_dir) >= 2 or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     return process
 
@@ -164,7 +165,7 @@ def test_the_log_comes_as_it_is_written_and_its_level_can_be_set(live: tuple[Pop
 def test_a_drained_run_ends_in_good_order_and_names_what_was_done(live: tuple[Popen[str], Path]) -> None:
     process, run_dir = live
     assert ctl("drain", run_dir).returncode == 0
-    assert process.wait(60) == 3
+    assert process.wait(CEILING_S) == 3
     told = summary(run_dir)
     assert told["stopped"].startswith("drained")
     assert [action.split()[2] for action in told["by_hand"]][-1] == "drain"
@@ -178,10 +179,10 @@ def test_a_drained_sweep_ends_with_the_job_at_hand_and_can_go_on(tmp_path: Path)
     sweep = tmp_path / "sweep"
     process = start(None, *SLOW, "--multirun", "seed=1,2", f"hydra.sweep.dir={sweep}")
     try:
-        wait_for(lambda: list(sweep.glob("0_*/simulations.jsonl")) and stored(next(sweep.glob("0_*"))) >= 2, 60)
+        wait_for(lambda: list(sweep.glob("0_*/simulations.jsonl")) and stored(next(sweep.glob("0_*"))) >= 2)
         done = ctl("drain", sweep)
         assert (done.returncode, "the sweep ends with it" in done.stdout) == (0, True)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=CEILING_S)
         assert process.returncode == 3
         assert "1 of 2 jobs did not begin: seed=2" in said
         assert "resume=" in said
@@ -204,7 +205,7 @@ def test_shards_are_paused_cancelled_and_drained_by_the_one_run_that_they_are(tm
         assert client.ask(run_dir, ControlRequest(Verb.cancel, f"mock/{flying.task_id}", flying.trial)).done
         wait_for(lambda: records_so_far(run_dir)[-1]["error"] and "by hand" in records_so_far(run_dir)[-1]["error"])
         client.ask(run_dir, ControlRequest(Verb.drain))
-        assert process.wait(60) == 3
+        assert process.wait(CEILING_S) == 3
     finally:
         kill(process)
         assert_no_server_remains(run_dir)

@@ -18,6 +18,7 @@ from tau2_fleet.control import beacon, client, command
 from tau2_fleet.control.messages import ControlRequest, State, Status, Verb
 from tau2_fleet.errors import UserError
 from tau2_fleet.telemetry.snapshot import DomainCounters, InFlight, RunSnapshot
+from tests.waiting import wait_for
 
 WAITING = InFlight("retail", "5", 0, 312.0, "agent", 7)
 SHOWN = RunSnapshot({"retail": DomainCounters(9, 2, in_flight=1)}, DomainCounters(9, 2, in_flight=1), idle=(WAITING,))
@@ -26,7 +27,7 @@ SHOWN = RunSnapshot({"retail": DomainCounters(9, 2, in_flight=1)}, DomainCounter
 @pytest.fixture
 def sleeper() -> Iterator[psutil.Process]:
     """A process that stands for a run's."""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
         yield psutil.Process(process.pid)
         process.kill()
 
@@ -58,8 +59,7 @@ def test_a_run_whose_process_is_gone_has_died_and_what_it_waited_for_is_told(
 def test_a_process_that_its_parent_has_not_noticed_the_end_of_is_gone(tmp_path: Path, sleeper: psutil.Process) -> None:
     left(tmp_path, sleeper)
     sleeper.kill()
-    while sleeper.status() != psutil.STATUS_ZOMBIE:
-        pass
+    wait_for(lambda: sleeper.status() == psutil.STATUS_ZOMBIE)
     assert client.status(tmp_path).state is State.died
 
 
@@ -71,8 +71,7 @@ def test_another_process_with_the_same_number_is_not_the_run(tmp_path: Path, sle
 def test_a_process_that_was_stopped_hangs(tmp_path: Path, sleeper: psutil.Process) -> None:
     left(tmp_path, sleeper)
     os.kill(sleeper.pid, signal.SIGSTOP)
-    while sleeper.status() != psutil.STATUS_STOPPED:
-        pass
+    wait_for(lambda: sleeper.status() == psutil.STATUS_STOPPED)
     found = client.status(tmp_path)
     assert found.state is State.hangs
     assert "is stopped (SIGSTOP" in found.doing

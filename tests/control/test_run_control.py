@@ -26,6 +26,7 @@ from tau2_fleet.simulation.simulate import SimulationJob
 from tau2_fleet.telemetry.logs import setup
 from tests.batch.records import make_record
 from tests.batch.test_schedule import domain_tasks
+from tests.waiting import until
 
 HAND = "process 7"
 
@@ -43,11 +44,6 @@ class Scene:
 
     def do(self, verb: Verb, task: str | None = None, **more: object) -> ControlAnswer:
         return self.control.do(ControlRequest(verb, task, **more), HAND)  # type: ignore[arg-type]
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0)
 
     def end(self, reason: str = "user_stop") -> SimulationKey:
         """End the one that began first."""
@@ -91,7 +87,7 @@ def play(run_dir: Path, told: Callable[[Scene], Awaitable[None]]) -> Scene:
             async with steering:
                 control.play(Playing(runner, scene, steering, []))
                 running = asyncio.create_task(runner.run())
-                await scene.until(lambda: len(scene.flying) == 2)
+                await until(lambda: len(scene.flying) == 2)
                 await told(scene)
                 while not running.done():
                     for future in scene.ends.values():
@@ -113,12 +109,12 @@ def test_a_paused_run_begins_nothing_and_goes_on_where_it_was(tmp_path: Path) ->
         assert scene.do(Verb.pause).done
         assert scene.runner.pause.on
         scene.end()
-        await scene.until(lambda: len(scene.flying) == 1)
+        await until(lambda: len(scene.flying) == 1)
         for _ in range(20):
             await asyncio.sleep(0)
         assert (scene.flying, scene.state) == (["1"], State.paused)
         assert scene.do(Verb.resume).done
-        await scene.until(lambda: len(scene.flying) == 2)
+        await until(lambda: len(scene.flying) == 2)
         assert scene.state is State.running
 
     scene = play(tmp_path, told)
@@ -168,9 +164,13 @@ def test_the_time_of_a_run_can_be_set_and_taken_away_while_it_goes_on(tmp_path: 
             assert not scene.do(Verb.set, key="limits.run_timeout_s", value=value).done
         assert scene.do(Verb.set, key="limits.run_timeout_s", value="1000").done
         assert scene.do(Verb.set, key="limits.run_timeout_s", value="null").done
-        age_s = time.monotonic() - scene.runner.limits.began_s
-        assert scene.do(Verb.set, key="limits.run_timeout_s", value=f"{age_s + 0.2}").done
-        await scene.until(lambda: scene.runner.stopping)
+
+        def soon() -> bool:
+            age_s = time.monotonic() - scene.runner.limits.began_s
+            return scene.do(Verb.set, key="limits.run_timeout_s", value=f"{age_s + 0.2}").done
+
+        await until(soon)  # which is refused where it has passed already
+        await until(lambda: scene.runner.stopping)
 
     scene = play(tmp_path, told)
     assert scene.runner.stop_reason is RunEnd.TIMEOUT
@@ -198,7 +198,7 @@ def test_a_task_is_cancelled_in_flight_and_in_the_queue_and_both_can_run_again(t
         assert flying.said == ("retail/0 trial 0: ended here, as an infrastructure error",)
         assert scene.do(Verb.cancel, "5").said == ("retail/5 trial 0: taken out of the queue",)
         assert not scene.do(Verb.cancel, "5").done
-        await scene.until(lambda: lines(tmp_path) == 1)
+        await until(lambda: lines(tmp_path) == 1)
         assert scene.control.status(0.0, ()).withdrawn == 1
         assert scene.do(Verb.rerun, every=True).said == (
             "retail/0 trial 0: runs again, next",
@@ -217,13 +217,13 @@ def test_a_task_is_cancelled_in_flight_and_in_the_queue_and_both_can_run_again(t
 def test_what_was_scored_never_runs_again_and_not_a_byte_of_the_record_changes(tmp_path: Path) -> None:
     async def told(scene: Scene) -> None:
         scene.end()
-        await scene.until(lambda: lines(tmp_path) == 1)
+        await until(lambda: lines(tmp_path) == 1)
         before = (tmp_path / "simulations.jsonl").read_bytes()
         answer = scene.do(Verb.rerun, "retail/0")
         assert (answer.done, answer.refused) == (False, True)
         assert "nothing ever replaces" in answer.said[0]
         key = scene.end("infrastructure_error")
-        await scene.until(lambda: lines(tmp_path) == 2)
+        await until(lambda: lines(tmp_path) == 2)
         assert scene.do(Verb.rerun, key.task_id).done
         assert not scene.do(Verb.rerun, "retail/0", trial=0).done
         assert (tmp_path / "simulations.jsonl").read_bytes().startswith(before)

@@ -19,6 +19,7 @@ from tau2_fleet.control.messages import ControlAnswer, ControlRequest, State, St
 from tau2_fleet.errors import UserError
 from tau2_fleet.telemetry.events import EventBus, bus_in_use
 from tau2_fleet.telemetry.snapshot import DomainCounters, RunSnapshot
+from tests.waiting import CEILING_S, until, wait_for
 
 
 class Run:
@@ -43,6 +44,8 @@ class Run:
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    for module, limit in ((server, "_STUCK_S"), (server, "_LOOP_S"), (client, "_ANSWER_S")):
+        monkeypatch.setattr(module, limit, CEILING_S)  # a busy machine is none that stands still
 
 
 def played(run_dir: Path, run: Run, scene: Callable[[], Awaitable[None]]) -> None:
@@ -139,7 +142,7 @@ def test_whatever_a_client_sends_the_next_one_is_answered(tmp_path: Path, sent: 
     run = Run()
 
     def attack() -> None:
-        with address.connect(where(tmp_path), 5.0) as connection:
+        with address.connect(where(tmp_path), CEILING_S) as connection:
             try:
                 connection.sendall(sent)
                 connection.shutdown(socket.SHUT_WR)
@@ -161,10 +164,10 @@ def test_a_client_that_says_nothing_holds_up_others_for_a_moment_only(
     monkeypatch.setattr(server, "_CLIENT_S", 0.1)
 
     def attack() -> None:
-        silent = [address.connect(where(tmp_path), 5.0) for _ in range(5)]
+        silent = [address.connect(where(tmp_path), CEILING_S) for _ in range(5)]
         begun = time.monotonic()
         assert client.status(tmp_path).state is State.running
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
         for one in silent:
             one.close()
 
@@ -179,13 +182,15 @@ def test_a_loop_that_stands_still_is_told_of_with_its_place_and_nothing_is_done_
 ) -> None:
     monkeypatch.setattr(server, "_STUCK_S", 0.05)
     monkeypatch.setattr(server, "_LOOP_S", 0.1)
-    run, over, found = Run(), threading.Event(), []
+    run, over = Run(), threading.Event()
+
+    def stands() -> bool:
+        seen = client.status(tmp_path)
+        return bool(seen.lag_s) and any("scene" in call and "test_server.py" in call for call in seen.stack)
 
     def look() -> None:
         try:
-            while not (seen := client.status(tmp_path)).lag_s:
-                time.sleep(0.01)
-            found.append(seen)
+            wait_for(stands)
             answer = client.ask(tmp_path, ControlRequest(Verb.pause))
             assert not answer.done
             assert "has not answered" in answer.said[0]
@@ -195,11 +200,10 @@ def test_a_loop_that_stands_still_is_told_of_with_its_place_and_nothing_is_done_
     async def scene() -> None:
         looking = asyncio.create_task(asyncio.to_thread(look))
         await asyncio.sleep(0)
-        over.wait(20)  # here the loop stands
+        over.wait(CEILING_S)  # here the loop stands
         await looking
 
     played(tmp_path, run, scene)
-    assert any("scene" in call and "test_server.py" in call for call in found[0].stack)
     assert run.done == []
 
 
@@ -210,8 +214,7 @@ def test_the_heartbeat_goes_on_and_says_where_and_who(tmp_path: Path, monkeypatc
         first = read_beacon(tmp_path)
         assert first is not None
         assert (first.pid, first.here, first.process() is not None) == (os.getpid(), True, True)
-        while (now := read_beacon(tmp_path)) is None or now.beat_s == first.beat_s:
-            await asyncio.sleep(0.01)
+        await until(lambda: (now := read_beacon(tmp_path)) is not None and now.beat_s != first.beat_s)
 
     played(tmp_path, Run(), scene)
 

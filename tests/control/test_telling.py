@@ -167,6 +167,6 @@ def test_a_key_that_a_run_can_change_takes_what_it_may_be() -> None:
     for value in ("0", "-1", "inf", "nan", "x"):
         with pytest.raises(UserError, match="must be seconds above 0"):
             set_timeout(runner, value)
-    with pytest.raises(UserError, match="the run is 50 s old"):
+    with pytest.raises(UserError, match=r"the run is 5\d s old"):
         set_timeout(runner, "49")
     assert heard == [None, 60.0]

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import random
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tau2_fleet.fleet.kinds.vllm import Vllm
+from tau2_fleet.fleet.ports import is_free
 from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import Device, ServerSettings
 from tau2_fleet.fleet.watch import WatchSettings
 from tau2_fleet.telemetry.events import Event, subscribe
+from tests.waiting import CEILING_S
 
 FAKE = Path(__file__).parent / "fakes" / "fake_vllm.py"
 QUICK = WatchSettings(
     process_s=0.05,
     health_s=0.3,
-    health_timeout_s=5.0,
+    health_timeout_s=60.0,
     recheck_s=0.1,
     start_poll_s=0.05,
     backoff_s=0.1,
@@ -52,7 +55,7 @@ def fake_settings(folder: Path, **changes: Any) -> ServerSettings:
         "start_port": 0,
         "device": Device.cpu,
         "executable": fake_executable(folder),
-        "ready_timeout_s": 30.0,
+        "ready_timeout_s": 120.0,
     }
     return ServerSettings(**(chosen | changes))
 
@@ -63,39 +66,34 @@ def fake_pool(folder: Path, num: int = 2, name: str = "agent", args: str = "", *
     return PoolSpec(name, Vllm(), model=fake_model(folder), num=num, extra_args=extra)
 
 
-def gone(pid: int) -> bool:
-    """Whether no process of this pid lives (a zombie does not)."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state in "ZX"
-
-
 def children_of(log: Path) -> list[int]:
     """Pids that a fake server with `children` has noted in its log."""
     lines = [line for line in log.read_text().splitlines() if line.startswith("children ")]
     return [int(word) for line in lines for word in line.split()[1:]]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
-    """Poll until the condition holds; its value. For processes: tests in an event loop use `until`."""
-    over = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < over, "waited in vain"
-        time.sleep(0.02)
-    return value
+def hasten(watch: WatchSettings, **changes: float) -> None:
+    """Short limits from here on: they would be missed by servers that only begin on a busy machine."""
+    for name, value in changes.items():
+        object.__setattr__(watch, name, value)
 
 
-async def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
-    """The same in an event loop."""
-    import asyncio
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    """In an event loop of its own; one that hangs fails."""
 
-    over = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < over, "waited in vain"
-        await asyncio.sleep(0.02)
-    return value
+    async def limited() -> None:
+        async with asyncio.timeout(5 * CEILING_S):
+            await scenario()
+
+    asyncio.run(limited())
+
+
+def own_port(count: int = 1) -> int:
+    """The first of some free ports in a row, which stay free: not of those that the system gives to whoever asks."""
+    while True:
+        first = random.SystemRandom().randrange(10_000, 20_000)
+        if all(is_free("127.0.0.1", first + number) for number in range(count)):
+            return first
 
 
 @contextmanager

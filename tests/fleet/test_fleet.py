@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,8 @@ from tau2_fleet.fleet.settings import Device
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.types import FatalModelError
 from tau2_fleet.telemetry.events import ReplicaSample, ReplicaState
-from tests.fleet.support import QUICK, children_of, fake_pool, fake_settings, gone, heard, until
+from tests.fleet.support import QUICK, children_of, fake_pool, fake_settings, hasten, heard, run
+from tests.waiting import CEILING_S, Clock, all_gone, gone, until
 
 
 @asynccontextmanager
@@ -39,7 +40,7 @@ async def running(fleet: Fleet) -> AsyncIterator[Fleet]:
     finally:
         pids += [status.pid for status in fleet.status() if status.pid]
         await fleet.stop()
-        assert all(gone(pid) for pid in pids)
+        await until(lambda: all(map(gone, pids)))
 
 
 def fleet_of(folder: Path, *pools: PoolSpec, **settings: Any) -> Fleet:
@@ -61,14 +62,6 @@ async def chat(endpoint: Endpoint, text: str = "hello") -> dict[str, Any]:
         return await response.json(content_type=None)
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await scenario()
-
-    asyncio.run(limited())
-
-
 def test_a_fleet_starts_answers_and_stops_whole(tmp_path: Path) -> None:
     async def scenario() -> None:
         fleet = fleet_of(tmp_path, fake_pool(tmp_path, 2, deaf=True, children=True, max_model_len=777))
@@ -79,7 +72,7 @@ def test_a_fleet_starts_answers_and_stops_whole(tmp_path: Path) -> None:
             assert fleet.context_limit("agent") == 777
             kin = [pid for number in (0, 1) for pid in children_of(fleet.logs / f"agent-{number}.log")]
             assert len(kin) == 4
-        assert all(gone(pid) for pid in kin)
+        await until(lambda: all(map(gone, kin)))
         assert {status.phase for status in fleet.status()} == {Phase.stopped}
 
     run(scenario)
@@ -88,7 +81,7 @@ def test_a_fleet_starts_answers_and_stops_whole(tmp_path: Path) -> None:
 def test_the_run_begins_with_the_first_ready_replica(tmp_path: Path) -> None:
     async def scenario() -> None:
         quick = fake_pool(tmp_path, 1)
-        fleet = fleet_of(tmp_path, replace(quick, num=2), stagger_s=30)
+        fleet = fleet_of(tmp_path, replace(quick, num=2), stagger_s=600)
         async with running(fleet):
             assert len(fleet.endpoints()) == 1
             assert [status.phase for status in fleet.status()] == [Phase.ready, Phase.planned]
@@ -143,7 +136,7 @@ def test_a_killed_replica_leaves_the_routing_is_restarted_and_its_sessions_sprea
                 kin = children_of(fleet.logs / f"{lost.name.replace('/', '-')}.log")
                 assert before.pid is not None
                 os.kill(before.pid, signal.SIGKILL)
-                await until(lambda: len(fleet.endpoints()) == 2, 2)
+                await until(lambda: len(fleet.endpoints()) == 2)
                 for session, home in homes.items():
                     router.release(home, session, failed=home is lost)
                     assert (await router.acquire(session, home if home is lost else None)).name != lost.name or (
@@ -154,7 +147,7 @@ def test_a_killed_replica_leaves_the_routing_is_restarted_and_its_sessions_sprea
                 assert after.pid != before.pid
                 assert after.port == before.port
                 assert fleet.restarts == after.restarts == 1
-                assert all(gone(pid) for pid in kin)
+                await until(lambda: all(map(gone, kin)))
         states = [event.state for event in events if isinstance(event, ReplicaState) and event.replica == lost.name]
         assert [state for state in states if state != "starting"] == ["ready", "down", "restarting", "ready", "stopped"]
 
@@ -177,14 +170,16 @@ def test_a_replica_that_ends_with_status_0_is_restarted_too(tmp_path: Path) -> N
 
 def test_a_hanging_replica_leaves_the_routing_and_is_restarted(tmp_path: Path) -> None:
     async def scenario() -> None:
-        watch = replace(QUICK, health_timeout_s=0.5, hang_after=2)
+        watch = replace(QUICK, hang_after=2)
         async with running(Fleet([fake_pool(tmp_path)], fake_settings(tmp_path), tmp_path, watch=watch)) as fleet:
             await all_ready(fleet, 2)
             hanging = fleet.status()[0]
             assert hanging.pid is not None
+            hasten(watch, health_timeout_s=0.5)
             os.kill(hanging.pid, signal.SIGSTOP)
-            await until(lambda: [one.name for one in fleet.endpoints()] == ["agent/1"])
-            await until(lambda: fleet.restarts == 1)
+            await until(lambda: "agent/0" not in [one.name for one in fleet.endpoints()])
+            await until(lambda: fleet.status()[0].restarts == 1)
+            hasten(watch, health_timeout_s=60.0)
             await all_ready(fleet, 2)
             assert gone(hanging.pid)
 
@@ -193,14 +188,16 @@ def test_a_hanging_replica_leaves_the_routing_and_is_restarted(tmp_path: Path) -
 
 def test_a_replica_that_answers_again_in_time_is_not_restarted(tmp_path: Path) -> None:
     async def scenario() -> None:
-        patient = replace(QUICK, health_timeout_s=0.5, hang_after=1000)
+        patient = replace(QUICK, hang_after=1000)
         fleet = Fleet([fake_pool(tmp_path)], fake_settings(tmp_path), tmp_path, watch=patient)
         async with running(fleet):
             await all_ready(fleet, 2)
             pid = fleet.status()[0].pid
             assert pid is not None
+            hasten(patient, health_timeout_s=0.5)
             os.kill(pid, signal.SIGSTOP)
-            await until(lambda: len(fleet.endpoints()) == 1)
+            await until(lambda: "agent/0" not in [one.name for one in fleet.endpoints()])
+            hasten(patient, health_timeout_s=60.0)
             os.kill(pid, signal.SIGCONT)
             await all_ready(fleet, 2)
             assert fleet.status()[0].pid == pid
@@ -213,7 +210,7 @@ def test_a_failed_request_makes_a_dead_replica_known_at_once(tmp_path: Path) -> 
     """Long before the next look is due."""
 
     async def scenario() -> None:
-        slow = replace(QUICK, process_s=30.0, health_s=30.0)
+        slow = replace(QUICK, process_s=600.0, health_s=600.0)
         fleet = Fleet([fake_pool(tmp_path)], fake_settings(tmp_path), tmp_path, watch=slow)
         async with running(fleet):
             await all_ready(fleet, 2)
@@ -223,7 +220,7 @@ def test_a_failed_request_makes_a_dead_replica_known_at_once(tmp_path: Path) -> 
             os.kill(pid, signal.SIGKILL)
             await until(lambda: gone(pid))
             fleet.router("agent").release(lost, "s", failed=True)
-            await until(lambda: lost not in fleet.endpoints(), 3)
+            await until(lambda: lost not in fleet.endpoints())
 
     run(scenario)
 
@@ -288,21 +285,28 @@ def test_a_pool_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) ->
     run(scenario)
 
 
-def test_a_replica_that_never_becomes_ready_is_ended_after_the_timeout(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("habits", "last_words", "why"),
+    [
+        ({"never_ready": True, "log": "still loading"}, "still loading", "[Cc]onne"),
+        ({"served": "somebody-else"}, "asked for the models", "serves somebody-else, not "),
+    ],
+    ids=["it never answers", "it serves another model"],
+)
+def test_a_replica_that_does_not_become_ready_is_ended_after_the_timeout(
+    habits: dict[str, Any], last_words: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, "tau2_fleet.fleet.supervisor")
+
     async def scenario() -> None:
-        fleet = fleet_of(tmp_path, fake_pool(tmp_path, 1, never_ready=True, log="still loading"), ready_timeout_s=0.8)
-        with pytest.raises(UserError, match=r"was not ready within server.ready_timeout_s=0.8 \(.*[Cc]onne") as caught:
-            await fleet.start()
-        assert "still loading" in str(caught.value)
-
-    run(scenario)
-
-
-def test_a_server_of_another_model_is_not_taken_for_ours(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        fleet = fleet_of(tmp_path, fake_pool(tmp_path, 1, served="somebody-else"), ready_timeout_s=0.8)
-        with pytest.raises(UserError, match="serves somebody-else, not "):
-            await fleet.start()
+        fleet = fleet_of(tmp_path, fake_pool(tmp_path, 1, **habits), ready_timeout_s=300.5)
+        log = fleet.logs / "agent-0.log"
+        starting = asyncio.create_task(fleet.start())
+        await until(lambda: log.exists() and last_words in log.read_text().splitlines())
+        clock.forward(300.5)
+        with pytest.raises(UserError, match=rf"was not ready within server.ready_timeout_s=300.5 \(.*{why}") as caught:
+            await starting
+        assert last_words in str(caught.value)
 
     run(scenario)
 
@@ -356,7 +360,10 @@ def test_secrets_of_the_runner_do_not_reach_the_servers_and_the_key_is_on_no_com
     run(scenario)
 
 
-def test_metrics_are_sampled_while_running_and_once_at_the_end(tmp_path: Path) -> None:
+def test_metrics_are_sampled_while_running_and_once_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tau2_fleet.fleet.fleet._LAST_SAMPLE_S", CEILING_S)
+    monkeypatch.setattr("tau2_fleet.fleet.sampler._TIMEOUT_S", CEILING_S)
+
     async def scenario() -> None:
         with heard() as events:
             async with running(fleet_of(tmp_path, fake_pool(tmp_path, 1))) as fleet:
@@ -405,8 +412,8 @@ def test_the_jobs_of_a_sweep_share_the_servers_while_they_want_the_same(tmp_path
         assert asyncio.run(job(pools, "sticky")) == third
         assert restarts == [0, 0, 0, 1, 0], "each job counts its own"
         other = asyncio.run(job([replace(pools[0], extra_args="--max-model-len 100")], "sticky"))
-        assert all(gone(pid) for pid, _ in third if pid)
-    assert all(gone(pid) for pid, _ in other if pid)
+        all_gone(pid for pid, _ in third if pid)
+    all_gone(pid for pid, _ in other if pid)
 
 
 def test_external_servers_are_used_and_left_running(tmp_path: Path) -> None:
@@ -463,17 +470,18 @@ def test_requests_to_an_external_server_that_hangs_are_given_up_after_its_patien
             endpoints = await all_ready(ours, 2)
             urls = tuple(endpoint.base_url for endpoint in endpoints)
             spec = PoolSpec("agent", External(), endpoints=urls, api_key=endpoints[0].api_key)
-            watch = replace(QUICK, health_timeout_s=0.3, external_patience_s=0.5)
+            watch = replace(QUICK, external_patience_s=0.5)
             async with running(Fleet([spec], fake_settings(tmp_path), tmp_path / "none", watch=watch)) as theirs:
                 hanging = (await all_ready(theirs, 2))[0]
                 pid = next(status.pid for status in ours.status() if status.url == hanging.base_url)
                 assert pid is not None
+                hasten(watch, health_timeout_s=0.3)
                 os.kill(pid, signal.SIGSTOP)
 
                 async def request() -> None:
                     async with asyncio.timeout(None) as scope:
                         hanging.in_flight.add(scope)
-                        await asyncio.sleep(15)
+                        await asyncio.sleep(CEILING_S)
 
                 with pytest.raises(TimeoutError):
                     await request()

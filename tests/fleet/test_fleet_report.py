@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from tau2_fleet.fleet.fleet_report import FleetReport
-from tests.run.runs import kill, run, servers_of, start, stored, summary, wait_for
+from tests.run.runs import kill, run, servers_of, start, stored, summary
+from tests.waiting import CEILING_S, wait_for
 
 SLOW = ("server.simulated.latency=fleet-h100", "server.simulated.latency_scale=0.02")
 """A simulation takes about a second."""
@@ -34,7 +35,7 @@ def lose_a_server(run_dir: Path) -> None:
         os.kill(min(agents), signal.SIGKILL)
         wait_for(lambda: agents_of(run_dir) - agents)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(CEILING_S) == 130
     finally:
         kill(process)
 

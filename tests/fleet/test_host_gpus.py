@@ -16,7 +16,8 @@ from tau2_fleet.fleet.far import program
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.settings import Device, HostsSettings
 from tau2_fleet.telemetry.events import GpuSample
-from tests.fleet.support import QUICK, fake_pool, fake_settings, heard, until
+from tests.fleet.support import QUICK, fake_pool, fake_settings, heard
+from tests.waiting import until
 
 LINES = """\
 a warning of the driver

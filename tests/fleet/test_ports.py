@@ -19,6 +19,7 @@ from tau2_fleet.fleet.launch import cache_root
 from tau2_fleet.fleet.ports import PortBook, free_ports, holder, is_free, wait_until_free
 from tau2_fleet.fleet.reaper.processes import identify
 from tests.fleet.support import QUICK, environment_for_runs, fake_pool, fake_settings
+from tests.waiting import CEILING_S
 
 
 def test_a_taken_port_names_the_process_that_holds_it(tmp_path: Path) -> None:
@@ -70,13 +71,13 @@ def test_a_run_waits_for_the_dying_servers_of_the_one_before(tmp_path: Path) -> 
     )
     assert first.stdout is not None
     held = json.loads(first.stdout.readline())["ports"]
+    assert [is_free("127.0.0.1", port) for port in held] == [False, False]
     first.kill()
     first.wait()
 
     async def second() -> None:
         book = PortBook(cache_root())
-        assert [is_free("127.0.0.1", port) for port in held] == [False, False]
-        await asyncio.gather(*(wait_until_free("127.0.0.1", port, book) for port in held))
+        await asyncio.gather(*(wait_until_free("127.0.0.1", port, book, CEILING_S) for port in held))
         assert [is_free("127.0.0.1", port) for port in held] == [True, True]
 
     asyncio.run(second())

@@ -13,7 +13,8 @@ from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.external_servers import read_model_config
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.kinds import vllm
-from tests.fleet.support import fake_pool, fake_settings, gone
+from tests.fleet.support import fake_pool, fake_settings, run
+from tests.run.runs import assert_no_server_remains
 
 
 def test_a_vllm_that_does_not_show_its_flags_in_time_is_ended_and_named(
@@ -21,18 +22,12 @@ def test_a_vllm_that_does_not_show_its_flags_in_time_is_ended_and_named(
 ) -> None:
     monkeypatch.setattr(vllm, "HELP_LIMIT_S", 0.5)
     program = tmp_path / "stuck"
-    program.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 600\n")
+    program.write_text("#!/bin/sh\nsleep 600\n")
     program.chmod(0o755)
     fleet = Fleet([fake_pool(tmp_path)], fake_settings(tmp_path, executable=str(program)), tmp_path)
-
-    async def start() -> None:
-        async with asyncio.timeout(20):
-            await fleet.start()
-
     with pytest.raises(UserError, match=rf"{program}: `serve --help=all` has not ended within 0\.5 s \(log: .*\)"):
-        asyncio.run(start())
-    [pid] = (tmp_path / "pids").read_text().split()
-    assert gone(int(pid))
+        run(fleet.start)
+    assert_no_server_remains(tmp_path)
 
 
 def test_the_hubs_token_and_no_other_secret_goes_to_the_download_and_to_the_servers_of_a_hub_model(

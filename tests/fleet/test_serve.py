@@ -15,10 +15,11 @@ import pytest
 
 from tau2_fleet.fleet.fleet import Fleet
 from tau2_fleet.fleet.pools import pool_specs
-from tau2_fleet.fleet.ports import free_ports, is_free
+from tau2_fleet.fleet.ports import is_free
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.record.lock import DirectoryLock
-from tests.fleet.support import QUICK, environment_for_runs, wait_for
+from tests.fleet.support import QUICK, environment_for_runs, own_port
+from tests.waiting import CEILING_S, wait_for
 
 SMOKE = ["experiment=smoke", "server.num=2"]
 
@@ -34,17 +35,9 @@ def serve(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def adjacent_ports(count: int) -> int:
-    """The first of some free ports in a row."""
-    while True:
-        first = free_ports("127.0.0.1", 1)[0]
-        if first + count < 65536 and all(is_free("127.0.0.1", first + number) for number in range(count)):
-            return first
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_served_fleet_is_used_by_a_run_and_ends_with_ctrl_c(tmp_path: Path, number: signal.Signals) -> None:
-    port = adjacent_ports(3)
+    port = own_port(3)
     process = serve(*SMOKE, f"server.start_port={port}", f"hydra.run.dir={tmp_path}")
     assert process.stdout is not None
     printed = ""
@@ -70,7 +63,7 @@ def test_a_served_fleet_is_used_by_a_run_and_ends_with_ctrl_c(tmp_path: Path, nu
 
     asyncio.run(use())
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=CEILING_S)
     assert process.returncode == 0
     assert errors.splitlines()[-1] == "stopping the servers"
     assert is_free("127.0.0.1", port)
@@ -79,18 +72,18 @@ def test_a_served_fleet_is_used_by_a_run_and_ends_with_ctrl_c(tmp_path: Path, nu
 def test_a_second_fleet_in_the_same_directory_is_refused(tmp_path: Path) -> None:
     with DirectoryLock(tmp_path):
         process = serve(*SMOKE, "server.start_port=0", f"hydra.run.dir={tmp_path}")
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=CEILING_S)
     assert process.returncode == 1
     assert f"{tmp_path} is being written by another run" in errors
     assert not (tmp_path / "servers").exists()
 
 
 def test_ctrl_c_while_the_servers_start_ends_them(tmp_path: Path) -> None:
-    port = adjacent_ports(3)
+    port = own_port(3)
     process = serve(*SMOKE, f"server.start_port={port}", f"hydra.run.dir={tmp_path}")
-    wait_for(lambda: (tmp_path / "servers" / "agent-0.log").exists(), 30)
+    wait_for(lambda: (tmp_path / "servers" / "agent-0.log").exists())
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=CEILING_S)
     assert process.returncode == 0
     assert all(is_free("127.0.0.1", port + number) for number in range(3))
 
@@ -108,7 +101,7 @@ def test_ctrl_c_while_the_servers_start_ends_them(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_said_in_a_line(tmp_path: Path, arguments: list[str], said: str) -> None:
     process = serve(*arguments, f"hydra.run.dir={tmp_path}")
     try:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=CEILING_S)
     finally:
         process.kill()
     assert process.returncode == 1

@@ -23,6 +23,7 @@ from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.llm.settings import PoolSettings
 from tests.fleet.test_serve import SMOKE, serve
 from tests.run.runs import records, run
+from tests.waiting import CEILING_S
 
 Fleets = dict[str, Path]
 
@@ -52,7 +53,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleets]:
     finally:
         for process in running:
             os.killpg(process.pid, signal.SIGINT)
-            process.communicate(timeout=30)
+            process.communicate(timeout=CEILING_S)
 
 
 def entries(directory: Path) -> list[dict[str, str]]:
@@ -63,6 +64,10 @@ def entries(directory: Path) -> list[dict[str, str]]:
 def joined(fleets: Fleets, path: Path) -> Path:
     path.write_text(json.dumps({"agent": [entry for folder in fleets.values() for entry in entries(folder)]}))
     return path
+
+
+def external(config: Path) -> tuple[str, ...]:
+    return "server=external", f"server.model_config={config}", "server.start_port=0"
 
 
 def test_what_a_fleet_advertises_is_where_it_listens_and_nothing_else_is_open(fleets: Fleets) -> None:
@@ -78,9 +83,7 @@ def test_a_run_uses_the_servers_of_both_fleets_each_with_its_own_key(fleets: Fle
     keys = {(folder / "api_key").read_text() for folder in fleets.values()}
     assert len(keys) == 2
     config = joined(fleets, tmp_path / "both.json")
-    done = run(
-        tmp_path / "run", "experiment=smoke", "server=external", f"server.model_config={config}", "wandb=disabled"
-    )
+    done = run(tmp_path / "run", "experiment=smoke", *external(config), "wandb=disabled")
     assert done.returncode == 0, done.stderr
     used = {call["replica"] for record in records(tmp_path / "run") for call in record["calls"]}
     assert {name for name in used if name.startswith("agent/")} == {f"agent/{index}" for index in range(4)}
@@ -93,7 +96,7 @@ def test_a_key_of_another_fleet_is_refused_by_the_address_that_refuses_it(fleets
     first, second = (str(folder / "api_key") for folder in fleets.values())
     config.write_text(config.read_text().replace(second, first))
     done = run(
-        tmp_path / "run", "experiment=smoke", "server=external", f"server.model_config={config}", "wandb=disabled",
+        tmp_path / "run", "experiment=smoke", *external(config), "wandb=disabled",
         "server.min_ready=4",
     )  # fmt: skip
     assert done.returncode == 1
@@ -110,12 +113,12 @@ def test_all_interfaces_are_opened_only_when_said_and_never_advertised(tmp_path:
         assert "127.0.0.1" not in text
         urls = re.findall(r"http://([\d.]+):(\d+)", printed)
         for address, port in urls:
-            with socket.create_connection((address, int(port)), 5):
+            with socket.create_connection((address, int(port)), CEILING_S):
                 pass
         assert len(urls) >= 2
     finally:
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=CEILING_S)
     assert "server.host=0.0.0.0: whoever reaches this machine reaches the servers" in errors
 
 

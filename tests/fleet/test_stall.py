@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,17 +24,10 @@ from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.stall import StallWatch
 from tau2_fleet.llm.endpoints import Endpoint
 from tau2_fleet.llm.types import FatalModelError
-from tests.fleet.support import QUICK, fake_pool, fake_settings, until
+from tests.fleet.support import QUICK, fake_pool, fake_settings, run
+from tests.waiting import until
 
 WATCH = replace(QUICK, health_s=0.1, external_patience_s=0.5)
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await scenario()
-
-    asyncio.run(limited())
 
 
 @asynccontextmanager
@@ -79,7 +72,9 @@ def test_a_server_of_ours_that_answers_nothing_leaves_the_routing_and_is_restart
             with pytest.raises(aiohttp.ClientError):
                 await waiting
             router.release(lost, "s", failed=True)
-            assert (await router.acquire("s", lost)).name != lost.name
+            other = await router.acquire("s", lost)
+            assert other.name != lost.name
+            router.release(other, "s")
             await until(lambda: len(fleet.endpoints()) == 2)
             assert fleet.restarts == 1
 
@@ -141,7 +136,9 @@ def test_a_server_elsewhere_that_answers_nothing_is_left_out_until_it_answers(tm
                     with pytest.raises(FatalModelError, match=r"takes requests and answers none: 1 wait, "):
                         await router.acquire("s", lost)
                 else:
-                    assert (await router.acquire("s", lost)).name != lost.name
+                    other = await router.acquire("s", lost)
+                    assert other.name != lost.name
+                    router.release(other, "s")
                 file.unlink()
                 await until(lambda: len(theirs.endpoints()) == len(urls))
                 await router.acquire("t")

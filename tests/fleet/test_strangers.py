@@ -16,11 +16,12 @@ import pytest
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.fleet.fleet import Fleet
-from tau2_fleet.fleet.ports import free_ports, is_free
+from tau2_fleet.fleet.ports import is_free
 from tau2_fleet.fleet.reaper.processes import Group, end, identify
 from tau2_fleet.fleet.reaper.sockets import listens
 from tau2_fleet.fleet.settings import HostsSettings
-from tests.fleet.support import QUICK, fake_pool, fake_settings, until, wait_for
+from tests.fleet.support import QUICK, fake_pool, fake_settings, own_port
+from tests.waiting import Clock, until, wait_for
 
 FAR = HostsSettings({"_target_": "benchmarks.hosts.Here"}, names=["h0"], python=sys.executable)
 
@@ -49,14 +50,20 @@ def stranger(port: int) -> Iterator[list[tuple[str, str | None]]]:
 
 
 @pytest.mark.parametrize("hosts", [HostsSettings(), FAR], ids=["local", "far"])
-def test_a_stranger_at_the_address_of_a_server_of_ours_never_gets_the_key(hosts: HostsSettings, tmp_path: Path) -> None:
+def test_a_stranger_at_the_address_of_a_server_of_ours_never_gets_the_key(
+    hosts: HostsSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, "tau2_fleet.fleet.supervisor")
+
     async def scenario() -> None:
         pool = fake_pool(tmp_path, 1, never_ready=True)
-        fleet = Fleet((pool,), fake_settings(tmp_path, ready_timeout_s=2.0), tmp_path, watch=QUICK, hosts=hosts)
+        fleet = Fleet((pool,), fake_settings(tmp_path, ready_timeout_s=300.0), tmp_path, watch=QUICK, hosts=hosts)
         starting = asyncio.create_task(fleet.start())
         try:
             await until(lambda: fleet.status() and fleet.status()[0].pid)
             with stranger(int(fleet.status()[0].url.rpartition(":")[2])) as asked:
+                await until(lambda: asked)
+                clock.forward(300.0)
                 with pytest.raises(UserError, match="is answered by a process that is not this server's"):
                     await starting
                 assert {path for path, _ in asked} == {"/health"}
@@ -68,7 +75,8 @@ def test_a_stranger_at_the_address_of_a_server_of_ours_never_gets_the_key(hosts:
 
 
 def test_what_a_child_of_a_server_listens_on_is_the_servers() -> None:
-    port, other = free_ports("127.0.0.1", 2)
+    port = own_port(2)
+    other = port + 1
     line = f"{sys.executable} -m http.server --bind 127.0.0.1 {port} & wait"
     process = subprocess.Popen(["sh", "-c", line], start_new_session=True, stderr=subprocess.DEVNULL)
     leader = identify(process.pid)

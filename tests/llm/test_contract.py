@@ -440,7 +440,7 @@ def test_the_question_how_long_the_context_is_counts_as_the_server_s_time() -> N
 
     stats = asyncio.run(run())
     assert stats.duration_ms >= 200
-    assert stats.queue_ms < 100
+    assert stats.queue_ms <= stats.duration_ms - 200
 
 
 def test_a_new_connection_is_timed_and_one_used_again_costs_nothing() -> None:

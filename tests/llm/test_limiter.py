@@ -8,6 +8,7 @@ import math
 import pytest
 from aiohttp import web
 
+from benchmarks.virtual_time import run_virtually
 from tau2_fleet.llm.clock import Clock
 from tau2_fleet.llm.factory import Limiters
 from tau2_fleet.llm.http import HttpPool
@@ -16,6 +17,7 @@ from tau2_fleet.llm.settings import ModelSettings, PoolSettings, Provider
 from tau2_fleet.llm.types import ChatMessage, ChatRequest
 from tests.llm.dialects import OPENAI
 from tests.llm.serving import Hand, serving, status_answer
+from tests.waiting import CEILING_S
 
 
 def test_a_burst_of_429_halves_the_limit_once_and_replies_raise_it_by_one_per_round() -> None:
@@ -69,7 +71,7 @@ def test_a_request_that_hangs_does_not_hold_back_the_others() -> None:
         limiter.throttle(await limiter.acquire(), None)
         assert limiter.limit == 1
         waiting = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
-        await asyncio.wait_for(asyncio.gather(*waiting), 5)
+        await asyncio.wait_for(asyncio.gather(*waiting), CEILING_S)
         assert (limiter.limit, limiter.in_flight) == (4, 4)
 
     asyncio.run(run())
@@ -95,7 +97,7 @@ def test_as_long_as_replies_come_only_they_raise_the_limit() -> None:
         await asyncio.gather(*(keep_asking() for _ in range(200)))
         assert limiter.limit == pytest.approx(expected)
 
-    asyncio.run(run())
+    run_virtually(run())
 
 
 async def refuse(limiter: Limiter, retry_after_s: float, times: int = 2) -> None:
@@ -140,7 +142,7 @@ def test_a_reply_opens_a_closed_provider_for_those_who_wait() -> None:
         assert asked_before == 0
         assert not waiting.done()
         limiter.release(replied=True)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, CEILING_S)
 
     asyncio.run(run())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -11,41 +10,36 @@ from tau2_fleet.llm import timebox
 from tau2_fleet.llm.factory import Limiters
 from tau2_fleet.llm.http import HttpPool
 from tau2_fleet.llm.settings import Provider
-from tau2_fleet.llm.types import ChatMessage, ChatRequest, Reply
+from tau2_fleet.llm.types import ChatMessage, ChatRequest
 from tests.llm.dialects import ALL, OPENAI, Dialect
 from tests.llm.serving import serving, status_answer
+from tests.waiting import CEILING_S, until
 
 REQUEST = ChatRequest([ChatMessage("user", "Hello")], "s")
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-@pytest.mark.parametrize("dialect", ALL, ids=lambda dialect: dialect.name)
-def test_a_call_waits_for_the_end_of_the_pause_and_its_time_stands_still(
-    dialect: Dialect, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_waits_for_the_end_of_the_pause_and_its_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timebox, "_TICK_S", 0.05)
 
-    async def run() -> Reply:
+    async def run(dialect: Dialect) -> str | None:
         limiters = Limiters()
         async with serving(dialect.reply("Here")) as server, HttpPool() as http:
-            model = dialect.model_of(server, http, limiters=limiters, call_timeout_s=2.0)
+            model = dialect.model_of(server, http, limiters=limiters, call_timeout_s=CEILING_S)
             await model.complete(REQUEST)  # what is imported for the first call is
             limiters.pause.begin()
-            model._call_timeout_s = 0.3
+            model._call_timeout_s = 2.0
             asking = asyncio.create_task(model.complete(REQUEST))
             await until(lambda: limiters.pause.held == 1)
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(2.5)
             assert len(server.seen) == 1
-            model._call_timeout_s = 2.0
             limiters.pause.end()
-            return await asking
+            return (await asking).text
 
-    assert asyncio.run(run()).text == "Here"
+    async def all_at_once() -> dict[str, str | None]:
+        return dict(zip(names, await asyncio.gather(*map(run, ALL)), strict=True))
+
+    names = [dialect.name for dialect in ALL]
+    assert asyncio.run(all_at_once()) == dict.fromkeys(names, "Here")
 
 
 def test_neither_a_retry_nor_a_call_that_waited_for_its_slot_goes_out(monkeypatch: pytest.MonkeyPatch) -> None:

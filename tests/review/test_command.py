@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tau2_fleet.analysis.reviews import read_reviews
 from tau2_fleet.paths import IMPORT_ROOT
 from tests.compare.runs import call
 from tests.review.runs import answer, error, lines, record, scripted, write
+from tests.waiting import wait_for
 
 Json = dict[str, Any]
 
@@ -182,9 +182,7 @@ def test_a_kill_at_any_moment_loses_no_answer_that_was_paid_for(run: Path) -> No
         words = [sys.executable, "-m", "tau2_fleet", "review", str(run), *reviewer.arguments, "review.max_in_flight=1"]
         words += ["review.votes=2"]
         killed = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(IMPORT_ROOT)})
-        until = time.monotonic() + 60
-        while len(reviewer.asked) < 4 and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_for(lambda: len(reviewer.asked) >= 4)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         kept = (run / "review_votes.jsonl").read_bytes()

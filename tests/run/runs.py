@@ -10,15 +10,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from tests import warm
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,10 +99,7 @@ def processes_with(variable: str, value: object) -> list[psutil.Process]:
 
 def assert_no_server_remains(run_dir: Path) -> None:
     """Servers may take a moment to end after the run that started them was killed."""
-    deadline = time.monotonic() + 10
-    while left := servers_of(run_dir):
-        assert time.monotonic() < deadline, f"still there ten seconds after the end: {left}"
-        time.sleep(0.05)
+    wait_for(lambda: not servers_of(run_dir), left=lambda: f"still there: {servers_of(run_dir)}")
 
 
 def rewards(run_dir: Path) -> dict[tuple[str, str, int], float]:
@@ -118,15 +114,6 @@ def keys(run_dir: Path) -> Counter[tuple[str, str, int]]:
 def inventory(run_dir: Path) -> dict[str, int]:
     counts: dict[str, int] = summary(run_dir)["inventory"]["overall"]
     return counts
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Poll until the condition holds; its value."""
-    over = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < over, "waited in vain"
-        time.sleep(0.02)
-    return value
 
 
 def stored(run_dir: Path) -> int:

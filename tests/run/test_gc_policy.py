@@ -9,6 +9,7 @@ import weakref
 import pytest
 
 from tau2_fleet.run import gc_policy
+from tests.waiting import until
 
 
 class _Cycle:
@@ -34,9 +35,7 @@ def test_what_only_a_collector_finds_is_collected_in_turn(monkeypatch: pytest.Mo
             assert gc.get_freeze_count()
             garbage = weakref.ref(_Cycle())
             assert garbage() is not None
-            async with asyncio.timeout(10):
-                while garbage() is not None:
-                    await asyncio.sleep(0.01)
+            await until(lambda: garbage() is None)
 
     asyncio.run(run())
     assert gc.isenabled()
@@ -55,9 +54,7 @@ def test_growing_memory_brings_a_collection_before_its_time(monkeypatch: pytest.
             await asyncio.sleep(0.1)
             assert garbage() is not None
             peak = 301.0
-            async with asyncio.timeout(10):
-                while garbage() is not None:
-                    await asyncio.sleep(0.01)
+            await until(lambda: garbage() is None)
 
     asyncio.run(run())
 
@@ -78,17 +75,12 @@ def test_memory_that_simulations_in_flight_may_hold_brings_none(monkeypatch: pyt
         nonlocal held
         async with gc_policy.collected_in_turn(lambda: 200):
             garbage = _old_garbage()
-            async with asyncio.timeout(10):
-                while looks < 3:
-                    await asyncio.sleep(0.005)
-                held, seen = 2000, looks
-                while looks < seen + 4:
-                    await asyncio.sleep(0.005)
+            await until(lambda: looks >= 3)
+            held, seen = 2000, looks
+            await until(lambda: looks >= seen + 4)
             assert garbage() is not None
             held = 2100
-            async with asyncio.timeout(10):
-                while garbage() is not None:
-                    await asyncio.sleep(0.005)
+            await until(lambda: garbage() is None)
 
     asyncio.run(run())
 
@@ -112,9 +104,7 @@ def test_of_many_objects_only_the_new_ones_are_looked_at_however_few(
             garbage = weakref.ref(_Cycle())
             gc.callbacks.append(note)
             try:
-                async with asyncio.timeout(10):
-                    while garbage() is not None:
-                        await asyncio.sleep(0.01)
+                await until(lambda: garbage() is None)
             finally:
                 gc.callbacks.remove(note)
             assert set(generations) == {0}

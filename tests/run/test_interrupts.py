@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tau2_fleet.run.interrupts import Interrupts, InterruptState, ended_like_ctrl_c
+from tests.waiting import CEILING_S
 
 
 class Work:
@@ -29,7 +30,7 @@ class Work:
 
 
 def in_a_task(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(scene(), 10))
+    asyncio.run(asyncio.wait_for(scene(), CEILING_S))
 
 
 def test_the_first_signal_stops_the_work_and_every_later_one_gives_it_up() -> None:
@@ -58,7 +59,7 @@ def test_before_and_after_the_work_a_signal_cancels_the_task_which_may_go_on_to_
                 interrupts.put_in_charge(work)
             interrupts.signal()
             with pytest.raises(asyncio.CancelledError) as caught:
-                await asyncio.sleep(10)
+                await asyncio.sleep(CEILING_S)
             assert interrupts.absorb(caught.value)
             assert (work.told, interrupts.given_up, interrupts.state) == ([], False, InterruptState.ABORTING)
             await asyncio.sleep(0)  # no cancellation is left over

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from tests import warm
+from tests.waiting import CEILING_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,12 +75,12 @@ def start(arguments: Sequence[str], folder: Path, code: str | None = None, **env
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=CEILING_S)
     return process.returncode, out, err
 
 
 def command(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    done = warm.run("src.main", arguments, cwd=folder, env=bare(environment), timeout_s=60)
+    done = warm.run("src.main", arguments, cwd=folder, env=bare(environment))
     return done.returncode, done.stdout, done.stderr
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import pytest
 
 from tau2_fleet.analysis import show
 from tests.examples import write_examples
-from tests.run.runs import ROOT, kill, processes_with, records, run, start, summary
+from tests.run.runs import ROOT, kill, processes_with, records, run, start, stored, summary
+from tests.waiting import CEILING_S, wait_for
 
 WHOLE = os.environ.get("DIFFERENTIAL") == "full"
 SHARE = ("shards=2",) if WHOLE else ("domain=[mock,telecom]", "num_tasks=6")
@@ -71,17 +71,14 @@ def test_a_killed_run_leaves_no_client_and_a_resumed_one_plays_only_what_is_miss
     run_dir = tmp_path / "run"
     first = start(run_dir, "experiment=smoke", *MCP, *marked(run_dir), "agent.scaffold.turn_limit_s=100")
     try:
-        while not (run_dir / "simulations.jsonl").exists() or len(records(run_dir)) < 8:
-            assert first.poll() is None, first.stdout and first.stdout.read()
-            time.sleep(0.05)
-        assert len(processes_with("OF_RUN", run_dir)) == 2  # the one that hangs, and what it started
+        wait_for(lambda: stored(run_dir) == 8 or first.poll() is not None)
+        assert first.poll() is None, first.stdout and first.stdout.read()
+        # the one that hangs, and what it started
+        wait_for(lambda: len(processes_with("OF_RUN", run_dir)) == 2)
         assert psutil.pid_exists(first.pid)
     finally:
         kill(first)
-    over = time.monotonic() + 30
-    while processes_with("OF_RUN", run_dir):
-        assert time.monotonic() < over
-        time.sleep(0.05)
+    wait_for(lambda: not processes_with("OF_RUN", run_dir))
     before = {record["id"] for record in records(run_dir)}
     done = run(None, f"resume={run_dir}", "agent.scaffold.turn_limit_s=1", "resume_force=true")
     assert done.returncode == 0, done.stderr
@@ -96,12 +93,11 @@ def test_a_killed_run_leaves_no_client_and_a_resumed_one_plays_only_what_is_miss
 def test_an_interrupted_run_takes_its_clients_along(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start(run_dir, "experiment=smoke", *MCP, *marked(run_dir), f"task_ids=[{HANGS}]", "limits.grace_s=0.2")
-    while len(processes_with("OF_RUN", run_dir)) < 2:
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        time.sleep(0.05)
+    wait_for(lambda: len(processes_with("OF_RUN", run_dir)) >= 2 or process.poll() is not None)
+    assert process.poll() is None, process.stdout and process.stdout.read()
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert processes_with("OF_RUN", run_dir) == []
+    assert process.wait(CEILING_S) == 130
+    wait_for(lambda: not processes_with("OF_RUN", run_dir))
 
 
 def test_the_client_of_the_docs_plays_without_a_line_changed(tmp_path: Path) -> None:

@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 
 from tests import warm
-from tests.run.runs import ROOT, env, inventory, kill, records, records_so_far, run, start, summary, wait_for
+from tests.run.runs import ROOT, env, inventory, kill, records, records_so_far, run, start, summary
+from tests.waiting import CEILING_S, wait_for
 
 SMOKE = ("experiment=smoke", "num_trials=2", "wandb=disabled")
 LATENCY = ("server.simulated.latency=fleet-h100", "server.simulated.latency_scale=0.05")
 
 
 def tool(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return warm.run("tau2_fleet", [name, *map(str, arguments)], cwd=ROOT, env=env({}), timeout_s=120)
+    return warm.run("tau2_fleet", [name, *map(str, arguments)], cwd=ROOT, env=env({}))
 
 
 def shard(index: int, count: int = 3) -> tuple[str, str]:
@@ -226,7 +227,7 @@ def test_nothing_is_written_over_and_a_run_that_goes_on_is_left_alone(runs: Path
     assert "is there already" in done.stderr
     assert {path: path.read_bytes() for path in (runs / "two").rglob("*") if path.is_file()} == before
 
-    process = start(tmp_path / "live", *SMOKE, *LATENCY, "max_concurrency=10")
+    process = start(tmp_path / "live", *SMOKE, *LATENCY, "max_concurrency=3")
     try:
         wait_for(lambda: (tmp_path / "live" / "simulations.jsonl").exists())
         done = tool("merge", tmp_path / "live", runs / "two", "-o", tmp_path / "merged")
@@ -234,7 +235,7 @@ def test_nothing_is_written_over_and_a_run_that_goes_on_is_left_alone(runs: Path
         assert "is being written by a run" in done.stderr
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(CEILING_S)
 
 
 def test_a_part_cannot_become_another_part(runs: Path, tmp_path: Path) -> None:

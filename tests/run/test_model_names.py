@@ -81,7 +81,13 @@ def agents(run_dir: Path) -> list[Any]:
 def test_a_discovered_model_is_named_everywhere_and_another_one_does_not_go_on_with_its_run(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with serving() as server:
-        chosen = ("experiment=smoke", "server=external", f"server.endpoints=[{server.url}]", "max_steps=4")
+        chosen = (
+            "experiment=smoke",
+            "server=external",
+            "server.start_port=0",
+            f"server.endpoints=[{server.url}]",
+            "max_steps=4",
+        )
         begun = run(run_dir, *chosen, "task_ids=[create_task_1]")
         assert begun.returncode == 0, begun.stderr
         assert agents(run_dir) == ["first"] * 3

@@ -28,7 +28,7 @@ def mine(tmp_path: Path) -> Path:
 def call(mine: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = environment_for_runs()
     environment["PYTHONPATH"] += f"{os.pathsep}{mine}"
-    return warm.run("tau2_fleet", ["run", *arguments], cwd=cwd or mine, env=environment, timeout_s=100)
+    return warm.run("tau2_fleet", ["run", *arguments], cwd=cwd or mine, env=environment)
 
 
 def run(mine: Path, *arguments: str, cwd: Path | None = None) -> None:

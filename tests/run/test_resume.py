@@ -11,18 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.run.runs import (
-    assert_no_server_remains,
-    inventory,
-    keys,
-    kill,
-    records,
-    run,
-    start,
-    stored,
-    summary,
-    wait_for,
-)
+from tests.run.runs import ROOT, assert_no_server_remains, inventory, keys, kill, records, run, start, stored, summary
+from tests.waiting import CEILING_S, wait_for
 
 DERIVED = ("mock.json", "summary.json", "profile.jsonl", "trace.json", "run.log", "prompts.jsonl")
 
@@ -118,21 +108,24 @@ def test_files_that_are_derived_from_the_record_are_made_again(finished: Path, r
     assert (run_dir / log).read_bytes() == (finished / log).read_bytes(), "nothing is left to run, yet servers started"
 
 
-def test_a_run_killed_while_it_writes_its_results_is_resumed(finished: Path, run_dir: Path) -> None:
-    kills = 0
-    for _ in range(3):
-        (run_dir / "mock.json").unlink(missing_ok=True)
-        process = start(None, f"resume={run_dir}")
-        try:
-            while process.poll() is None and not kills:
-                if list(run_dir.glob(".*.tmp")):
-                    process.send_signal(signal.SIGKILL)
-                    kills += 1
-        finally:
-            kill(process)
-        if kills:
-            break
-    assert kills, "the results were never seen half written"
+KILLED_WHILE_WRITING = """
+import os, signal
+
+def replace(source, target, replace=os.replace):
+    if str(target).endswith("mock.json"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = replace
+"""
+
+
+def test_a_run_killed_while_it_writes_its_results_is_resumed(finished: Path, run_dir: Path, tmp_path: Path) -> None:
+    (run_dir / "mock.json").unlink()
+    (tmp_path / "sitecustomize.py").write_text(KILLED_WHILE_WRITING)
+    killed = start(None, f"resume={run_dir}", PYTHONPATH=f"{tmp_path}:{ROOT / 'src'}")
+    assert killed.wait(CEILING_S) == -signal.SIGKILL
+    assert (run_dir / ".mock.json.tmp").stat().st_size, "half written"
     assert not (run_dir / "mock.json").exists()
     process_again = run(None, f"resume={run_dir}")
     assert process_again.returncode == 0, process_again.stderr
@@ -150,7 +143,7 @@ def test_a_second_run_on_the_same_directory_is_refused_and_changes_nothing(tmp_p
         second = run(None, f"resume={run_dir}", "num_trials=5")
         assert second.returncode == 1
         assert re.fullmatch(r"error: .*run is being written by another run; .*\n", second.stderr), second.stderr
-        assert first.wait(60) == 0
+        assert first.wait(CEILING_S) == 0
     finally:
         kill(first)
     assert yaml.safe_load((run_dir / ".hydra" / "config.yaml").read_text())["num_trials"] == 2

@@ -153,6 +153,7 @@ def test_the_seed_and_temperature_of_the_configuration_reach_the_servers(tmp_pat
         arguments = [
             "experiment=smoke",
             "server=external",
+            "server.start_port=0",
             f"server.endpoints=[http://127.0.0.1:{port}]",
             "agent.model=m",
             "agent.temperature=0.25",

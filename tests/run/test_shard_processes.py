@@ -11,19 +11,9 @@ from subprocess import Popen
 import psutil
 import pytest
 
-from tests.run.runs import (
-    assert_no_server_remains,
-    inventory,
-    keys,
-    kill,
-    run,
-    servers_of,
-    start,
-    stored,
-    summary,
-    wait_for,
-)
+from tests.run.runs import assert_no_server_remains, inventory, keys, kill, run, servers_of, start, stored, summary
 from tests.run.test_merge import told
+from tests.waiting import all_gone, wait_for
 
 SMOKE = ("experiment=smoke", "num_trials=2", "wandb=disabled", "report=false")
 SLOW = ("server.simulated.latency=fleet-h100", "server.simulated.latency_scale=0.1", "max_concurrency=6")
@@ -31,8 +21,9 @@ SLOW = ("server.simulated.latency=fleet-h100", "server.simulated.latency_scale=0
 
 def players(process: Popen[str]) -> list[psutil.Process]:
     """The processes that play for a run."""
-    children = psutil.Process(process.pid).children()
-    return [child for child in children if "tau2_fleet.run.shard_process" in child.cmdline()]
+    children = (child.as_dict(["pid", "cmdline"]) for child in psutil.Process(process.pid).children())
+    pids = [child["pid"] for child in children if "tau2_fleet.run.shard_process" in (child["cmdline"] or ())]
+    return [psutil.Process(pid) for pid in pids]
 
 
 @pytest.fixture
@@ -45,7 +36,7 @@ def live(run_dir: Path) -> Iterator[tuple[Popen[str], list[psutil.Process]]]:
     """A run of two shards in the midst of its simulations."""
     process = start(run_dir, *SMOKE, *SLOW, "shards=2")
     try:
-        wait_for(lambda: stored(run_dir) >= 2 or process.poll() is not None, 60)
+        wait_for(lambda: stored(run_dir) >= 2 or process.poll() is not None)
         assert process.poll() is None, process.communicate()
         found = players(process)
         assert len(found) == 2
@@ -56,8 +47,7 @@ def live(run_dir: Path) -> Iterator[tuple[Popen[str], list[psutil.Process]]]:
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=10)
-    assert not alive
+    all_gone(process.pid for process in processes)
 
 
 def test_a_run_of_three_shards_is_the_run_of_one_process(tmp_path: Path) -> None:
@@ -78,7 +68,7 @@ def test_a_shard_that_is_killed_is_replaced_and_nothing_is_lost_or_twice(
 ) -> None:
     process, found = live
     found[0].kill()
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "ended with signal 9; a new one plays its" in output
     assert inventory(run_dir)["finished"] == 18
@@ -107,7 +97,7 @@ def test_signals_reach_the_run_alone_and_end_it_in_good_order(
     for child in found:
         child.send_signal(signal.SIGTERM)  # as a whole job gets it
     os.kill(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert "stopping: simulations in flight have" in output
     told_of = summary(run_dir)
     assert process.returncode == (130 if inventory(run_dir)["not_run"] else 0), output
@@ -121,7 +111,7 @@ def test_a_server_that_dies_is_left_by_all_shards_and_found_again(
     process, _ = live
     servers = [pid for pid in servers_of(run_dir) if "tau2_fleet.simserver" in psutil.Process(pid).cmdline()]
     os.kill(servers[0], signal.SIGKILL)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert inventory(run_dir)["finished"] == 18
     assert summary(run_dir)["fleet"]["restarts"] >= 1

@@ -90,7 +90,8 @@ def evil_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     tasks = evil_tasks(folder / "tasks.json")
     with evil_model() as url:
         overrides = (
-            *("experiment=smoke", "server=external", f"server.endpoints=[{url}]", "agent.model=evil"),
+            *("experiment=smoke", "server=external", f"server.endpoints=[{url}]", "server.start_port=0"),
+            "agent.model=evil",
             *(f"domain.mock.tasks={tasks}", "num_trials=2", "log_level=PROFILE", "server.preflight=false"),
             *("user_llm.provider=openai", "user_llm.model=evil", f"user_llm.base_url={url}/v1"),
         )

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.run.runs import assert_no_server_remains, keys, kill, rewards, run, start, stored, summary, wait_for
+from tests.run.runs import assert_no_server_remains, keys, kill, rewards, run, start, stored, summary
+from tests.waiting import wait_for
 
 KILLS = 16
 OVERRIDES = (
@@ -43,7 +44,7 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path,
         in_the_middle = generator.random() < 0.6
         pause_s = generator.uniform(0.0, 1.0) if in_the_middle else generator.uniform(0.3, 3.0)
         if in_the_middle:
-            wait_for(partial(_has_stored_more, process, run_dir, stored_before), 60)
+            wait_for(partial(_has_stored_more, process, run_dir, stored_before))
         try:
             process.wait(pause_s)
         except subprocess.TimeoutExpired:

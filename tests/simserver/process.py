@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tau2_fleet.simserver.scripts import write_script_file
+from tests.waiting import CEILING_S
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "simulated-model"
@@ -46,7 +47,12 @@ class RunningServer:
     key: str | None
 
     def request(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, timeout_s: float = 20
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = CEILING_S,
     ) -> tuple[int, bytes]:
         """One request on a connection of its own."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
@@ -69,7 +75,7 @@ class RunningServer:
         return self.client().ask(session, messages, tools, **more)
 
     def client(self) -> Client:
-        return Client(HTTPConnection("127.0.0.1", self.port, timeout=20), self.key)
+        return Client(HTTPConnection("127.0.0.1", self.port, timeout=CEILING_S), self.key)
 
     def metrics(self) -> dict[str, float]:
         """Values by metric name, labels summed over."""

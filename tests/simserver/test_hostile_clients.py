@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.simserver.process import RunningServer, running
+from tests.waiting import CEILING_S
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
@@ -24,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield started
 
 
-def answers(server: RunningServer, *pieces: bytes, limit_s: float = 20) -> bytes:
+def answers(server: RunningServer, *pieces: bytes, limit_s: float = CEILING_S) -> bytes:
     """All that comes back until the server closes."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=limit_s) as connection:
         received = b""
@@ -124,7 +125,7 @@ def test_connections_that_say_nothing_hold_nobody_up(server: RunningServer, tmp_
     for number, connection in enumerate(silent):
         connection.sendall((GET + b"X-Slow: ")[: number % 40])
     try:
-        assert server.request("GET", "/health", timeout_s=5) == (200, b"")
+        assert server.request("GET", "/health") == (200, b"")
     finally:
         for connection in silent:
             connection.close()

@@ -23,6 +23,7 @@ from tau2_fleet.simserver.options import parse_options
 from tau2_fleet.simserver.prefix_cache import PrefixCache
 from tau2_fleet.simserver.prometheus import ServerMetrics
 from tests.simserver.process import MODEL, RunningServer, running
+from tests.waiting import CEILING_S
 
 SYSTEM = {"role": "system", "content": "policy " * 300}
 
@@ -252,7 +253,7 @@ def test_a_server_with_an_engine_answers_in_its_time_and_shows_what_waits(tmp_pa
 
         def ask(number: int) -> tuple[int, float]:
             started = time.monotonic()
-            connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+            connection = HTTPConnection("127.0.0.1", server.port, timeout=CEILING_S)
             headers = {"Authorization": f"Bearer {server.key}", "X-Session-ID": f"abcdef01/shop/x/{number}/agent"}
             connection.request("POST", "/v1/chat/completions", json.dumps({"messages": [message(1)]}), headers)
             usage = json.loads(connection.getresponse().read())["usage"]
@@ -261,7 +262,7 @@ def test_a_server_with_an_engine_answers_in_its_time_and_shows_what_waits(tmp_pa
 
         with ThreadPoolExecutor(6) as pool:
             asked = [pool.submit(ask, number) for number in range(6)]
-            assert any(busy(server) for _ in range(200))
+            assert any(busy(server) for _ in iter(lambda: all(one.done() for one in asked), True))
             answers = [one.result() for one in asked]
         assert len({tokens for tokens, _ in answers}) > 2
         assert all(took >= 0.98 * tokens / 100 for tokens, took in answers)
@@ -272,7 +273,7 @@ def test_a_server_with_an_engine_answers_in_its_time_and_shows_what_waits(tmp_pa
 
 def busy(server: RunningServer) -> bool:
     metrics = server.metrics()
-    return (metrics["vllm:num_requests_running"], metrics["vllm:num_requests_waiting"]) == (2, 4)
+    return metrics["vllm:num_requests_running"] == 2 and 0 < metrics["vllm:num_requests_waiting"] <= 4
 
 
 def test_options_reach_into_their_parts_and_are_checked_there() -> None:

@@ -22,6 +22,7 @@ from tau2_fleet.simserver.policy_words import Session, parse_session
 from tau2_fleet.simserver.spoilt_replies import REPEATED_TEXT, SPOILING
 from tests.simserver.conversation import Conversation, tasks_of
 from tests.simserver.process import MODEL, ROOT, RunningServer, running
+from tests.waiting import CEILING_S
 
 TASK = {
     "id": "t",
@@ -61,7 +62,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield started
 
 
-def send(server: RunningServer, session: str, timeout_s: float = 10) -> tuple[int, bytes, dict[str, str]]:
+def send(server: RunningServer, session: str, timeout_s: float = CEILING_S) -> tuple[int, bytes, dict[str, str]]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout_s)
     body = json.dumps({"model": MODEL, "messages": HELLO, "tools": TOOLS})
     try:
@@ -181,7 +182,7 @@ def test_a_server_that_crashed_and_came_back_gets_through_what_killed_it(
             try:
                 assert is_right(send(server, session_id(trial)))
             except (http.client.HTTPException, ConnectionError):
-                assert server.process.wait(timeout=10) in (0, 1, -signal.SIGKILL)
+                assert server.process.wait(timeout=CEILING_S) in (0, 1, -signal.SIGKILL)
                 crashes += 1
                 continue
         if crashes:

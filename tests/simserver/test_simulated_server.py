@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from tau2_fleet.simserver.scripts import write_script_file
 from tests.simserver.process import MODEL, ROOT, RunningServer, command, running
+from tests.waiting import CEILING_S, wait_for
 
 TASK = {
     "id": "a/b [1]",
@@ -172,22 +172,16 @@ def test_a_request_in_flight_is_counted_as_running_and_as_aborted_when_its_clien
         connection.request(
             "POST", "/v1/chat/completions", json.dumps({"messages": HELLO}), {"Authorization": f"Bearer {server.key}"}
         )
-        until(lambda: server.metrics()["vllm:num_requests_running"] == 1)
+        wait_for(lambda: server.metrics()["vllm:num_requests_running"] == 1)
         assert server.json("GET", "/load") == {"server_load": 1}
         connection.close()
-        until(lambda: server.metrics()["vllm:num_requests_running"] == 0)
+        wait_for(lambda: server.metrics()["vllm:num_requests_running"] == 0)
         assert server.metrics()["vllm:request_success_total"] == 1  # finished_reason="abort"
-
-
-def until(condition: Any, limit_s: float = 10) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "never became true"
 
 
 def raw(server: RunningServer, *pieces: bytes) -> bytes:
     """What the server sends for bytes that arrive in pieces, until it closes."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=CEILING_S) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in pieces:
             connection.sendall(piece)
@@ -209,7 +203,7 @@ def test_a_request_may_come_in_pieces_in_chunks_and_close_behind_another(server:
 
 
 def test_a_client_that_asks_whether_to_continue_is_told_so(server: RunningServer) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=CEILING_S) as connection:
         connection.sendall(b"POST /tokenize HTTP/1.1\r\nContent-Length: 14\r\nExpect: 100-continue\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 100")
         connection.sendall(b'{"prompt":"x"}')
@@ -249,9 +243,9 @@ def test_sigterm_ends_it_at_once_with_status_0_even_with_requests_in_flight(tmp_
     with running(tmp_path, latency=str(tmp_path / "slow.yaml"), key=None) as server:
         connection = HTTPConnection("127.0.0.1", server.port)
         connection.request("POST", "/v1/chat/completions", json.dumps({"messages": HELLO}))
-        until(lambda: server.metrics()["vllm:num_requests_running"] == 1)
+        wait_for(lambda: server.metrics()["vllm:num_requests_running"] == 1)
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=2) == 0
+        assert server.process.wait(timeout=CEILING_S) == 0
 
 
 @pytest.mark.parametrize(

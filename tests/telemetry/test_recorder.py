@@ -31,6 +31,7 @@ from tau2_fleet.telemetry.logs import setup
 from tau2_fleet.telemetry.profile_writer import TYPES
 from tau2_fleet.telemetry.recorder import Recorder
 from tests.telemetry.events_of import llm_call, simulation, tool_call
+from tests.waiting import wait_for
 
 
 def _rows(run_dir: Path) -> list[dict[str, object]]:
@@ -135,11 +136,8 @@ def test_a_killed_run_loses_at_most_the_last_second_of_events(tmp_path: Path) ->
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 20
         path = tmp_path / "profile.jsonl"
-        while not (path.exists() and b"step_complete" in path.read_bytes()):
-            assert time.monotonic() < deadline, "nothing written within 20 s"
-            time.sleep(0.05)
+        wait_for(lambda: path.exists() and b"step_complete" in path.read_bytes())
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +14,12 @@ from typing import Any
 import orjson
 import pytest
 
+from tau2_fleet.fleet.reaper.processes import identify
 from tau2_fleet.telemetry.events import GpuSample, ReplicaSample, ToolCallDone, emit, subscribe
 from tau2_fleet.telemetry.run_counters import RunCounters
 from tau2_fleet.telemetry.settings import WandbMode, WandbSettings
 from tau2_fleet.tracking import process as process_module
+from tau2_fleet.tracking import tracker as tracker_module
 from tau2_fleet.tracking.live_metrics import LiveMetrics
 from tau2_fleet.tracking.mode import has_key, mode_of, resolve_mode
 from tau2_fleet.tracking.process import TrackerService
@@ -229,7 +233,26 @@ def test_a_wait_ends_at_its_limit_and_at_once_where_all_is_done(tracker: Tracker
     tracker._child.finished.set()
     began = time.monotonic()
     tracker._await_end()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("does", "limit_s", "problem"),
+    [("while True: pass", 1.0, None), ("import time; time.sleep(600)", 60.0, "its process stands still")],
+)
+def test_a_process_that_a_busy_machine_keeps_waiting_does_not_stand_still(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, does: str, limit_s: float, problem: str | None
+) -> None:
+    monkeypatch.setattr(tracker_module, "SILENCE_S", 0.3)
+    tracker._finish_timeout_s = limit_s
+    command = [sys.executable, "-S", "-c", f"print('up', flush=True)\n{does}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        tracker._leader = identify(process.pid)
+        tracker._await_end()
+        process.kill()
+    assert tracker._child.problem == problem
 
 
 def test_a_wandb_that_answers_anything_is_there() -> None:

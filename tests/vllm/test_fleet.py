@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from tau2_fleet.fleet.router import PoolRouter
 from tau2_fleet.fleet.server_kind import PoolSpec
 from tau2_fleet.fleet.settings import ServerSettings
 from tau2_fleet.telemetry.events import Event, ReplicaSample, ReplicaState, subscribe
+from tests.waiting import CEILING_S, all_gone, gone, until, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 240.0
@@ -57,20 +57,6 @@ class Bench:
 @pytest.fixture
 def bench(vllm_executable: Path, tiny_agent: Path, serve_flags: tuple[str, ...]) -> Bench:
     return Bench(vllm_executable, tiny_agent, serve_flags)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-async def until(condition: Callable[[], Any], seconds: float) -> None:
-    over = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < over, "waited in vain"
-        await asyncio.sleep(0.1)
 
 
 def family(pid: int | None) -> list[int]:
@@ -149,7 +135,7 @@ def test_a_replica_killed_under_load_loses_nothing_and_comes_back(bench: Bench, 
             load = Load(fleet.router("agent"))
             async with aiohttp.ClientSession() as http:
                 talks = [asyncio.create_task(load.converse(http, f"s{number}", 8)) for number in range(8)]
-                await until(lambda: load.answers >= 8, 60)
+                await until(lambda: load.answers >= 8, START_S)
                 names = {pid: " ".join(psutil.Process(pid).cmdline()) for pid in families[0]}
                 engine = next(pid for pid, name in names.items() if "EngineCore" in name)
                 os.kill(families[0][0] if victim == "server" else engine, signal.SIGKILL)
@@ -157,7 +143,7 @@ def test_a_replica_killed_under_load_loses_nothing_and_comes_back(bench: Bench, 
             assert load.answers == 8 * 8
             assert load.retries >= 1
             await until(lambda: len(fleet.endpoints()) == 2, START_S)
-            assert all(gone(pid) for pid in families[0])
+            await until(lambda: all(map(gone, families[0])))
             after = fleet.status()
             assert [status.restarts for status in after] == [1, 0]
             assert after[1].pid == second.pid
@@ -174,7 +160,7 @@ def test_a_replica_killed_under_load_loses_nothing_and_comes_back(bench: Bench, 
         pids = asyncio.run(scenario())
     finally:
         unsubscribe()
-    assert all(gone(pid) for pid in pids)
+    all_gone(pids)
     assert segments() <= shared_before
     states = [event.state for event in events if isinstance(event, ReplicaState) and event.replica == "agent/0"]
     assert states[:3] == ["starting", "ready", "down"]
@@ -217,13 +203,16 @@ def test_nothing_outlives_the_runner(bench: Bench, tmp_path: Path, moment: str, 
     for number in numbers:
         os.killpg(runner.pid, number)
         time.sleep(0.3)  # a person's pace; signals in one instant would be taken for one
-    over = time.monotonic() + 10
-    while not all(gone(pid) for pid in pids):
-        assert time.monotonic() < over, [psutil.Process(pid).cmdline() for pid in pids if not gone(pid)]
-        pids |= {one.pid for pid in pids if not gone(pid) for one in psutil.Process(pid).children(recursive=True)}
-        time.sleep(0.1)
-    runner.wait(10)
-    assert told["port"] is None or is_free("127.0.0.1", told["port"])
+
+    def left() -> list[int]:
+        for pid in [pid for pid in pids if not gone(pid)]:
+            with suppress(psutil.NoSuchProcess):
+                pids.update(family(pid))
+        return [pid for pid in pids if not gone(pid)]
+
+    wait_for(lambda: not left(), 30, left)
+    runner.wait(CEILING_S)
+    wait_for(lambda: told["port"] is None or is_free("127.0.0.1", told["port"]))
     assert segments() <= shared_before
 
 
@@ -243,7 +232,7 @@ def test_jobs_of_a_sweep_share_the_servers(bench: Bench, tmp_path: Path) -> None
         first = asyncio.run(job(lease))
         assert asyncio.run(job(lease)) == first
     assert first[0] is not None
-    assert gone(first[0])
+    all_gone([first[0]])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tau2_fleet.llm.settings import Api, ModelSettings, Provider
 from tau2_fleet.llm.types import ChatMessage, ModelError, Reply
 from tests.vllm.conftest import RunningVllm, running
 from tests.vllm.test_llm import OPENING, OneServer, ask, converse, with_model
+from tests.waiting import CEILING_S
 
 SHORT = 2048
 
@@ -84,7 +85,7 @@ def test_a_server_that_is_ended_in_the_middle_of_its_answers_gives_no_half_reply
                 asyncio.create_task(model.complete(ask(tools=None, seed=seed, session=f"run/mock/{seed}/0/agent")))
                 for seed in range(4)
             ]
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(CEILING_S):
                 while not await _answers(http, odd.url):
                     await asyncio.sleep(0.05)
             os.kill(odd.process.pid, signal.SIGTERM)

@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from tau2_fleet.config.quoting import quoted
-from tests.run.runs import inventory, keys, kill, records, run, start, stored, summary, wait_for
+from tests.run.runs import inventory, keys, kill, records, run, start, stored, summary
+from tests.waiting import wait_for
 
 SEEDS = (300, 301)
 

@@ -24,7 +24,7 @@ import orjson
 
 from tau2_fleet.errors import UserError
 from tau2_fleet.extensions import target_of
-from tau2_fleet.fleet.reaper.processes import MARK, Group, ProcessId, end, identify
+from tau2_fleet.fleet.reaper.processes import MARK, Group, ProcessId, end, identify, is_runnable
 from tau2_fleet.paths import IMPORT_ROOT
 from tau2_fleet.telemetry.events import Event
 from tau2_fleet.telemetry.run_counters import RunCounters
@@ -169,13 +169,17 @@ class Tracker:
         child, over = self._child, time.monotonic() + self._finish_timeout_s
         beats, silent_s = child.beats, 0.0
         while not child.finished.wait(min(_LOOK_S, max(over - time.monotonic(), 0))):
-            silent_s = 0.0 if child.beats != beats else silent_s + _LOOK_S
+            silent_s = 0.0 if child.beats != beats or self._waits_for_its_turn() else silent_s + _LOOK_S
             beats = child.beats
             if silent_s > SILENCE_S:
                 child.problem = child.problem or "its process stands still"
                 return
             if time.monotonic() > over:
                 return
+
+    def _waits_for_its_turn(self) -> bool:
+        """Whether its process could give a sign of life if this machine were less busy."""
+        return self._leader is not None and is_runnable(self._leader)
 
     def abandon(self) -> None:
         """Let `finish` wait for the upload no longer; from any thread, also before it."""

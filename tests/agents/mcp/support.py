@@ -17,6 +17,7 @@ from tau2_fleet.agents.mcp.agent import McpAgent
 from tau2_fleet.record.line import Record
 from tau2_fleet.simulation.scaffolds import Scaffold, Scaffolds, opened
 from tests.simulation.scenes import Lines, reply, simulation
+from tests.waiting import until
 
 PATH = "tau2_fleet.agents.mcp.agent.McpAgent"
 
@@ -38,9 +39,8 @@ async def scaffolds(folder: Path, **options: Any) -> AsyncIterator[Scaffolds]:
 async def next_address(folder: Path, index: int = 0) -> dict[str, Any]:
     """Where the simulation of this number waits for its client."""
     path = folder / "clients" / "addresses.jsonl"
-    while not path.exists() or len(lines := path.read_text().splitlines()) <= index:
-        await asyncio.sleep(0.005)
-    return json.loads(lines[index])
+    await until(lambda: path.exists() and path.read_text().count("\n") > index)
+    return json.loads(path.read_text().splitlines()[index])
 
 
 @dataclass

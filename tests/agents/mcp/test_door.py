@@ -18,6 +18,7 @@ from tau2_fleet.agents.mcp import answering, door
 from tau2_fleet.agents.mcp.protocol import respond
 from tests.agents.mcp.support import Raw, customer, hold, next_address, scaffolds
 from tests.simulation.scenes import CREATE, TASK, Lines, reply, simulation
+from tests.waiting import CEILING_S
 
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "no_tool", "arguments": {}}}
@@ -137,7 +138,7 @@ def test_nonsense_on_the_wire_harms_nobody(tmp_path: Path, caplog: pytest.LogCap
             reader, writer = await asyncio.open_connection("127.0.0.1", url.port)
             writer.write(sent)
             writer.write_eof()
-            await asyncio.wait_for(reader.read(), 20)
+            await asyncio.wait_for(reader.read(), CEILING_S)
             writer.close()
         assert (await raw.post(b"x" * ((1 << 20) + 1)))[0] == 413
         for method in ("GET", "DELETE", "PUT"):

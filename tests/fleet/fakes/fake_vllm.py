@@ -120,6 +120,8 @@ def handler(arguments: argparse.Namespace, habits: Habits) -> type[BaseHTTPReque
             elif not self.allowed():
                 self.answer(401, b'{"error": "Unauthorized"}')
             else:
+                if habits.served:
+                    print("asked for the models", flush=True)
                 limit = arguments.max_model_len or habits.max_model_len
                 entry = {"id": model, "object": "model", "max_model_len": limit}
                 self.answer(200, json.dumps({"object": "list", "data": [entry]}).encode())

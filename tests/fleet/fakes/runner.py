@@ -11,7 +11,8 @@ import threading
 from pathlib import Path
 
 from tau2_fleet.fleet.lease import FleetLease
-from tests.fleet.support import QUICK, children_of, fake_pool, fake_settings, until
+from tests.fleet.support import QUICK, children_of, fake_pool, fake_settings
+from tests.waiting import until
 
 
 async def run(lease: FleetLease, folder: Path, behaviour: str) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from tau2_fleet.fleet.ports import is_free
 from tau2_fleet.fleet.reaper.listen import GRACE_S
 from tau2_fleet.fleet.reaper.processes import Group, identify
 from tau2_fleet.fleet.reaper.reaper import Reaper
-from tests.fleet.support import environment_for_runs, gone, wait_for
+from tests.fleet.support import environment_for_runs
+from tests.waiting import CEILING_S, all_gone, gone, wait_for
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
+"""Ten seconds, and as many again for each neighbour on a busy machine."""
 
 
 @dataclass
@@ -86,15 +89,15 @@ def test_after_sigkill_of_the_runner_nothing_is_left(tmp_path: Path, runs: list[
     try:
         wait_for(run.all_gone, WITHIN_S)
     finally:
-        for pid in kin_of_runner:
-            os.kill(pid, signal.SIGKILL)
-    assert all(is_free("127.0.0.1", port) for port in run.ports)
+        _signal(signal.SIGKILL, *kin_of_runner)
+    wait_for(lambda: all(is_free("127.0.0.1", port) for port in run.ports))
     assert "ending 2 server(s)" in (tmp_path / "servers" / "reaper.log").read_text()
 
 
 def _signal(number: signal.Signals, *pids: int) -> None:
     for pid in pids:
-        os.kill(pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _stopped(run: Run) -> None:
@@ -125,18 +128,18 @@ def test_whatever_is_lost_with_the_runner_no_server_is_left(tmp_path: Path, runs
     for folder in folders:
         folder.mkdir()
     runs += [begun(process) for process in [spawn(folder) for folder in folders]]
-    watchers = [pid for run in runs for pid in _watchers(run)]
-    assert len(watchers) == 2 * len(runs)
-    began = time.monotonic()
+    watchers = wait_for(lambda: found if len(found := _watchers(*runs)) == 2 * len(runs) else None)
     for run, lose in zip(runs, LOSSES.values(), strict=True):
         lose(run)
     try:
-        while left := [what for run, what in zip(runs, LOSSES, strict=True) if not run.servers_gone()]:
-            assert time.monotonic() < began + WITHIN_S, left
-            time.sleep(0.05)
+        wait_for(
+            lambda: all(run.servers_gone() for run in runs),
+            WITHIN_S,
+            lambda: [what for run, what in zip(runs, LOSSES, strict=True) if not run.servers_gone()],
+        )
     finally:
         _signal(signal.SIGKILL, *(run.reaper for run in runs if not gone(run.reaper)))
-    wait_for(lambda: all(gone(pid) for pid in watchers), 5)
+    all_gone(watchers)
 
 
 def test_a_well_behaved_server_ends_at_once_with_a_runner_whose_reaper_is_lost(tmp_path: Path) -> None:
@@ -154,9 +157,12 @@ def test_a_well_behaved_server_ends_at_once_with_a_runner_whose_reaper_is_lost(t
         assert process.stdout is not None
         server, reaper, scratch = process.stdout.readline().split()
         wait_for(lambda: Path(f"/proc/{server}/comm").read_text() == "sleep\n")
+        [watcher] = wait_for(lambda: _watchers_of(process.pid))
+        _signal(signal.SIGSTOP, watcher)
         _signal(signal.SIGKILL, int(reaper), process.pid)
-        wait_for(lambda: gone(int(server)), 1.5)
-    wait_for(lambda: not Path(scratch).exists(), WITHIN_S)
+        wait_for(lambda: gone(int(server)))
+        _signal(signal.SIGCONT, watcher)
+    wait_for(lambda: not Path(scratch).exists())
 
 
 def test_after_sigterm_to_the_runner_nothing_is_left(tmp_path: Path, runs: list[Run]) -> None:
@@ -172,7 +178,7 @@ def test_ctrl_c_in_the_terminal_ends_everything(tmp_path: Path, runs: list[Run])
     runs.append(run)
     os.killpg(run.process.pid, signal.SIGINT)
     wait_for(run.all_gone, WITHIN_S)
-    assert run.process.wait(5) != 0
+    assert run.process.wait(CEILING_S) != 0
 
 
 def test_ctrl_c_twice_ends_everything(tmp_path: Path, runs: list[Run]) -> None:
@@ -188,7 +194,7 @@ def test_an_exception_in_the_runner_ends_everything(tmp_path: Path, runs: list[R
     run = begin(tmp_path, "raise")
     runs.append(run)
     assert run.process.wait(WITHIN_S) == 1
-    assert run.all_gone()
+    wait_for(run.all_gone)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -203,7 +209,7 @@ def test_a_reaper_that_was_lost_is_replaced_and_knows_all_servers(tmp_path: Path
     wait_for(lambda: not reaper.ensure() or reaper.pid != first)
     assert reaper.pid != first
     reaper.close()
-    assert sleeper.wait(5) == -signal.SIGTERM
+    assert sleeper.wait(CEILING_S) == -signal.SIGTERM
 
 
 def test_a_stopped_reaper_is_not_waited_for_and_its_servers_end(tmp_path: Path) -> None:
@@ -215,9 +221,9 @@ def test_a_stopped_reaper_is_not_waited_for_and_its_servers_end(tmp_path: Path) 
     os.kill(reaper.pid, signal.SIGSTOP)
     began = time.monotonic()
     reaper.close()
-    assert time.monotonic() - began < GRACE_S
-    assert sleeper.wait(5) == -signal.SIGTERM
-    assert gone(reaper.pid)
+    assert time.monotonic() - began < GRACE_S + 5, "one that moves is waited for so long"
+    assert sleeper.wait(CEILING_S) == -signal.SIGTERM
+    all_gone([reaper.pid])
 
 
 def test_after_close_nothing_of_a_reaper_does_anything(tmp_path: Path) -> None:
@@ -231,7 +237,7 @@ def test_after_close_nothing_of_a_reaper_does_anything(tmp_path: Path) -> None:
         reaper.drop(group)
     assert reaper.ensure()
     reaper.close()
-    assert gone(reaper.pid)
+    all_gone([reaper.pid])
 
 
 @pytest.mark.alone
@@ -239,20 +245,24 @@ def test_a_reaper_with_nothing_to_watch_ends_at_once(tmp_path: Path) -> None:
     reaper = Reaper(tmp_path / "reaper.log")
     began = time.monotonic()
     reaper.close()
-    assert gone(reaper.pid)
-    assert time.monotonic() - began < 2
+    all_gone([reaper.pid])
+    assert time.monotonic() - began < GRACE_S
     assert not (tmp_path / "reaper.log").exists()
 
 
-def _watchers(run: Run) -> list[int]:
-    """The watchers of a run's servers, by their command lines."""
+def _watchers(*runs: Run) -> list[int]:
+    return _watchers_of(*(run.process.pid for run in runs))
+
+
+def _watchers_of(*runners: int) -> list[int]:
+    """The watchers of these runners' servers, by their command lines."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().decode("utf-8", "replace").split("\0")
         except OSError:
             continue
-        if any(word.endswith("watcher.py") for word in words) and str(run.process.pid) in words:
+        if any(word.endswith("watcher.py") for word in words) and not set(map(str, runners)).isdisjoint(words):
             found.append(int(path.parent.name))
     return found
 

@@ -94,11 +94,22 @@ def _exists(pid: int) -> bool:
 
 def is_stopped(process: ProcessId) -> bool:
     """Whether it stands still by a signal (SIGSTOP) or a debugger."""
+    return _state(process) in (b"T", b"t")
+
+
+def is_runnable(process: ProcessId) -> bool:
+    """Whether it runs, or would if a processor were free."""
+    return _state(process) == b"R"
+
+
+def _state(process: ProcessId) -> bytes:
+    """The letter that the kernel gives it; none when it is no more."""
     try:
         with open(f"/proc/{process.pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t") and is_alive(process)
+            state = file.read().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):
-        return False
+        return b""
+    return state if is_alive(process) else b""
 
 
 def members(groups: Iterable[Group]) -> list[ProcessId]:
