@@ -70,7 +70,7 @@ def test_runs_that_end_together_forget_nothing_of_each_other(tmp_path: Path):
     for process in running:
         process.start()
     for process in running:
-        process.join(30)
+        process.join()
     for n in range(6):
         assert LearnedLengths(f"m{n}", tmp_path)._read()[f"m{n}"] == {"retail/short": (5.0, 3.0)}
 

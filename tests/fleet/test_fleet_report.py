@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tau2_fleet.fleet.fleet_report import FleetReport
@@ -20,8 +19,7 @@ SLOW = ("server.simulated.latency=fleet-h100", "server.simulated.latency_scale=0
 
 def agents_of(run_dir: Path) -> set[int]:
     """The pids of the simulated servers of the agent's pool."""
-    processes = {process.pid: process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"])}
-    return {pid for pid in servers_of(run_dir) if "agent" in processes.get(pid, ())}
+    return set(servers_of(run_dir, "agent"))
 
 
 def lose_a_server(run_dir: Path) -> None:

@@ -76,11 +76,12 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def servers_of(run_dir: Path) -> list[int]:
-    """Processes that serve this run's tasks file."""
+def servers_of(run_dir: Path, word: str = "") -> list[int]:
+    """Processes that serve this run's tasks file; those with this word in their command line."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
-        if any(argument.startswith(str(run_dir)) for argument in process.info["cmdline"] or ()):
+        words = process.info["cmdline"] or ()
+        if any(argument.startswith(str(run_dir)) for argument in words) and (not word or word in words):
             found.append(int(process.info["pid"]))
     return [pid for pid in found if pid != os.getpid()]
 

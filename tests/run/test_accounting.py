@@ -53,8 +53,13 @@ def test_the_steps_of_a_simulation_add_up_to_its_duration(timed: Run):
     total: Counter[tuple[str, str, int]] = Counter()
     for event in events["step_complete"]:
         total[key(event)] += event["total_duration_ms"]
-    for record in records(run_dir):
-        assert total[key(record)] == pytest.approx(record["duration_s"] * 1000, rel=0.02, abs=5), record["task_id"]
+    assert_shares([total[key(record)] / (record["duration_s"] * 1000) for record in records(run_dir)])
+
+
+def assert_shares(shares: list[float]) -> None:
+    """Parts are all of the whole; what a busy machine keeps one waiting between two of them belongs to none."""
+    assert max(shares) == pytest.approx(1, abs=0.02)
+    assert min(shares) > 0.9
 
 
 def test_the_calls_and_tools_of_a_step_add_up_to_it_and_nothing_is_counted_twice(timed: Run):
@@ -63,8 +68,13 @@ def test_the_calls_and_tools_of_a_step_add_up_to_it_and_nothing_is_counted_twice
     for kind in (*CALLS, "tool_call"):
         for event in events[kind]:
             parts[key(event), event["step"]] += event["duration_ms"]
-    whole = sum(event["total_duration_ms"] for event in events["step_complete"])
-    assert sum(parts.values()) == pytest.approx(whole, rel=0.02)
+    whole: Counter[tuple[str, str, int]] = Counter()
+    within: Counter[tuple[str, str, int]] = Counter()
+    for event in events["step_complete"]:
+        whole[key(event)] += event["total_duration_ms"]
+    for (simulation, _), duration_ms in parts.items():
+        within[simulation] += duration_ms
+    assert_shares([within[simulation] / whole[simulation] for simulation in whole])
     for event in events["step_complete"]:
         assert parts[key(event), event["step"]] <= event["total_duration_ms"] + 0.001
 

@@ -21,7 +21,6 @@ import pytest
 import yaml
 
 from tests import warm
-from tests.waiting import CEILING_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,7 +74,7 @@ def start(arguments: Sequence[str], folder: Path, code: str | None = None, **env
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=CEILING_S)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 

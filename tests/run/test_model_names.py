@@ -22,6 +22,7 @@ from tau2_fleet.run.model_names import named_by_record, named_by_servers
 from tau2_fleet.simulation.roles import Roles
 from tests.batch.records import make_record
 from tests.run.runs import inventory, records, run, summary
+from tests.waiting import CEILING_S
 
 POOLED = ModelSettings(Provider.vllm, pool=PoolSettings("agent"))
 
@@ -63,7 +64,7 @@ def serving() -> Iterator[Server]:
 
     thread = threading.Thread(target=live)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(CEILING_S)
     try:
         yield server
     finally:

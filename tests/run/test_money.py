@@ -22,6 +22,7 @@ from tau2_fleet.run.ledger import Ledger
 from tau2_fleet.run.money import Purse
 from tests.compare.runs import record, write_run
 from tests.run.runs import run, summary
+from tests.waiting import CEILING_S
 
 PRICE = ("user_llm.price.input=100", "user_llm.price.output=100")
 
@@ -111,7 +112,7 @@ def test_jobs_side_by_side_spend_the_limit_together_and_no_more(tmp_path: Path):
     jobs = [fork.Process(target=spend_all, args=(tmp_path, number, spent)) for number in range(3)]
     for job in jobs:
         job.start()
-    total = sum(spent.get(timeout=60) for _ in jobs)
+    total = sum(spent.get(timeout=CEILING_S) for _ in jobs)
     for job in jobs:
         job.join()
     assert 9.5 < total <= 10.0
@@ -140,7 +141,7 @@ def test_a_request_waits_for_what_others_give_back_and_is_refused_when_nothing_i
         await asyncio.sleep(0)
         assert not waiting.done()
         allowance.settle(0.8, 0.3)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, CEILING_S)
         allowance.settle(0.5, 0.6)
         await allowance.set_aside(0.1 - 1e-9)
         allowance.settle(0.1 - 1e-9, 0.1)

@@ -109,8 +109,7 @@ def test_a_server_that_dies_is_left_by_all_shards_and_found_again(
     live: tuple[Popen[str], list[psutil.Process]], run_dir: Path
 ) -> None:
     process, _ = live
-    servers = [pid for pid in servers_of(run_dir) if "tau2_fleet.simserver" in psutil.Process(pid).cmdline()]
-    os.kill(servers[0], signal.SIGKILL)
+    os.kill(servers_of(run_dir, "tau2_fleet.simserver")[0], signal.SIGKILL)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert inventory(run_dir)["finished"] == 18

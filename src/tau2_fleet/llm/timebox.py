@@ -130,11 +130,12 @@ class _Watch:
 
     def _tick(self) -> None:
         self.look()
+        now = asyncio.get_running_loop().time()
+        passed_s = _TICK_S + (0.0 if self._due is None else now - self._due)  # since the last one, but for a stall
         self._due = None
         if self._boxes:
-            now = asyncio.get_running_loop().time()
             for box in [box for box in self._boxes if box.held]:
-                box.move(min(_TICK_S, now - box.begun))
+                box.move(min(passed_s, now - box.begun))
             self._arm()
 
     def _arm(self) -> None:

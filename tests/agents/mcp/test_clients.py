@@ -27,7 +27,7 @@ def call(name, **arguments):
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
     head = {"Authorization": "Bearer " + os.environ["TAU2_MCP_TOKEN"]}
     asked = urllib.request.Request(os.environ["TAU2_MCP_URL"], json.dumps(body).encode(), head)
-    return json.load(urllib.request.urlopen(asked, timeout=60))["result"]
+    return json.load(urllib.request.urlopen(asked, timeout=600))["result"]
 """
 
 

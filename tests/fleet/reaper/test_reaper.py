@@ -221,7 +221,7 @@ def test_a_stopped_reaper_is_not_waited_for_and_its_servers_end(tmp_path: Path) 
     os.kill(reaper.pid, signal.SIGSTOP)
     began = time.monotonic()
     reaper.close()
-    assert time.monotonic() - began < GRACE_S + 5, "one that moves is waited for so long"
+    assert time.monotonic() - began < GRACE_S + 5, "so long it would be waited for if it moved"
     assert sleeper.wait(CEILING_S) == -signal.SIGTERM
     all_gone([reaper.pid])
 
