@@ -24,6 +24,9 @@ def export(form: str, directory: Path, target: Path, *options: str) -> list[Json
     return [json.loads(line) for line in (target / "train.jsonl").read_text().splitlines()]
 
 
+FORMS: dict[str, list[str]] = {"texts": [], "objects": ["--objects"]}
+
+
 def test_sft_has_the_agents_side_of_each_conversation(run_dir: Path, tmp_path: Path, known_secret: str) -> None:
     lines = export("sft", run_dir, tmp_path / "all", "--all")
     kept = records(run_dir)
@@ -53,6 +56,16 @@ def test_sft_has_the_agents_side_of_each_conversation(run_dir: Path, tmp_path: P
         assert [json.loads(call["function"]["arguments"]) for call in sent] == [call["arguments"] for call in calls]
         answered = [m["tool_call_id"] for m in rest if m["role"] == "tool"]
         assert answered == [call["id"] for call in sent]
+
+
+def test_arguments_are_objects_where_a_chat_template_wants_them(run_dir: Path, tmp_path: Path) -> None:
+    texts, objects = (export("sft", run_dir, tmp_path / name, "--all", *words) for name, words in FORMS.items())
+    sent = [
+        [call["function"]["arguments"] for line in lines for m in line["messages"] for call in m.get("tool_calls", [])]
+        for lines in (texts, objects)
+    ]
+    assert sent[0]
+    assert [json.loads(one) for one in sent[0]] == sent[1]
 
 
 def _is_agents(message: Json) -> bool:

@@ -101,6 +101,40 @@ def said(*texts: str) -> list[dict[str, Any]]:
         (("Hi!", "My zip is 19125.", "I do not find you.", "Pity. ###STOP###"), "wrong_value"),
         (("Hi!", "My zip is 19122, order W1234567.", "I do not find you.", "Pity. ###STOP###"), None),
         (("Hi!", "Thank you for contacting us. How can I help you?", "Well.", "###STOP###"), "agents_work"),
+        *(
+            (("Hi!", "Cancel.", f"#W1234567: {asked}", answer, "Fine.", "###STOP###"), "refused_confirmation")
+            for asked, answer in (
+                ("shall I cancel it?", "Nope."), ("is that okay?", "I'd prefer that you didn't."),
+                ("do I have your permission?", "Absolutely not, I never asked for this."),
+                ("would you like me to cancel?", "Hold off on that please."),
+                ("do you agree?", "That's not what I want."),
+                ("may I go ahead?", "I am not okay with this."), ("please confirm.", "Please leave that one alone."),
+            )
+        ),
+        *(
+            (("Hi!", "Cancel.", "Order #W1234567: shall I cancel it?", answer, "Fine.", "Not now. ###STOP###"), None)
+            for answer in (
+                "No problem, go ahead.", "I don't mind, do it.", "No, I'd like to exchange it.", "Is there no fee?",
+                "I don't know.", "Not a problem, that's fine.", "Wait, I want to change the address first.",
+            )
+        ),
+        *(
+            (("Hi!", text, "I am sorry, no.", "I see. ###STOP###"), "agents_work")
+            for text in (
+                "I can certainly help you with that!", "Sure, I'd be happy to assist. What is your order number?",
+                "I will now process the cancellation for you.", "Your request has been submitted.",
+                "You will receive a confirmation shortly.", "I've updated the system.",
+                "I went ahead and cancelled it.",
+                '<tool_call>{"name": "x"}</tool_call>', "How would you like to be refunded?",
+            )
+        ),
+        *(
+            (("Hi!", text, "I am sorry, no.", "I see. ###STOP###"), None)
+            for text in (
+                "I will receive a refund, right?", "Would you be happy to help me?", "Let me check the order number.",
+                "I have updated my app already.", "Is my order confirmed?", "I will cancel my account then.",
+            )
+        ),
     ],
 )  # fmt: skip
 def test_what_is_the_customers_error_and_what_is_not(texts: tuple[str, ...], kind: str | None) -> None:

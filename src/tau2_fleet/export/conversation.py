@@ -56,13 +56,16 @@ class ExportedTurn:
         return self.message["role"], self.message["content"], [call["function"] for call in calls]
 
 
-def agent_turns(messages: Sequence[Json], prompt: str | None, thinking: bool = False) -> list[ExportedTurn]:
+def agent_turns(
+    messages: Sequence[Json], prompt: str | None, thinking: bool = False, objects: bool = False
+) -> list[ExportedTurn]:
     """The conversation from the agent's side: its own and its experts' turns, the user's texts, its tools' results.
 
     Args:
         messages: of a record.
         prompt: the system prompt; None: it is not known, and there is none.
         thinking: whether turns carry what their author thought, as `reasoning_content`.
+        objects: whether arguments of calls are objects, as many chat templates want them, and no JSON text.
     """
     turns = [] if prompt is None else [ExportedTurn({"role": "system", "content": prompt}, "system")]
     begun = False
@@ -75,7 +78,7 @@ def agent_turns(messages: Sequence[Json], prompt: str | None, thinking: bool = F
         role = message.get("role")
         if role == "assistant":
             name = author if isinstance(author, str) else AGENT if begun else BENCHMARK
-            turns.append(ExportedTurn(_own(message, about, thinking), name, _is_spoilt(about)))
+            turns.append(ExportedTurn(_own(message, about, thinking, objects), name, _is_spoilt(about)))
         elif role == "user" and not message.get("tool_calls"):
             turns.append(ExportedTurn({"role": "user", "content": message_text(message)}, "user"))
         elif role == "tool" and message.get("requestor", "assistant") == "assistant":
@@ -90,7 +93,7 @@ def message_text(message: Json) -> str:
     return content if isinstance(content, str) else "" if content is None else json.dumps(content)
 
 
-def _own(message: Json, about: Json, thinking: bool) -> Json:
+def _own(message: Json, about: Json, thinking: bool, objects: bool) -> Json:
     calls = message.get("tool_calls") or ()
     if not calls and message.get("content") == _STOP and isinstance(about.get("dropped_calls"), list):
         calls = ({"id": f"call-{_DONE}", "name": _DONE, "arguments": {}},)
@@ -104,9 +107,10 @@ def _own(message: Json, about: Json, thinking: bool) -> Json:
                 "id": call.get("id"),
                 "type": "function",
                 # as the agent's history had it when the next turn was asked for
-                "function": {"name": call.get("name"), "arguments": json.dumps(call.get("arguments"))},
+                "function": {"name": call.get("name"), "arguments": given if objects else json.dumps(given)},
             }
             for call in calls
+            for given in (call.get("arguments"),)
         ]
     return found
 

@@ -38,6 +38,12 @@ def add_training_arguments(parser: Arguments) -> None:
         help="whose turns have a loss mask of 1: agent (default), experts, or both",
     )
     parser.add_argument("--thinking", action="store_true", help="put what the agent thought into reasoning_content")
+    parser.add_argument(
+        "--objects",
+        action="store_true",
+        help="arguments of calls as objects, for chat templates that make JSON of them (Qwen, Hermes, Llama); default: "
+        "JSON text, as OpenAI has it",
+    )
 
 
 @dataclass

@@ -15,13 +15,17 @@ from tau2_fleet.analysis.reviews import Effect, ErrorKind, Mark, Severity
 from tau2_fleet.evaluation.termination import TerminationReason
 from tau2_fleet.review.case import Case
 from tau2_fleet.review.words import (
+    ACTS_AS_AGENT,
     AGREES,
     ASKS,
     CONFIRMS,
+    DENIES,
     DISCLAIMS,
+    GIVES_IN,
     PROMISES,
     REFUSES,
     SPEAKS_AS_AGENT,
+    WANTS_OTHER,
     awaits,
     identifiers,
     is_telling,
@@ -37,6 +41,8 @@ _GENERIC = frozenset({"id", "ids", "new", "number", "first", "last", "method", "
 _QUOTED = 200
 _SHORT = 12
 """Words of a question that names nothing, such as `Shall I go ahead?`"""
+_BRIEF = 25
+"""Words of an answer that is nothing but a refusal."""
 
 
 def customer_marks(case: Case) -> list[Mark]:
@@ -130,7 +136,8 @@ def _as_agent(case: Case) -> Iterator[Mark]:
             yield Mark(ErrorKind.agents_work, Severity.major, effect, f"it called the agent's tool {name}", turn)
     tools = [name for name in case.agent_tools or () if "_" in name and name not in (case.user_tools or ())]
     for turn, text in case.turns_of("user"):
-        if (said := SPEAKS_AS_AGENT.search(text)) is not None:
+        said = SPEAKS_AS_AGENT.search(text) or (None if case.user_tools else ACTS_AS_AGENT.search(text))
+        if said is not None:
             detail = f"it spoke as the agent: {said.group()}"
             yield Mark(ErrorKind.agents_work, Severity.major, effect, detail, turn, _around(text, said.group()))
         elif named := next((name for name in tools if name in text and name not in case.scenario), None):
@@ -147,12 +154,12 @@ def _refusals(case: Case) -> Iterator[Mark]:
     users = {turn for turn, _ in case.turns_of("user")}
     for (asked, question), (turn, answer) in pairwise(texts):
         said = without_marks(answer)
-        if asked in users or turn not in users or not REFUSES.match(said):
+        if asked in users or turn not in users or not (REFUSES.match(said) or _denies(question, said, case)):
             continue
         if not (CONFIRMS.search(question) and ASKS.search(question)) or not awaits(question):
             continue
         later = [text for place, text in texts if place > turn and place in users]
-        if any(AGREES.match(text) for text in later) or next(identifiers(said), None) is not None:
+        if any(AGREES.match(text) for text in later) or next(identifiers(said), None) or WANTS_OTHER.search(said):
             continue
         later_calls = {str(call.get("name")) for place, call, _ in case.calls() if place > turn}
         about = [check for check in case.unmet if _is_about(question, check) and check.gold.name not in later_calls]
@@ -161,6 +168,22 @@ def _refusals(case: Case) -> Iterator[Mark]:
             quote = said[:_QUOTED]
             yield Mark(ErrorKind.refused_confirmation, Severity.major, Effect.hindered, detail, turn, quote)
             return
+
+
+def _denies(question: str, said: str, case: Case) -> bool:
+    """Whether the answer to a question that names a needed action is a plain refusal, in whatever words."""
+    if len(said.split()) > _BRIEF or AGREES.match(said) or GIVES_IN.search(said):
+        return False
+    return bool(DENIES.search(said)) and not DISCLAIMS.search(said) and any(_names(question, one) for one in case.unmet)
+
+
+def _names(question: str, check: GoldCheck) -> bool:
+    """Whether a question names a gold action: by one of its values, or by all its words."""
+    own = {plain(str(value)) for _, value in leaves(check.gold.arguments)}
+    words = [word for word in check.gold.name.split("_") if len(word) > 3]
+    return any(plain(value) in own for value in identifiers(question)) or (
+        bool(words) and all(word in question.lower() for word in words)
+    )
 
 
 def _is_about(question: str, check: GoldCheck) -> bool:

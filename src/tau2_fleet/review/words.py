@@ -32,7 +32,10 @@ _CLOSING = re.compile(
     re.I,
 )
 CONFIRMS = re.compile(
-    r"\bconfirm|\bproceed\b|\(yes/no\)|\byes\b|\bgo ahead\b|\bshall i\b|\bshould i\b|\bwould you like me", re.I
+    r"\bconfirm|\bproceed\b|\(yes/no\)|\byes\b|\bgo[- ]ahead\b|\bshall i\b|\bshould i\b|\bmay i\b|\bwould you like"
+    r"|\bdo you want\b|\b(?:permission|approv|consent|authori[sz]|agree)|\b(?:are you|is (?:that|this|it|everything))"
+    r" (?:ok|okay|fine|good|alright|all right|correct|right|with)\b|\b(?:sound|look)s? (?:good|right|correct)\b",
+    re.I,
 )
 _BEFORE = r"^\W*(?:(?:actually|sorry|hmm+|wait|oh|well|um+|thanks|thank you)\b[,.! ]*(?:but )?)*"
 REFUSES = re.compile(
@@ -48,9 +51,28 @@ REFUSES = re.compile(
 )
 AGREES = re.compile(
     r"^\W*(?:yes|yeah|yep|sure|ok(?:ay)?|go ahead|please (?:go ahead|proceed)|i confirm|confirmed|correct|that works"
-    r"|sounds good|absolutely|of course)\b",
+    r"|sounds good|absolutely|of course)\b(?!,? not\b)",
     re.I,
 )
+DENIES = re.compile(
+    r"\b(?:no|nope|nah|not|never|cannot|stop|wait|hold (?:off|on|up)|scratch|skip|declin\w+|refus\w+|against|object"
+    r"|changed my mind|(?:drop|cancel) (?:it|that|this)|(?:leave|keep) (?:it|that|this|everything|things))\b|\w+n't\b",
+    re.I,
+)
+"""A word of refusal, anywhere in an answer that is known to be to a question for consent."""
+GIVES_IN = re.compile(
+    r"(?<!not )(?<!don't )(?<!n't want to )\b(?:yes|yeah|yep|sure|go ahead|proceed|i confirm|sounds good|works for me"
+    r"|do it|that'?s (?:fine|ok|okay|correct|right|all)|no (?:problem|worries|issue|rush|objection))\b(?! not\b)",
+    re.I,
+)
+"""Consent, or a farewell, anywhere in an answer."""
+WANTS_OTHER = re.compile(
+    r"\?|\binstead\b|\bfirst\b|\bhow about\b|\bi(?:'d| would) (?:like|need|want)\b|\bi (?:need|meant)\b"
+    r"|\bi(?:'d| would)? prefer\b(?! (?:that you|not|if you didn))|(?<!what )\bi (?:just |only )*want(?:ed)?\b"
+    r"|\bplease (?!do not|don'?t|stop|leave|keep|hold|cancel (?:it|that|this)\b)",
+    re.I,
+)
+"""An answer that asks back, or wishes something else."""
 DISCLAIMS = re.compile(
     r"\b(?:(?:do not|don'?t|can(?:no|')?t|not) (?:\w+ )?"
     r"(?:remember|recall|know|have (?:that|it|my|the|them|an?|any|those|this)|find|sure)"
@@ -62,6 +84,9 @@ _ACTED = (
     "|completed|submitted|looked up|pulled up"
 )
 _ACTS = "process|cancel|exchange|refund|update|book|transfer|look up|modify"
+_MATTER = (
+    "order|reservation|booking|account|request|return|exchange|refund|cancellation|payment|change|update|line|plan"
+)
 SPEAKS_AS_AGENT = re.compile(
     r"\bhow (?:can|may) i (?:help|assist) you\b|\bto verify your identity\b"
     rf"|\bi(?:'ve| have) (?:just |now |already |also |successfully )*(?:{_ACTED})(?: \w+){{0,2}}"
@@ -74,9 +99,31 @@ SPEAKS_AS_AGENT = re.compile(
     r"|\bi(?:'ve| have) (?:gone ahead|taken care)\b"
     rf"|\byour (?:\S+ ){{0,4}}(?:has|have) (?:now |just |already )?been (?:successfully )?(?:{_ACTED})\b"
     rf"|\bi (?:just |already )?(?:{_ACTED}) (?:it|the \w+|my \w+|your \w+) (?:myself|for you|in (?:the|your) system)\b"
-    r"|\bas (?:your|a) (?:customer )?(?:service|support) (?:agent|representative)\b",
+    r"|\bas (?:your|a) (?:customer )?(?:service|support) (?:agent|representative)\b"
+    r"|\b(?:happy|glad|pleased|delighted|here) to (?:help|assist)\b(?! (?:me|us)\b)"
+    r"|\bi (?:can|could|will|would) (?:certainly |definitely |gladly |surely |be able to )*(?:help|assist) you\b"
+    rf"|\bi(?:'ll| will|'m going to| am going to) (?:now |proceed to |go ahead and )*(?:{_ACTS}|submit|initiate)\b"
+    r"[^.!?\n]*\b(?:for you|your)\b"
+    rf"|\bi(?:'ve| have) (?:{_ACTED}) (?:the|this) (?:system|{_MATTER})\b"
+    r"|\bi(?:'ve| have) (?:located|found|reviewed|verified|checked|received) your\b"
+    rf"|\bi (?:can |do )?see (?:that )?your (?:{_MATTER})\b|\b(?:how )?would you like\b|\bverify you\b"
+    r"|\b(?:on our end|our (?:system|records|policy|policies))\b"
+    rf"|\bwhat(?:'s| is| are) your (?:{_MATTER}|user|customer|phone|zip|e-?mail|full name|name)\b"
+    rf"|\byour (?:\w+ ){{0,2}}(?:{_MATTER})s? (?:is|are|was|were) (?:now )?(?:complete|confirmed|done|{_ACTED})\b"
+    r"|\byou(?:'ll| will| should) (?:soon |shortly )?(?:receive|get|see) (?:an?|the|your) (?:\w+ )?"
+    r"(?:e-?mail|confirmation|refund|credit|message|text|notification)\b"
+    r"|\blet me (?:pull up|look up|look into|bring up|check|verify|process) (?:the|this|that) "
+    rf"(?:{_MATTER}|profile|flight)\b(?! (?:number|id|details|confirmation)\b)"
+    r"|</?(?:tool_call|function)[^>]*>",
     re.I,
 )
+ACTS_AS_AGENT = re.compile(
+    r"\bi went ahead\b"
+    rf"|\bi(?:'ve| have)? (?:just |now |already |also |successfully |gone ahead and )+(?:{_ACTED})\b"
+    r" (?:the|this|that|it)\b(?! (?:number|form|e-?mail)\b)",
+    re.I,
+)
+"""Said by a customer that has no tools of its own, and so can have done nothing."""
 
 CLAIMED = {
     "cancel": ("cancel",),

@@ -140,8 +140,8 @@ def _pair(
 ) -> tuple[Json, dict[str, tuple[list[ExportedTurn], list[int]]]] | None:
     """What a line says of a pair; None where there is nothing to learn from it, which is noted."""
     options, trained = export.options, Trained(export.options.train_on)
-    better = agent_turns(chosen["messages"], run.prompt(chosen), options.thinking)
-    worse = agent_turns(rejected["messages"], other_run.prompt(rejected), options.thinking)
+    better = agent_turns(chosen["messages"], run.prompt(chosen), options.thinking, options.objects)
+    worse = agent_turns(rejected["messages"], other_run.prompt(rejected), options.thinking, options.objects)
     at = _shared(better, worse)
     if at in (len(better), len(worse)):
         selection.left["pairs of which one is the beginning of the other"] += 1

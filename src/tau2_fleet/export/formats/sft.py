@@ -127,7 +127,7 @@ class _Conversations:
     def line(self, record: Json) -> _Line:
         """The line of a record."""
         run, trained = self._run, Trained(self._options.train_on)
-        turns = agent_turns(record["messages"], run.prompt(record), self._options.thinking)
+        turns = agent_turns(record["messages"], run.prompt(record), self._options.thinking, self._options.objects)
         mask = [int(turn.is_trained(trained)) for turn in turns]
         tokens = tokens_of(record, trained)
         about = {
