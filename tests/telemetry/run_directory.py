@@ -188,7 +188,7 @@ def _record(
         ("get_order_details", {"order_id": f"#W{number}0"}),
         ("modify_order", {"order_id": f"#W{number}2", "item": "7"}),
     ]
-    roles = {one["role"] for one in calls}
+    roles = sorted({one["role"] for one in calls})
     return {
         "v": 1,
         "id": f"id-{number}",
