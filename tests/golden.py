@@ -9,9 +9,11 @@ import copy
 import json
 import os
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+from tau2_fleet import __version__
 from tests.telemetry.run_directory import write_run
 
 Json = dict[str, Any]
@@ -23,6 +25,7 @@ def agrees(file: Path, text: str, **places: Path) -> None:
     """Whether a text is the file's, once paths of this machine are put out of it by their names."""
     for name, place in places.items():
         text = text.replace(str(place), f"<{name}>")
+    text = text.replace(f"{date.today()}", "<today>").replace(__version__, "<version>")
     text = _LONG.sub(lambda found: f"{float(found[0]):.6g}", text)
     text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
     if os.environ.get("GOLDEN") == "write":

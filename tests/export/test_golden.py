@@ -1,0 +1,51 @@
+"""What is exported of a run in which simulations end in many ways, to the last letter."""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.compare.runs import call
+from tests.golden import agrees, eventful_run
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Logs of Inspect have times with their zone."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return eventful_run(tmp_path_factory.mktemp("golden") / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("csv", "--format csv"), ("sft", "--format sft --all --domain airline"),
+        ("dpo", "--format dpo --all --max-reward 1"), ("inspect", "--format inspect --task retail/2 --task retail/3"),
+    ],
+)  # fmt: skip
+def test_what_is_exported(run: Path, tmp_path: Path, name: str, options: str) -> None:
+    status, out, err = call("export", run, *options.split(), "-o", tmp_path / name)
+    agrees(GOLDEN / f"{name}.txt", f"{status}\n{out}\n{err}", run=run, output=tmp_path)
+    for path in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
+        if not zipfile.is_zipfile(path):
+            agrees(GOLDEN / f"{name}-{path.name.removeprefix('.')}", path.read_text(), run=run, output=tmp_path)
+            continue
+        with zipfile.ZipFile(path) as log:
+            for member in sorted(log.namelist()):
+                text = json.dumps(json.loads(log.read(member)), indent=1, ensure_ascii=False)
+                agrees(GOLDEN / f"{name}-{member.replace('/', '-')}", text, run=run, output=tmp_path)
