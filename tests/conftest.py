@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tau2_fleet.telemetry.events import EventBus
 
@@ -21,6 +22,10 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Child processes of tests import this package and the tests as they lie in the checkout.
 _ROOT = Path(__file__).resolve().parents[1]
 os.environ["PYTHONPATH"] = f"{_ROOT / 'src'}{os.pathsep}{_ROOT}"
+
+# On a busy machine examples take longer than 0.2 s, which is no failure.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 _KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TOGETHER_API_KEY", "NEBIUS_API_KEY", "WANDB_API_KEY", "CKPT_DIR")
 

@@ -14,6 +14,7 @@ from tau2_fleet.record.line import Record, SimulationKey
 from tau2_fleet.simulation.simulate import SimulationJob
 from tests.batch.records import make_record
 from tests.batch.test_runner import make_runner, watched
+from tests.waiting import CEILING_S
 
 
 def key(task: int) -> SimulationKey:
@@ -40,7 +41,7 @@ async def running(
     run = asyncio.create_task(runner.run())
     await settle()
     yield runner, let_go
-    await asyncio.wait_for(run, 10)
+    await asyncio.wait_for(run, CEILING_S)
     assert runner.over
 
 

@@ -134,7 +134,7 @@ def whole(sent: Sequence[ChatMessage]) -> bool:
     return not waiting
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), calls=st.integers(0, 6), exact=st.booleans())
 def test_what_is_sent_always_fits_and_keeps_its_turns_whole(seed: int, calls: int, exact: bool) -> None:
     steps = turns(seed, 40, calls)

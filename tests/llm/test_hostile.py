@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tau2_fleet.llm.http import HttpPool
@@ -134,7 +134,7 @@ def test_hundreds_of_thousands_of_calls_hold_up_nobody(dialect: Dialect) -> None
     assert dialect.name == "litellm" or longest < 3.0
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.lists(COMPLETION | JSON, min_size=5, max_size=15))
 def test_any_answers_over_a_socket_are_replies_or_clear_failures(values: list[Any]) -> None:
     async def run() -> list[Any]:

@@ -50,7 +50,7 @@ def body(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(COMPLETION | JSON)
 def test_any_json_is_an_answer_or_a_failure(value: Any) -> None:
     try:
@@ -68,7 +68,7 @@ def test_any_json_is_an_answer_or_a_failure(value: Any) -> None:
     assert orjson.loads(said.encoded)["role"] == "assistant"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_an_answer_or_a_failure(value: bytes) -> None:
     with pytest.raises(Failure):
@@ -149,7 +149,7 @@ def test_ordinary_text_is_not_taken_for_markup(text: str | None) -> None:
     assert find_markup(text) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(300, 599), st.binary(max_size=40) | JSON.map(body))
 def test_any_error_answer_is_a_failure(status: int, told: bytes) -> None:
     failure = failure_of_response(status, {"Retry-After": "soon"}, told)

@@ -128,7 +128,7 @@ RESPONSE = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(RESPONSE | JSON)
 def test_any_json_is_an_answer_or_a_failure(value: Any) -> None:
     try:

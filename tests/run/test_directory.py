@@ -22,7 +22,6 @@ from tau2_fleet.run.directory import JobDirectories, load_saved, plain_name, rem
 from tau2_fleet.run.resume import check_resumable, resumed_arguments, save_sweep
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30).filter(lambda text: "\0" not in text))
 def test_any_path_survives_as_a_quoted_override(text: str) -> None:
     parsed = OverridesParser.create().parse_override(f"resume={quoted(text)}")
@@ -112,7 +111,7 @@ YAML_LIKE = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=60) | YAML_LIKE)
 def test_a_damaged_run_directory_gives_only_clear_errors(content: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -31,7 +31,7 @@ from tau2_fleet.simserver.scripts import read_script_file, write_script_file
 from tau2_fleet.simulation.settings import AgentMode
 from tests.run.runs import run
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=150, suppress_health_check=list(HealthCheck))
 
 SCALARS = (
     st.none()

@@ -30,6 +30,7 @@ from tau2_fleet.simulation.settings import AGENT_SCAFFOLD, USER_SCAFFOLD, AgentM
 from tests.simulation.scenes import CREATE, Lines, cards, reply, simulate, simulation
 from tests.simulation.test_scaffolds import agent_of, play, user
 from tests.simulation.test_simulate import judged_task
+from tests.waiting import CEILING_S
 
 KEY = SimulationKey("mock", "a/b|c", 2)
 
@@ -225,7 +226,7 @@ def test_a_simulation_is_cancelled_only_while_it_goes_on_and_its_messages_stay()
         running = asyncio.create_task(one.run())
         await reached.wait()
         assert one.cancel("cancelled by ctl")
-        record = await asyncio.wait_for(running, 10)
+        record = await asyncio.wait_for(running, CEILING_S)
         assert (record.termination_reason, record.error, record.reward) == (
             "infrastructure_error", "cancelled by ctl", 0.0,
         )  # fmt: skip
