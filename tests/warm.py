@@ -53,8 +53,9 @@ def run(
         printed = [Path(folder, name) for name in ("stdout", "stderr")]
         os.umask(umask := os.umask(0))
         order = [module, list(map(str, arguments)), str(cwd), dict(env), umask, list(map(str, printed))]
-        waiting.stdin.write(json.dumps(order) + "\n")
-        waiting.stdin.flush()
+        sent = json.dumps(order).encode() + b"\n"
+        while sent:
+            sent = sent[waiting.stdin.write(sent) :]
         pid = int(waiting.stdout.readline())
         if not select.select([waiting.stdout], [], [], timeout_s)[0]:
             os.kill(pid, signal.SIGKILL)
@@ -66,16 +67,17 @@ def run(
 
 
 @cache
-def _waiting() -> subprocess.Popen[str]:
-    """The process that is forked; it ends when this one does."""
+def _waiting() -> subprocess.Popen[bytes]:
+    """The process that is forked; it ends when this one does. Without buffers, in which an answer could lie that
+    `select` knows nothing of.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.warm"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
-        bufsize=1,
+        bufsize=0,
     )
     atexit.register(process.terminate)
     return process

@@ -127,7 +127,7 @@ def test_a_models_trouble_is_not_the_clients_unless_it_gets_over_it(
         await raw.tool("read_conversation")
         assert (await complete(raw, ASK))[0] == status
 
-    record = asyncio.run(hold(tmp_path, gives_up, Lines(error), options={"turn_limit_s": 0.2}))
+    record = asyncio.run(hold(tmp_path, gives_up, Lines(error), options={"turn_limit_s": 0.5}))
     assert (record.termination_reason, record.error) == (reason, str(error))
 
 
