@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from tau2_fleet.batch.demand import Demand, most_at_once
 from tau2_fleet.batch.run_end import Limits
 from tau2_fleet.batch.server_load import ServerLoad
 from tau2_fleet.batch.steering import Steering
-from tau2_fleet.telemetry.events import LLMCall, ReplicaSample, Scope
+from tau2_fleet.telemetry.events import LLMCall, ReplicaSample, Scope, SimulationDone
 from tests.telemetry.events_of import llm_call
 
 ONE, TWO = Scope("retail", "1", 0, 0), Scope("retail", "2", 0, 0)
@@ -198,3 +200,70 @@ def test_a_full_cache_lets_nothing_begin_and_a_queue_counts_once_it_has_been_see
     auto._correct(pool, runner, 110.0)
     assert pool.trust == pytest.approx(0.7225)
     assert replica.new_preemptions == 0.0
+
+
+def test_ended_conversations_leave_every_pool_and_count_by_their_length() -> None:
+    auto = AutoConcurrency({("retail", "1", 0): 4.0})
+    for call in (asked(ONE, 1000, replica="agent/0"), asked(ONE, 1200, replica="agent/1"), asked(TWO, 9, replica=None)):
+        auto.listen(call)
+    auto.listen(asked(ONE, 70, "user_sim", replica="user/0"))
+    assert set(auto._pools) == {"agent", "user"}
+    pool = auto._pools["agent"]
+    assert (pool.demand.calls, len(pool.demand.sessions), pool.ms_per_token) == (2, 1, 100.0)
+    auto.listen(asked(ONE, 1, replica="agent/0", error="no"))
+    auto.listen(asked(ONE, 1, replica="agent/0", output_tokens=0))
+    assert pool.ms_per_token == 100.0
+    auto.listen(asked(ONE, 1, replica="agent/0", duration_ms=2500, queue_ms=500))
+    assert pool.ms_per_token == pytest.approx(105.0)
+    done = SimulationDone("user_stop", 1.0, 1.0, 0.0)
+    auto.listen(done)
+    assert pool.ended == 0
+    done.scope = ONE
+    auto.listen(done)
+    assert (pool.ended, pool.demand.sessions, auto._pools["user"].ended) == (1, {}, 1)
+    assert pool.demand._ended_length == 4.0
+    assert pool.fastest == math.inf
+    for _ in range(18):
+        auto.listen(asked(TWO, 1, replica="agent/0"))
+    assert pool.fastest < 105.0
+
+
+def test_a_gate_is_kept_busy_and_no_queue_grows_before_it() -> None:
+    runner, auto = Steered(), AutoConcurrency({}, most=500)
+
+    def gate(limit: float, in_flight: int = 0, waiting: int = 0) -> Any:
+        return SimpleNamespace(limit=limit, in_flight=in_flight, waiting=waiting)
+
+    assert auto._gate_limit("free", gate(math.inf), runner) == (500, "no limit")
+    assert auto._gate_limit("paid", gate(10), runner) == (20, "at most 10 requests at once to paid")
+    runner.in_flight = 10
+    assert auto._gate_limit("paid", gate(10, 9), runner)[0] == 20
+    assert auto._gate_limit("paid", gate(10, 8), runner)[0] == 22
+    runner.in_flight = 9
+    assert auto._gate_limit("paid", gate(10, 8), runner)[0] == 22, "not at the limit"
+    runner.in_flight = 30
+    assert auto._gate_limit("paid", gate(10, 10, 5), runner)[0] == 22, "a queue of half the limit is none"
+    assert auto._gate_limit("paid", gate(10, 10, 6), runner)[0] == 22
+    runner.in_flight = 15
+    assert auto._gate_limit("paid", gate(10, 10, 6), runner)[0] == 15
+    runner.in_flight = 1
+    assert auto._gate_limit("paid", gate(10, 10, 6), runner)[0] == 10
+
+
+def test_new_preemptions_and_queues_are_seen_in_samples() -> None:
+    auto = AutoConcurrency({})
+
+    def sample(running: float, waiting: float, preemptions: float) -> None:
+        auto.listen(ReplicaSample("agent/0", running, waiting, 0.5, 0, 0, 0, 0, preemptions, 1000.0))
+
+    sample(10, 2, 7)
+    replica = auto._pools["agent"].replicas["agent/0"]
+    assert (replica.new_preemptions, replica.waited, replica.samples) == (0.0, 0, 1)
+    sample(10, 3, 7)
+    sample(10, 3, 9)
+    assert (replica.new_preemptions, replica.waited, replica.kv_use, replica.kv_tokens) == (2, 2, 0.5, 1000.0)
+    sample(10, 0, 3)
+    sample(10, 0, 4)
+    assert (replica.new_preemptions, replica.waited) == (3, 0)
+    auto.gone("agent/0")
+    assert auto._pools["agent"].kv_tokens == 0.0

@@ -15,6 +15,7 @@ import pytest
 
 from tau2_fleet.analysis.reviews import read_reviews
 from tau2_fleet.paths import IMPORT_ROOT
+from tau2_fleet.review.tracked import figures
 from tests.compare.runs import call
 from tests.review.runs import answer, error, lines, record, scripted, write
 from tests.waiting import wait_for
@@ -356,3 +357,15 @@ def test_a_domain_that_is_not_at_hand_is_named_and_its_records_are_reviewed_all_
     assert (status, errors) == (0, "")
     assert "lamps is not at hand" in out
     assert [one["verdict"] for one in lines(run)] == ["agent", "customer"]
+
+
+def test_where_the_figures_went_is_told_and_only_numbers_go_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    status, out, errors = call("review", run, "--wandb")
+    assert status == 0
+    assert "W&B is disabled (WANDB_MODE)" in out + errors
+    document = json.loads((run / "review.json").read_text())
+    found = figures(document)
+    assert found["review/scores/overall/considered"] == 6
+    assert not [name for name in found if "settings" in name or "judge" in name or name == "review/v"]
+    assert figures({"a": True, "b": "x", "c": {"d": 2, "e": [1]}, "v": 1}) == {"review/c/d": 2}
