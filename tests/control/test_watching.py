@@ -50,7 +50,7 @@ def test_what_comes_is_told_once_and_a_log_that_was_moved_aside_is_followed_by_t
 
     news = iter([lambda: more("half a "), lambda: more("line\nnext\n"), moved, log.unlink])
     goes_on(monkeypatch, *[True] * 5, False)
-    monkeypatch.setattr("time.sleep", lambda _: next(news)())
+    monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=lambda _: next(news)()))  # nobody else's
     assert list(watching.tail(tmp_path, 5)) == ["before", "half a line", "next", "new file"]
 
 
