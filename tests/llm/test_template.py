@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tau2_fleet.llm.conditions import Condition
@@ -114,3 +116,14 @@ def test_what_says_nothing_is_asked_for_again(text: str) -> None:
     assert isinstance(reply, Reply)
     assert reply.empty
     assert reply.stats.conditions == [Condition.empty]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<s>", "<|reasoning|>", "<|im_end|>", "<|content_thinking|>", " \t", "get_order ", "get_order{", "&lt;", "<"],
+)
+def test_a_long_text_of_one_mark_is_looked_at_in_time(piece: str) -> None:
+    began = time.process_time()
+    for before in ("", '{"x": '):
+        read(before + piece * (40_000 // len(piece)), TOOLS)
+    assert time.process_time() - began < 2

@@ -14,6 +14,8 @@ from tau2_fleet.llm.message_views import arguments_of
 
 _MOST_SIMPLE_BRACKETS = 50
 _MOST_WRAPPINGS = 3
+_LONGEST_NAME = 1000
+"""Characters of what can be a tool's name with something around it."""
 _OF_CALLS = frozenset({"name", "function", "arguments", "parameters", "type", "id"})
 _NOTHING = frozenset({"", "null", "None", "[]", "undefined"})
 """What stands for no arguments at all."""
@@ -50,6 +52,8 @@ _JOINED = re.compile(r"(?:functions?_|tools?_|default_api_)?(.+?)(?:_\d+)?\Z")
 
 def clean_name(name: str, offered: frozenset[str]) -> str | None:
     """The offered tool in a name that something stands around; None: there is none, or more than one."""
+    if len(name) > _LONGEST_NAME:
+        return None
     if "&" in name:
         name = html.unescape(name)
     words = _WORD.findall(name)

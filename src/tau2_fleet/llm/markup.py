@@ -79,7 +79,7 @@ _NOTHING_ELSE = re.compile(
 )
 """Or the arguments of one: nobody says JSON to a customer."""
 _BROKEN_OFF = re.compile(
-    r"\{[^{}]*\"(?:name|tool_name|function|tool|action)\"\s*:\s*\"[\w.-]*\Z|\s*\{\s*\"(?:arguments|parameters)\"\s*:"
+    r"\{[^{}]*\"(?:name|tool_name|function|tool|action)\"\s*:\s*\"[\w.-]*\Z|\A\s*\{\s*\"(?:arguments|parameters)\"\s*:"
 )
 """A call that ends in its name, or begins with its arguments."""
 _SHORT, _LINES_OF_A_CALL = 200, 2

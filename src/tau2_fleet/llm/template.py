@@ -25,7 +25,7 @@ _OWN = (
     r"|<\|open\|>\s*(?:response|message)\s*<\|sep\|>|<assistant>"
     r"|(?:<\|start\|>\s*assistant\s*(?:to=user)?|to=user)<\|message\|>"
 )
-_BEGINS = re.compile(rf"(?:\s*(?:{_OWN}|{_OVER}|</s>|<s>(?!.*</s>)))+\s*", re.DOTALL)
+_BEGINS = re.compile(rf"(?:\s*(?:{_OWN}|{_OVER}|</s>|<s>))+\s*")
 """The beginning of its own turn, and what ended the one before."""
 _ENDS = re.compile(
     rf"{_OVER}|</s>|<\|(?:im_start|start_header_id|header_start|user|observation|system|start_of_role)\|>"
@@ -43,9 +43,11 @@ def own_turn(text: str) -> tuple[str, str, str] | None:
     if not ("<" in text or "[" in text or "user\n" in text or "assistant\n" in text):
         return None
     begun = _BEGINS.match(text)
+    if begun is not None and "<s>" in begun.group() and "</s>" in text:  # struck out, as in HTML
+        begun = None
     start = 0 if begun is None else begun.end()
     over = _ENDS.search(text, start)
-    while over is not None and over.group() == "</s>" and "<s>" in text[start : over.start()]:  # struck out, as in HTML
+    while over is not None and over.group() == "</s>" and "<s>" in text[start : over.start()]:
         over = _ENDS.search(text, over.end())
     if over is None:
         return None if begun is None else (text[start:], "", begun.group().strip()[:80])

@@ -56,8 +56,7 @@ _DETAILS = re.compile(r"<details\s[^<>]{0,60}reasoning[^<>]{0,60}>(.*?)(?:</deta
 """How gateways fold thinking up for people."""
 _TO_ITSELF = re.compile(
     r"(?:<\|start\|>\s*assistant\s*)?to=self<\|message\|>(.*?)(?:<\|e[ou][mt]\|>|\Z)"
-    r"|(?:<\|message_model\|>)?<\|content_thinking\|>(.*?)(?:<\|end_message\|>|(?=<\|content_(?!thinking))|\Z)"
-    r"|<\|reasoning\|>((?:(?!<\|/reasoning|<\|reasoning_end).)*?)<\|response\|>",
+    r"|(?:<\|message_model\|>)?<\|content_thinking\|>(.*?)(?:<\|end_message\|>|(?=<\|content_(?!thinking))|\Z)",
     re.DOTALL,
 )
 """Messages to nobody: their ends are those of other messages, too."""
@@ -123,6 +122,11 @@ def _without_prose(text: str, thoughts: list[str]) -> str:
     if "<|" in text and (alone := _TO_ITSELF.findall(text)):
         thoughts += ["".join(groups) for groups in alone]
         return _TO_ITSELF.sub("", text)
+    before, opening, rest = text.partition("<|reasoning|>")
+    thought, closing, after = rest.partition("<|response|>") if opening else ("", "", "")
+    if closing and "<|/reasoning|>" not in thought and "<|reasoning_end|>" not in thought:
+        thoughts.append(thought)
+        return before + after
     found = _PROSE.match(text)
     if found is None:
         return text
