@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import subprocess
@@ -289,3 +290,15 @@ def test_the_table_and_the_durations_are_those_of_the_run_directory(tmp_path: Pa
     assert len(durations["step_complete"]) > 0
     assert "odd" not in durations
     assert flat_summary({"a": True, "b": [1, "x"], "c": None, "d": "y" * 200}) == {"a": True, "d": "y" * 200}
+
+
+def test_files_of_one_folder_are_compressed_beside_each_other(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name * 1000)
+        packed = wandb_sink._compressed(tmp_path / name, tmp_path / "packed" / "deep" / f"{name}.gz")
+        assert gzip.decompress(packed.read_bytes()).decode() == name * 1000
+    with wandb_at("refuses") as url:
+        asked: list[str] = []
+        wandb_sink._within(10.0, lambda: asked.append(url))
+        wandb_sink._within(10.0, lambda: asked.remove("nothing"))
+    assert asked == [url]
