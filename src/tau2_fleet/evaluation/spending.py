@@ -42,7 +42,24 @@ class Spending:
 
 def spending_of(calls: Iterable[Mapping[str, Any]]) -> tuple[Spending, ...]:
     """The calls of a record by role and model; figures that a damaged record lacks count as none."""
-    return total(_of_call(call) for call in calls)
+    sums: dict[tuple[str, str], Spending] = {}
+    for call in calls:
+        key = _text(call.get("role")), _text(call.get("model"))
+        part = sums.get(key)
+        if part is None:
+            part = sums[key] = Spending(*key)
+        usage = call.get("usage")
+        if isinstance(usage, dict):
+            part.input_tokens += _count(usage.get("input_tokens"))
+            part.output_tokens += _count(usage.get("output_tokens"))
+            part.cached_tokens += _count(usage.get("cached_tokens"))
+        part.calls += 1
+        part.cost_usd += _amount(call.get("cost_usd"))
+        if call.get("markup"):
+            part.replies_with_markup += 1
+        if isinstance(name := call.get("returned_model"), str):
+            part.returned[name] = part.returned.get(name, 0) + 1
+    return tuple(sums[key] for key in sorted(sums))
 
 
 def total(parts: Iterable[Spending]) -> tuple[Spending, ...]:
@@ -81,23 +98,6 @@ def moved_models(parts: Iterable[Spending]) -> dict[str, dict[str, int]]:
     for part in parts:
         ids.setdefault(part.model, Counter()).update(part.returned)
     return {model: dict(sorted(found.items())) for model, found in sorted(ids.items()) if len(found) > 1}
-
-
-def _of_call(call: Mapping[str, Any]) -> Spending:
-    usage = call.get("usage")
-    if not isinstance(usage, dict):
-        usage = {}
-    return Spending(
-        role=_text(call.get("role")),
-        model=_text(call.get("model")),
-        calls=1,
-        input_tokens=_count(usage.get("input_tokens")),
-        output_tokens=_count(usage.get("output_tokens")),
-        cached_tokens=_count(usage.get("cached_tokens")),
-        cost_usd=_amount(call.get("cost_usd")),
-        replies_with_markup=1 if call.get("markup") else 0,
-        returned={name: 1} if isinstance(name := call.get("returned_model"), str) else {},
-    )
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from tau2_fleet.llm.conditions import Condition
@@ -14,12 +15,14 @@ from tau2_fleet.telemetry.events import LLMCall, ReplyCondition, emit
 
 _EVENT_TYPE = {"agent": "llm_call", "user": "user_sim", "judge": "evaluator"}
 _STATS = tuple(entry.name for entry in dataclasses.fields(CallStats) if entry.name not in ("conditions", "details"))
+_stats_of = attrgetter(*_STATS)
 _USAGE = tuple(entry.name for entry in dataclasses.fields(Usage))
+_usage_of = attrgetter(*_USAGE)
 
 
 def as_dict(usage: Usage) -> dict[str, int]:
     """Tokens by their names, for records; once per call, where `dataclasses.asdict` would cost more than all else."""
-    return {name: getattr(usage, name) for name in _USAGE}
+    return dict(zip(_USAGE, _usage_of(usage), strict=True))
 
 
 @dataclass(slots=True)
@@ -58,8 +61,7 @@ class CallLog:
         self.usage_by_role.setdefault(role, Usage()).add(stats.usage)
         self.cost_by_role[role] = self.cost_by_role.get(role, 0.0) + stats.cost_usd
         entry: dict[str, Any] = {"role": role, "step": self.step}
-        for name in _STATS:
-            entry[name] = getattr(stats, name)
+        entry.update(zip(_STATS, _stats_of(stats), strict=True))
         entry["usage"] = as_dict(stats.usage)
         if reply is not None and reply.thinking:
             entry["thinking"] = reply.thinking
