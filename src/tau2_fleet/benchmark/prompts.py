@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ _JUDGE = "tau2.evaluator.evaluator_nl_assertions"
 _JUDGE_FUNCTION = ("NLAssertionsEvaluator", "evaluate_nl_assertions")
 
 
+@lru_cache(maxsize=16)
 def agent_system_prompt(policy: str, instructions: str | None = None) -> str:
     """What the agent is told: its instructions (None: the benchmark's) and the domain's policy."""
     if instructions is None:

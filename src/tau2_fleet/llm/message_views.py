@@ -36,13 +36,16 @@ def parse_call(call: ToolCallText, requestor: Literal["assistant", "user"]) -> T
     return ToolCall(id=call.id, name=call.name, arguments=arguments, requestor=requestor)
 
 
+_as_sent = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
+
+
 def arguments_of(text: str) -> dict[str, Any] | None:
     """The JSON object in a call's arguments; None: they are none that a tool could take."""
     try:
         arguments = json.loads(text)
         if not isinstance(arguments, dict) or _is_nested_deeper(arguments, MOST_NESTED):
             return None
-        json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
+        _as_sent(arguments).encode()
     except (ValueError, RecursionError):
         return None
     return arguments

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tau2_fleet.agents.expert_handoff import ExpertCard, call_expert_schema
@@ -162,6 +162,7 @@ def playable(task: Task, mode: AgentMode) -> bool:
     return True
 
 
+@lru_cache(maxsize=64)
 def prompt_digest(text: str) -> str:
     """Twelve hexadecimal digits that stand for a prompt."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]

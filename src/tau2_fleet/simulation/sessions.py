@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -75,7 +76,7 @@ class Sessions:
         digests = {}
         for session in self._open:
             if session.tools is not None:
-                text = session.tools.encoded.decode("utf-8", "replace")
+                text = _tools_text(session.tools.encoded)
                 digests[session.role] = digest = prompt_digest(text)
                 keep(digest, text)
         return digests
@@ -84,3 +85,9 @@ class Sessions:
         """Let go of what the models hold of them."""
         for session in self._open:
             session.model.end_session(session.session_id)
+
+
+@lru_cache(maxsize=64)
+def _tools_text(encoded: bytes) -> str:
+    """One object for each set of tools: its digest is remembered, too."""
+    return encoded.decode("utf-8", "replace")
