@@ -110,8 +110,9 @@ def test_what_a_results_file_lacks_is_named(tmp_path: Path, value: Any, said: st
     [
         (b"", "empty$"), (b" \n", "empty$"), (b"\x1f\x8b\x08", "not JSON: .* breaks off"),
         (b"PK\x03\x04", "a zip archive"), (b"\n<!DOCTYPE html>", "a web page"), (b"<HTML>", "a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"), (b"BZh9", "not JSON: .* breaks off"),
-        (b"\xfd7zXZ\x00", "not JSON: .* breaks off"), (b"(\xb5/\xfd\x00", "compressed by zstd"), (b"{'a': 1}", "not JSON: "),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"BZh9", "not JSON: .* breaks off"), (b"\xfd7zXZ\x00", "not JSON: .* breaks off"),
+        (b"(\xb5/\xfd\x00", "compressed by zstd"), (b"{'a': 1}", "not JSON: "),
     ],
 )  # fmt: skip
 def test_what_is_taken_for_results_is_told_what_it_is(tmp_path: Path, begun: bytes, said: str) -> None:
