@@ -45,7 +45,7 @@ def fill(disk: Path) -> None:
 
 def run(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(None, *words), cwd=ROOT, env=env({}), capture_output=True, text=True, timeout=90, **more
+        command(None, *words), cwd=ROOT, env=env({}), capture_output=True, text=True, timeout=300, **more
     )
 
 

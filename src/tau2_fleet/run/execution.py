@@ -138,7 +138,9 @@ class Execution:
             save_digests(plan, self._attempt.run_dir)
         except BaseException:
             starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
+            [fleet] = await asyncio.gather(starting, return_exceptions=True)
+            if isinstance(fleet, Fleet):  # which was sooner ready
+                await fleet.detach()
             raise
         return await starting
 
