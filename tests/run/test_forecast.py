@@ -59,6 +59,15 @@ def test_an_earlier_run_says_calls_tokens_dollars_and_time(tmp_path: Path):
     assert 10 <= held <= 20
 
 
+def test_a_forecast_from_simulated_models_says_so_to_who_plans_real_ones(tmp_path: Path):
+    write_earlier(tmp_path / "old", ["retail/0"], 1, 1)
+    summary = {"duration_s": 9.0, "models": {"agent": {"provider": "simulated"}, "user": {"provider": "openai"}}}
+    (tmp_path / "old" / "summary.json").write_text(json.dumps(summary))
+    words = ("--from", tmp_path / "old", "domain=retail", "num_tasks=1", "experts=none")
+    assert "agent had simulated models" in str(forecast(*words, "agent.model=a/b")["notes"])
+    assert forecast(*words, "experiment=simulated")["notes"] == []
+
+
 def test_typical_lengths_say_something_of_a_first_run():
     found = forecast("agent.model=x", "user_llm=gpt-5-mini", "experts=none", "num_trials=4")
     assert found["simulations"] == 4 * 278

@@ -13,6 +13,7 @@ from tau2_fleet.compare.gate import Decision, points
 from tau2_fleet.compare.sides import ComparedSide
 from tau2_fleet.evaluation.paired import Interval
 from tau2_fleet.evaluation.proportions import Estimate
+from tau2_fleet.report.sentences import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +94,19 @@ def _lead(comparison: Comparison) -> Iterator[str]:
             f"{infrastructure.failures[1]} in the candidate; {without}; whatever they would have come to, the "
             f"difference is between {points(infrastructure.bounds.low)} and {points(infrastructure.bounds.high)}."
         )
-        for names, what in ((infrastructure.thinned, "have fewer trials"), (infrastructure.emptied, "are left out")):
+        for names, what in ((infrastructure.thinned, "with fewer trials"), (infrastructure.emptied, "left out")):
             if names:
-                yield f"Without them {len(names)} tasks {what}: {_some(names)}."
+                yield f"Without them {counted(len(names), 'task')} {what}: {_some(names)}."
     customer = comparison.without_customer
     if customer is not None:
         found = "nothing is left" if customer.row is None else points(customer.row.difference)
         interval = "" if customer.row is None else _of(customer.row.interval, " [", "] on tasks like these")
         yield (
-            f"Without the {customer.left_out[0]} simulations of the baseline and the {customer.left_out[1]} of the "
-            f"candidate in which the customer erred: {found}{interval}."
+            f"Without the {counted(customer.left_out[0], 'simulation')} of the baseline and the {customer.left_out[1]} "
+            f"of the candidate in which the customer erred: {found}{interval}."
         )
         if customer.emptied:
-            yield f"Without them {len(customer.emptied)} tasks are left out: {_some(customer.emptied)}."
+            yield f"Without them {counted(len(customer.emptied), 'task')} left out: {_some(customer.emptied)}."
 
 
 def _sections(comparison: Comparison) -> Iterator[TableSection]:

@@ -16,6 +16,7 @@ from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.evaluation.paired import Interval
 from tau2_fleet.regular import read_given
 
+_EXAMPLE = {"--detect": "3pp", "--effects-sd": "5pp"}
 _POINTS = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*pp\s*")
 _PARTS = ("overall", "domains", "baseline")
 """Of a policy file."""
@@ -89,7 +90,9 @@ def read_points(text: str, what: str) -> float:
     """
     found = _POINTS.fullmatch(text)
     if found is None or not -100 <= float(found[1]) <= 100:
-        raise UserError(f"{what}={text}: expected percentage points from -100 to 100, such as {what}=-3pp")
+        raise UserError(
+            f"{what}={text}: expected percentage points from -100 to 100, such as {what}={_EXAMPLE.get(what, '-3pp')}"
+        )
     return float(found[1]) / 100
 
 
@@ -103,7 +106,9 @@ def read_policy(path: Path) -> Policy:
 
     try:
         found: Any = yaml.safe_load(read_given(path).decode("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(found, Mapping):
         raise UserError(f"{path}: expected overall, domains or baseline")

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tau2_fleet.evaluation.spending import Spending, spending_of
+from tau2_fleet.llm.settings import Provider
 from tau2_fleet.record.latest import LatestRecords
 from tau2_fleet.record.summary import read_summary
 
@@ -35,6 +36,8 @@ class EarlierRuns:
     """How many were in flight while there were more to begin; None where records do not tell."""
     around_s: float = 0.0
     """What a run took beside its simulations: servers and files."""
+    simulated: frozenset[str] = frozenset()
+    """Roles that were played by simulated models."""
 
 
 def read_earlier(directories: Iterable[Path]) -> EarlierRuns:
@@ -47,10 +50,15 @@ def read_earlier(directories: Iterable[Path]) -> EarlierRuns:
     wall_s = timed_s = 0.0
     slots: list[int] = []
     around_s: list[float] = []
+    simulated: set[str] = set()
     for directory in directories:
         own = list(_seen(directory))
         found += own
-        took = read_summary(directory).get("duration_s")
+        summary = read_summary(directory)
+        simulated.update(
+            role for role, model in (summary.get("models") or {}).items() if model.get("provider") == Provider.simulated
+        )
+        took = summary.get("duration_s")
         if isinstance(took, int | float) and took > 0:
             wall_s += took
             timed_s += sum(one.duration_s for one in own)
@@ -64,6 +72,7 @@ def read_earlier(directories: Iterable[Path]) -> EarlierRuns:
         max(timed_s / wall_s, 0.01) if wall_s and timed_s else None,
         max(slots, default=None),
         min(around_s, default=0.0),
+        frozenset(simulated),
     )
 
 

@@ -15,7 +15,7 @@ from tau2_fleet.evaluation.forecasting import Forecast, around, forecast
 from tau2_fleet.evaluation.makespan import forecast_wall_s
 from tau2_fleet.evaluation.spending import Spending
 from tau2_fleet.llm.prices import Price, PriceTable
-from tau2_fleet.llm.settings import ModelSettings
+from tau2_fleet.llm.settings import ModelSettings, Provider
 from tau2_fleet.llm.types import Usage
 from tau2_fleet.run.earlier_runs import EarlierRuns, EarlierSimulation
 from tau2_fleet.run.plan import RunPlan
@@ -103,7 +103,15 @@ def expect(plan: RunPlan, schedule: Schedule, prices: PriceTable, earlier: Earli
         played = forecast_wall_s(times, wanted, earlier.slots, _PACE_DOUBT, seconds.expected)
         wall = wall if played is None else played.plus(earlier.around_s)
     missing = [role for role in models if not any(role in one.roles for one in earlier.simulations)]
-    notes = (f"the earlier runs say nothing of {', '.join(missing)}, which count as unused",) if missing else ()
+    notes = [f"the earlier runs say nothing of {', '.join(missing)}, which count as unused"] if missing else []
+    other = [
+        role for role, one in models.items() if role in earlier.simulated and one.provider is not Provider.simulated
+    ]
+    if other:
+        notes.append(
+            f"the earlier runs' {' and '.join(other)} had simulated models: real ones take far more turns, tokens and "
+            "time; leave --from out, or give a small run of the planned models"
+        )
     count = len(earlier.simulations)
     return Expectation(
         len(schedule.jobs),
@@ -112,7 +120,7 @@ def expect(plan: RunPlan, schedule: Schedule, prices: PriceTable, earlier: Earli
         wall,
         f"{count} simulations of earlier runs",
         unpriced,
-        notes,
+        tuple(notes),
     )
 
 
