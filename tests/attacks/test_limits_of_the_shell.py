@@ -32,7 +32,7 @@ def test_a_limit_of_file_sizes_leaves_no_half_bytecode_behind(tmp_path: Path) ->
             env=env({"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
             preexec_fn=_small_files if limited else None,
         )
@@ -64,7 +64,7 @@ def test_what_no_library_can_work_with_is_said_in_a_line(
         env=env(variables),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         preexec_fn=limit,
     )
     assert done.returncode == 1
@@ -80,7 +80,7 @@ def test_a_command_that_needs_few_addresses_works_with_few(tmp_path: Path) -> No
         env=env({}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         preexec_fn=_few_addresses,
     )
     assert done.returncode == 0, done.stderr

@@ -20,8 +20,8 @@ from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.fleet.external_servers import read_model_config
 from tau2_fleet.review.labels import read_labels
 from tests.run.runs import run
+from tests.waiting import CEILING_S
 
-_WAITED_S = 30
 FILES = (
     "simulations.jsonl", "summary.json", "profile.jsonl", "prompts.jsonl", "trace.json", "mock.json", "reviews.jsonl",
     "control.json", "run.log", ".lock", ".hydra/config.yaml", ".hydra/overrides.yaml",
@@ -70,7 +70,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise AssertionError("waited in vain")
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.alarm(_WAITED_S)
+    signal.alarm(int(CEILING_S))
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -126,7 +126,8 @@ def test_a_file_that_a_command_line_names_is_read_or_refused(
         READERS[reader](tmp_path / "named")
 
 
-def test_what_a_shell_hands_on_by_a_pipe_is_read(tmp_path: Path) -> None:
+def test_what_a_shell_hands_on_by_a_pipe_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regular, "PIPE_WAIT_S", CEILING_S)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with subprocess.Popen(["sh", "-c", f"exec > '{pipe}'; echo mock/one; echo mock/two"]):
