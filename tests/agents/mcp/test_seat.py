@@ -8,12 +8,13 @@ from typing import Any
 
 from tau2_fleet.agents.mcp.seat import SEND_MESSAGE, ActionResult, Seat
 from tau2_fleet.llm.types import ChatMessage, ToolCallText
+from tests.waiting import CEILING_S
 
 DONE = ActionResult("done")
 
 
 def in_loop(scene: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scene, 10))
+    asyncio.run(asyncio.wait_for(scene, CEILING_S))
 
 
 async def begun(seat: Seat, name: str, **arguments: Any) -> asyncio.Task[ActionResult]:
