@@ -376,6 +376,29 @@ def test_metrics_are_sampled_while_running_and_once_at_the_end(tmp_path: Path, m
     run(scenario)
 
 
+def test_a_fleet_whose_last_sample_is_cancelled_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        sampled = asyncio.Event()
+
+        async def endless(self: Fleet) -> None:
+            sampled.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(Fleet, "sample", endless)
+        fleet = Fleet([], fake_settings(tmp_path), tmp_path)
+        await fleet.start()
+        stopping = asyncio.create_task(fleet.detach())
+        await sampled.wait()
+        stopping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stopping
+        assert (fleet._http, fleet._supervisor) == (None, None)
+
+    run(scenario)
+
+
 def test_the_jobs_of_a_sweep_share_the_servers_while_they_want_the_same(tmp_path: Path) -> None:
     """Each job has an event loop of its own; a job that fails does not end the fleet for the next."""
     pools = [fake_pool(tmp_path)]

@@ -154,18 +154,18 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        if self._http is not None:
-            try:
-                async with asyncio.timeout(_LAST_SAMPLE_S):
-                    await sample_replicas(self._http, self._replicas)
-            except TimeoutError:
-                log.debug("the last sample was not had in time")
-        if self._supervisor is not None:
-            await self._supervisor.close()
-            self._supervisor = None
-        if self._http is not None:
-            await self._http.close()
-            self._http = None
+        try:
+            async with asyncio.timeout(_LAST_SAMPLE_S):
+                await self.sample()
+        except TimeoutError:
+            log.debug("the last sample was not had in time")
+        finally:  # also where a signal cancels it
+            supervisor, self._supervisor = self._supervisor, None
+            if supervisor is not None:
+                await supervisor.close()
+            http, self._http = self._http, None
+            if http is not None:
+                await http.close()
 
     async def sample(self) -> None:
         """Read the metrics of the ready replicas now, and emit them; what does not answer is passed over."""
