@@ -247,3 +247,17 @@ def test_a_versions_own_figures_are_told_with_what_they_leave_out() -> None:
     assert found.as_dict() == {
         "average_reward": 0.5, "pass_hat": {"1": 0.5, "2": 0.0}, "simulations": 2, "tasks": 1, "left_out": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("strata", "alone"), [("aabb", False), ("aaab", True), ("aaaa", True)])
+def test_a_domain_of_two_tasks_is_a_stratum_and_one_of_a_single_task_is_none(strata: str, alone: bool) -> None:
+    differences = numpy.array([0.0, 0.5, 1.0, 0.25])
+    found = paired.spread(differences, [*strata])
+    assert found is not None
+    parts = [differences] if alone else [differences[:2], differences[2:]]
+    variance = sum(len(part) * part.var(ddof=1) for part in parts) / 16
+    assert (found.error, found.mean) == pytest.approx((sqrt(variance), 0.4375))
+    assert paired.spread(differences[:1], ["a"]) is None
+    floored = paired.spread(numpy.array([0.5, 0.5]), ["a", "a"], 0.25)
+    assert floored is not None
+    assert (floored.error, floored.freedom) == (0.125, 1.0)

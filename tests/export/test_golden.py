@@ -49,3 +49,19 @@ def test_what_is_exported(run: Path, tmp_path: Path, name: str, options: str) ->
             for member in sorted(log.namelist()):
                 text = json.dumps(json.loads(log.read(member)), indent=1, ensure_ascii=False)
                 agrees(GOLDEN / f"{name}-{member.replace('/', '-')}", text, run=run, output=tmp_path)
+
+
+def test_a_domain_has_as_many_epochs_as_trials_of_its_own(run: Path, tmp_path: Path) -> None:
+    records = [json.loads(line) for line in (run / "simulations.jsonl").open()]
+    fewer = tmp_path / "run"
+    fewer.mkdir()
+    kept = [record for record in records if record["domain"] == "retail" or record["trial"] == 0]
+    (fewer / "simulations.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
+    status, _, err = call("export", fewer, "--format", "inspect", "-o", tmp_path / "logs")
+    assert (status, err) == (0, "")
+    epochs = {}
+    for path in (tmp_path / "logs").glob("*.eval"):
+        with zipfile.ZipFile(path) as log:
+            header = json.loads(log.read("header.json"))["eval"]
+        epochs[header["metadata"]["domain"]] = (header["config"]["epochs"], header["dataset"]["samples"])
+    assert epochs == {"retail": (2, 9), "airline": (1, 3)}
