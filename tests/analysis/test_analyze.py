@@ -234,6 +234,27 @@ def test_a_run_of_one_instant_call_can_be_analyzed(tmp_path: Path) -> None:
     assert (tmp_path / "analysis" / "time_split.png").exists()
 
 
+def test_events_that_lack_what_their_type_promises_are_counted_and_left_out(
+    made: MadeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = made.directory / "profile.jsonl"
+    lines = path.read_text().splitlines()
+    spoilt: list[Any] = []
+    for kind, key, wrong in (
+        ("llm_call", "cached_tokens", None), ("tool_call", "duration_ms", "long"), ("simulation", "reward", []),
+        ("llm_call", "task_id", {}), ("step_complete", "time", "now"), ("tool_call", "function", 7),
+    ):  # fmt: skip
+        spoilt.append(json.loads(next(line for line in lines if f'"type":"{kind}"' in line.replace(": ", ":"))))
+        spoilt[-1][key] = wrong
+    path.write_text("".join(f"{line}\n" for line in [json.dumps(spoilt[0]), *lines, *map(json.dumps, spoilt[1:])]))
+    before = read_profiles([write_run(made.directory.parent / "whole", {"retail": 12, "airline": 8}).directory])
+    assert main([str(made.directory), "--no-plots"]) == 0
+    assert f"{len(spoilt)} of {len(lines) + len(spoilt)} events are damaged, left out" in capsys.readouterr().err
+    assert {name: len(series.durations_ms) for name, series in read_profiles([made.directory]).by_type.items()} == {
+        name: len(series.durations_ms) for name, series in before.by_type.items()
+    }
+
+
 def test_mistakes_are_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 1
     assert "is no run directory: it has no profile.jsonl" in capsys.readouterr().err

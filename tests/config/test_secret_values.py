@@ -42,6 +42,9 @@ def _own_redactors(monkeypatch: pytest.MonkeyPatch) -> None:
         ("server.endpoints", ["http://a:1", f"http://me:{SECRET}@host:1900"], "server.basic_auth_env"),
         ("user_llm.pool.endpoints", [f"http://{SECRET}@host"], "user_llm.pool.basic_auth_env"),
         ("wandb.notes", "my key is sk-proj-0123456789abcdefghij", "api_key_env"),
+        ("wandb.notes", "see eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVm", "api_key_env"),
+        ("wandb.tags", ["AKIA" + "Q3EXAMPLEEXAMPLE"], "api_key_env"),
+        ("wandb.notes", "glpat-" + "0123456789abcdefghij", "api_key_env"),
         ("user_llm.reasoning_effort", "Bearer " + SECRET, "user_llm.api_key_env"),
     ],
 )

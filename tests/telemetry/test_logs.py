@@ -127,13 +127,16 @@ def test_no_secret_reaches_a_line_a_terminal_or_a_pipe(
         monkeypatch.setattr(getattr(secrets, name), "_known", {})
         monkeypatch.setattr(getattr(secrets, name), "_needles", ())
     secrets.protect_environment({"OPENAI_API_KEY": "sk-0123456789", "HF_TOKEN": 'hf_"quoted"', "HOME": "/home/me/a"})
+    proxies = {"HTTPS_PROXY": "http://me:pr0xy%2Fpassword@host:1/", "WANDB_BASE_URL": "https://0123456789abcdef@w"}
+    secrets.protect_environment(proxies)
     secrets.protect("fleet-key-abcdef", None, "EMPTY")
     with setup(tmp_path, PROFILE) as logs:
         own.warning("refused sk-0123456789 in /home/me/a, EMPTY")
+        own.warning("no answer from http://me:pr0xy%2Fpassword@host:1 (pr0xy/password), https://0123456789abcdef@w")
         logs.line(PROFILE, 'key=fleet-key-abcdef {"token": "hf_\\"quoted\\""}')
     captured = capfd.readouterr()
     everything = (tmp_path / "run.log").read_text() + captured.out + captured.err
-    for secret in ("sk-0123456789", "fleet-key-abcdef", "quoted"):
+    for secret in ("sk-0123456789", "fleet-key-abcdef", "quoted", "pr0xy", "abcdef@"):
         assert secret not in everything
     assert "/home/me/a, EMPTY" in everything
     assert "key=[redacted]" in captured.out

@@ -18,7 +18,7 @@ from tau2_fleet.analysis.tables import (
     side_by_side,
     write_csv,
 )
-from tau2_fleet.display.console import complain, neutralise, out, wide
+from tau2_fleet.display.console import complain, neutralise, out, tell, wide
 from tau2_fleet.display.formats import TableFormat, table_text
 from tau2_fleet.errors import ExitStatus, UserError
 from tau2_fleet.record.atomic import write_text
@@ -45,6 +45,13 @@ def _analyze(options: argparse.Namespace) -> None:
     tell_jobs_without(directories, PROFILE_FILE)
     output = options.output or _default_output(directories)
     profiles = {name: (run, read_profiles([run])) for name, run in zip(distinct_names(runs), runs, strict=True)}
+    for run, profile in profiles.values():
+        if profile.damaged:
+            tell(
+                f"{run / PROFILE_FILE}: {profile.damaged} of {profile.events} events are damaged, left out",
+                "note: ",
+                "yellow",
+            )
     found = {name: all_figures(profile) for name, (_, profile) in profiles.items()}
     tables = next(iter(found.values())) if len(found) == 1 else side_by_side(found)
     if not tables:

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from tau2_fleet.analysis.event_forms import is_sound
 from tau2_fleet.analysis.series import Series
 from tau2_fleet.analysis.timeline import Timeline
 from tau2_fleet.record.reading import lines_in, no_run
@@ -71,6 +72,8 @@ class Profile:
     wall_s: float = 0.0
     """Between each attempt's start and its end, summed."""
     events: int = 0
+    damaged: int = 0
+    """Of these, such as lack what their type promises; they count nowhere."""
 
     @property
     def simulated_ms(self) -> float:
@@ -138,6 +141,9 @@ class _Reader:
         timeline = self._profile.timelines[self._run] = Timeline.over(*span)
         for event in _rows(self._path):
             self._profile.events += 1
+            if not is_sound(event):
+                self._profile.damaged += 1
+                continue
             time_s = float(event["time"])
             if self._attempt_began is None:
                 self._attempt_began = time_s
@@ -278,12 +284,12 @@ def _event(line: bytes) -> _Row | None:
 
 def _span(path: Path) -> tuple[float, float] | None:
     """The times of the first and the last event, without reading what is between."""
-    first = next(_rows(path), None)
+    first = next(filter(is_sound, _rows(path)), None)
     if first is None:
         return None
     size = path.stat().st_size
     with open_file(path) as file:
         file.seek(max(size - 2**16, 0), os.SEEK_SET)
         tail = file.read().splitlines()
-    times = [float(event["time"]) for event in map(_event, tail) if event is not None]
+    times = [float(event["time"]) for event in map(_event, tail) if event is not None and is_sound(event)]
     return float(first["time"]), max(times, default=float(first["time"]))

@@ -27,7 +27,9 @@ _IN_QUERY = re.compile(r"[?&][^=&\s#]*(?:key|token|secret|password|passwd|signat
 _FLAG = re.compile(r"(?:^|\s)--?(?:[a-z0-9]+[_-])*(?:api[_-]key|token|secret|password)(?:=|\s+)[^\s-]", re.I)
 _HEADER = re.compile(r"\bbearer\s+(?=\S*\d)[\w+/=.~-]{12,}|\bauthorization\b['\"]?\s*[:=]\s*\S", re.I)
 _WELL_KNOWN = re.compile(
-    r"(?<![\w-])(?:sk-[\w-]{20,}|hf_\w{20,}|gsk_\w{20,}|AIza[\w-]{30,}|nvapi-[\w-]{20,}|xai-\w{20,}|gh[pousr]_\w{20,})"
+    r"(?<![\w-])(?:c?sk-[\w-]{20,}|hf_\w{20,}|gsk_\w{20,}|AIza[\w-]{30,}|nvapi-[\w-]{20,}|xai-\w{20,}|gh[pousr]_\w{20,}"
+    r"|github_pat_\w{20,}|glpat-[\w-]{20,}|xox[abeprs]-[\w-]{20,}|tgp_v\d_[\w-]{20,}|r8_\w{20,}|pplx-\w{20,}"
+    r"|(?:AKIA|ASIA)[0-9A-Z]{16}\b|dapi[0-9a-f]{32}|ya29\.[\w-]{20,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
 )
 _SHORTEST = 8
 """Characters from which a text can be a secret."""

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 SHORTEST = 8
 """Values below this many characters (`EMPTY`, `none`) are words, not secrets, and stay."""
@@ -28,6 +28,7 @@ REPLACEMENT = "[redacted]"
 _NAMES = re.compile(
     r"(API_?KEY|ACCESS_KEY|AUTH|TOKEN|SECRET|PASSWORD|(^|_)(PASSWD|CREDS?|CREDENTIAL|BEARER))(_|$)", re.IGNORECASE
 )
+_USER_INFO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/\s?#:@]*)(?::([^/\s?#@]+))?@")
 _NEVER_ESCAPED = re.compile(r"[A-Za-z0-9._~-]+")
 _TELLING = 8
 """Characters that no escaping changes, from which a part of a value gives it away."""
@@ -209,8 +210,15 @@ def protect(*values: str | None) -> None:
 
 
 def protect_environment(environment: Mapping[str, str] = os.environ) -> None:
-    """Keep the values of all variables out that are named like keys, tokens or passwords."""
+    """Keep the values of all variables out that are named like keys, tokens or passwords, and passwords in URLs.
+
+    Such are those of proxies (`HTTPS_PROXY`) and of services of one's own (`WANDB_BASE_URL`).
+    """
     values = [value for name, value in environment.items() if _NAMES.search(name)]
+    for value in environment.values():
+        for user, password in _USER_INFO.findall(value) if "@" in value else ():
+            secret = password or (user if len(user) >= SHORTEST_IN_RECORDS else "")
+            values += [secret, unquote(secret)]
     redactor.add(values)
     record_redactor.add(values)
 
