@@ -68,9 +68,9 @@ def test_a_server_of_ours_that_answers_nothing_leaves_the_routing_and_is_restart
             file = stall(tmp_path, lost)
             waiting = asyncio.create_task(chat(lost))
             await until(lambda: [one.name for one in fleet.endpoints()] != [lost.name] and len(fleet.endpoints()) == 1)
-            file.unlink()
             with pytest.raises(aiohttp.ClientError):
                 await waiting
+            file.unlink()
             router.release(lost, "s", failed=True)
             other = await router.acquire("s", lost)
             assert other.name != lost.name
