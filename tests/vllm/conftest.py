@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet.support import own_port
 from tests.vllm.local import (
     AGENT_HABITS,
     CPU_ENVIRONMENT,
@@ -27,6 +26,7 @@ from tests.vllm.local import (
     checkpoint,
     executable,
 )
+from tests.waiting import wait_for
 
 _START_S = 240.0
 """Patience with a start on a busy machine; alone it takes half a minute."""
@@ -88,9 +88,7 @@ class RunningVllm:
 @contextlib.contextmanager
 def running(executable: Path, model: Path, flags: Sequence[str], directory: Path) -> Iterator[RunningVllm]:
     """One server with the hermes parser, ended with its whole process group; `directory` takes its log."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = own_port()
     command: list[str | Path] = [executable, "serve", model, "--served-model-name", "tiny", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     command += ["--enable-prompt-tokens-details", *flags]
@@ -101,11 +99,12 @@ def running(executable: Path, model: Path, flags: Sequence[str], directory: Path
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + _START_S
-        while not _healthy(url):
-            if process.poll() is not None or time.monotonic() > until:
-                pytest.fail(f"vLLM did not start; its log ends:\n{log.read_text()[-3000:]}", pytrace=False)
-            time.sleep(0.2)
+
+        def told() -> str:
+            return f"vLLM did not start; its log ends:\n{log.read_text()[-3000:]}"
+
+        wait_for(lambda: process.poll() is not None or _healthy(url), _START_S, told)
+        assert process.poll() is None, told()
         yield RunningVllm(url, process)
     finally:
         process.terminate()
