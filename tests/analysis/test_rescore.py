@@ -101,6 +101,7 @@ def test_rewards_are_those_of_the_package_and_the_file_keeps_its_form(
     written = json.loads(output.read_text())
     for before, after in zip(raw["simulations"], written["simulations"], strict=True):
         assert {**before, "reward_info": after["reward_info"]} == after
+    assert written["info"].pop("benchmark")["name"] == "tau2-0.2", "whose rewards they are now"
     assert {**raw, "simulations": written["simulations"]} == written
     assert json.loads(file.read_text()) == raw
     assert "6" in printed.getvalue()

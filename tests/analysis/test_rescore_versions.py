@@ -49,6 +49,18 @@ def test_versions_stand_side_by_side_with_what_differs_and_why(tmp_path: Path, p
     assert rescore.main([str(file), "--benchmark", both]) == 0
 
 
+def test_a_file_in_the_form_of_1_0_says_so_and_new_rewards_are_labelled(tmp_path: Path, printed: io.StringIO) -> None:
+    task = load_domain("mock").tasks()[0]
+    raw = results("mock", [task], [simulation("mock", task)])
+    raw["info"]["retrieval_config"] = None
+    file = write(tmp_path / "r.json", raw)
+    assert rescore.main([str(file)]) == 0
+    assert "r.json has the form of tau2-1.0.1 and is graded by tau2-0.2" in printed.getvalue()
+    newer = f"tau2-1.0.1:{own_data(tmp_path / 'data')}"
+    assert rescore.main([str(file), "--benchmark", newer, "--output", str(tmp_path / "again.json")]) == 0
+    assert json.loads((tmp_path / "again.json").read_text())["info"]["benchmark"]["scoring"] == "tau2-1.0.1"
+
+
 def test_a_write_that_replays_otherwise_is_counted_or_refused(tmp_path: Path, printed: io.StringIO) -> None:
     task = load_domain("mock").tasks()[0]
     run = simulation("mock", task)
@@ -119,7 +131,7 @@ def test_criteria_that_nobody_here_knows_are_refused_and_other_tasks_scored(
     assert rescore.main([str(write(tmp_path / "r.json", raw))]) == 4
     assert "judged by style_checks" in printed.getvalue()
     assert "judged by STYLE" in printed.getvalue()
-    assert printed.getvalue().splitlines()[-1].split()[2:] == ["3", "0.250", "1.000", "1", "2", "0"]
+    assert printed.getvalue().splitlines()[-1].split()[2:] == ["3", "tau2-0.2", "0.250", "1.000", "1", "2", "0"]
 
 
 def test_one_bad_file_of_a_directory_stops_no_other(tmp_path: Path, printed: io.StringIO) -> None:

@@ -217,3 +217,13 @@ def test_a_folder_of_results_files_is_a_side(tmp_path: Path):
     results_file(tmp_path / "b" / "trajectories" / "other.json", {"1": [1]}, "another")
     status, _, err = call("compare", "--baseline", tmp_path / "a", "--candidate", tmp_path / "b")
     assert (status, "differ in agent.model" in err) == (2, True)
+
+
+def test_files_in_the_forms_of_two_versions_are_not_of_the_same_benchmark(tmp_path: Path):
+    for model in ("a", "b"):
+        results_file(tmp_path / f"{model}.json", {"1": [0, 1]}, model)
+    newer = json.loads((tmp_path / "b.json").read_text())
+    newer["info"]["audio_native_config"] = None
+    (tmp_path / "b.json").write_text(json.dumps(newer))
+    status, _, err = call("compare", "--baseline", tmp_path / "a.json", "--candidate", tmp_path / "b.json")
+    assert (status, "benchmark.name (tau2-0.2 and tau2-1.0.1)" in err) == (2, True)

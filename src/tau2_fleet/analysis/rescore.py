@@ -189,11 +189,19 @@ async def _rescore_results(report: RescoreReport, target: Path | None, options: 
     name = options.read_as or results.domain
     if not name:
         raise UserError(f"{report.path}: a simulation alone does not say its domain: name it with --as DOMAIN")
-    versions = _versions(options, report.path, (results.head.get("info") or {}).get("benchmark"))
+    about = (results.head.get("info") or {}).get("benchmark")
+    versions = _versions(options, report.path, about)
     given = [version and (version if results.single else version.for_given_tasks()) for version in versions]
     domains = [_domain(version, name, report.path, options) for version in given]
     report.versions, report.domains = _labels(domains, options), [domains[0].name]
     report.outside = _outside(report, domains)
+    if results.form and not about and not options.benchmarks:
+        report.note = (
+            f"has the form of {results.form} and is graded by {domains[0].version.name}; "
+            f"its own rules: --benchmark {results.form}:DATA, DATA being that version's data/"
+        )
+    if target is not None and isinstance(results.head.get("info"), dict):
+        results.head["info"] = _labelled(results.head["info"], domains[0])
     tasks: list[Mapping[str, Task]] = [results.tasks for _ in domains]
     if results.single:
         tasks = [domain.find([str(results.head.get("task_id"))]) for domain in domains]
@@ -203,6 +211,15 @@ async def _rescore_results(report: RescoreReport, target: Path | None, options: 
             await _score(report, domains, tasks, simulation, options, results, solo)
             if write is not None:
                 write(simulation)
+
+
+def _labelled(info: dict[str, Any], domain: Domain) -> dict[str, Any]:
+    """The head of a file whose rewards are those of a domain's version: whatever it said of another one goes."""
+    known = info.get("benchmark")
+    version = domain.version
+    if isinstance(known, dict) and (known.get("name"), known.get("scoring")) == (version.name, version.rules.name):
+        return info
+    return {**info, "benchmark": {"name": version.name, "scoring": version.rules.name, "label": version.name}}
 
 
 async def _score(

@@ -42,6 +42,8 @@ class RescoreReport:
     """By version, the endings that its own averages leave out."""
     problem: str | None = None
     """Why nothing, or no more, of it could be read."""
+    note: str | None = None
+    """What people should know of how it was graded."""
 
     @property
     def complete(self) -> bool:
@@ -64,12 +66,14 @@ def show_rescored(reports: Sequence[RescoreReport]) -> None:
             out.out(f"{in_columns(heading, rows, '', colours=coloured)}\n", highlight=False)
     versions = list(dict.fromkeys(name for report in reports for name in report.versions))
     several = len(versions) > 1
-    heading = ("file", "domain", "simulations", "old reward")
+    heading = ("file", "domain", "simulations", *(() if several else ("graded by",)), "old reward")
     for name in versions:
         heading += tuple(f"{name} {what}" if several else what for what in _FIGURES)
     table = [_line(report, versions) for report in reports]
     out.out(in_columns(heading, table, "", colours=coloured), highlight=False)
     for report in reports:
+        if report.note:
+            out.out(f"{neutralise(report.path.name)} {neutralise(report.note)}", highlight=False)
         for place, name in enumerate(report.versions):
             scored = [row.scored[place] for row in report.rows]
             own = version_figures(
@@ -103,6 +107,8 @@ def _line(report: RescoreReport, versions: Sequence[str]) -> list[Cell]:
     old = [row.scored[0].old for row in report.rows if row.scored[0].new is not None]
     known = [reward for reward in old if reward is not None]
     told = [report.path.name, ", ".join(report.domains) or "-", str(len(report.rows))]
+    if len(versions) <= 1:
+        told.append(", ".join(report.versions) or "-")
     told.append(f"{fmean(known):.3f}" if known else "-")
     for name in versions:
         if name not in report.versions:

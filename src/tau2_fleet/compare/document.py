@@ -94,9 +94,11 @@ def _lead(comparison: Comparison) -> Iterator[str]:
             f"{infrastructure.failures[1]} in the candidate; {without}; whatever they would have come to, the "
             f"difference is between {points(infrastructure.bounds.low)} and {points(infrastructure.bounds.high)}."
         )
-        for names, what in ((infrastructure.thinned, "with fewer trials"), (infrastructure.emptied, "left out")):
-            if names:
-                yield f"Without them {counted(len(names), 'task')} {what}: {_some(names)}."
+        if infrastructure.thinned:
+            verb = "has" if len(infrastructure.thinned) == 1 else "have"
+            told = counted(len(infrastructure.thinned), "task")
+            yield f"Without them {told} {verb} fewer trials: {_some(infrastructure.thinned)}."
+        yield from _emptied(infrastructure.emptied)
     customer = comparison.without_customer
     if customer is not None:
         found = "nothing is left" if customer.row is None else points(customer.row.difference)
@@ -105,8 +107,13 @@ def _lead(comparison: Comparison) -> Iterator[str]:
             f"Without the {counted(customer.left_out[0], 'simulation')} of the baseline and the {customer.left_out[1]} "
             f"of the candidate in which the customer erred: {found}{interval}."
         )
-        if customer.emptied:
-            yield f"Without them {counted(len(customer.emptied), 'task')} left out: {_some(customer.emptied)}."
+        yield from _emptied(customer.emptied)
+
+
+def _emptied(tasks: Sequence[str]) -> Iterator[str]:
+    if tasks:
+        verb = "is" if len(tasks) == 1 else "are"
+        yield f"Without them {counted(len(tasks), 'task')} {verb} left out: {_some(tasks)}."
 
 
 def _sections(comparison: Comparison) -> Iterator[TableSection]:

@@ -43,7 +43,7 @@ def read_results_source(path: Path) -> ResultsSource:
         path,
         _outcomes(path, results, notes),
         {key: value for key, value in keys.items() if value is not None},
-        benchmark_of({"benchmark": block} if block else {}, path, notes, {}),
+        benchmark_of({"benchmark": block} if block else {}, path, notes, {"benchmark.name": results.form}),
         str(agent.get("llm") or "unknown"),
         notes=notes,
         criteria={

@@ -41,6 +41,9 @@ _OPENING = b'"simulations": ['
 _CLOSING = b"]}"
 _PARTS: dict[str, type] = {"info": dict, "tasks": list, "simulations": list}
 
+_NEWER = frozenset({"simulation_index", "text_streaming_config", "audio_native_config", "retrieval_config"})
+"""Fields that came with tau2-bench 1.0's schema."""
+
 Simulation = dict[str, Any]
 LARGE = 32 << 20
 """Bytes beyond which another program's file is read twice and piece by piece, not once and whole."""
@@ -78,6 +81,13 @@ class Results:
     """Tasks that ask for what nothing here can check, by id, with the words for it."""
     single: bool = False
     """One simulation alone: there are no tasks in it, and perhaps no domain."""
+
+    @property
+    def form(self) -> str | None:
+        """The benchmark whose schema the file is in, where that is another one than the installed package's."""
+        info = self.head.get("info")
+        newer = _NEWER & (self.head.keys() | (info.keys() if isinstance(info, dict) else set()))
+        return "tau2-1.0.1" if newer else None
 
     @contextmanager
     def writer(self, target: Path) -> Iterator[Callable[[Simulation], None]]:
