@@ -19,8 +19,10 @@ import pytest
 from rich.console import Console
 
 from tau2_fleet.analysis import rescore, rescore_report
+from tau2_fleet.analysis.domain_of_run import domain_of_run
 from tau2_fleet.benchmark.domains import load_domain
 from tau2_fleet.benchmark.package import AssistantMessage, Message, Task, ToolCall, ToolMessage, UserMessage
+from tau2_fleet.errors import UserError
 from tests.benchmark.package_side import package, reward_info
 from tests.benchmark.trajectories import gold_calls
 
@@ -361,3 +363,11 @@ def test_memory_does_not_grow_with_the_number_of_simulations(tmp_path: Path) -> 
             assert (tmp_path / "again.json").stat().st_size > count * 20_000
     for name in ("simulations.jsonl", "mock.json"):
         assert peaks[1500, name] < peaks[30, name] + 15, peaks
+
+
+@pytest.mark.parametrize("name", [0, None, ["tau2-0.2"]])
+def test_a_saved_benchmark_that_is_no_text_is_named_and_not_taken_for_another(name: object, tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(json.dumps({"benchmark": {"name": name}}))
+    with pytest.raises(UserError, match=r"benchmark\.name is .*, no text"):
+        domain_of_run("mock", tmp_path)

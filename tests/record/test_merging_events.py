@@ -66,6 +66,28 @@ def test_events_are_put_in_order_and_a_whole_begins_and_ends_where_no_part_runs(
     assert json.loads((tmp_path / "trace.json").read_text())
 
 
+@pytest.mark.parametrize(
+    ("key", "wrong"), [("type", [[]]), ("model", {}), ("duration_ms", "long"), ("domain", []), ("attempts", True)]
+)
+def test_an_event_of_the_wrong_kind_stays_a_line_and_is_no_slice_of_the_trace(
+    key: str, wrong: Any, tmp_path: Path
+) -> None:
+    call = {
+        "time": 5.0, "type": "llm_call", "domain": "mock", "task_id": "1", "trial": 0, "thread": 1, "model": "m",
+        "call_type": "vllm", "duration_ms": 9.0, "queue_ms": 0.0, "input_tokens": 1, "output_tokens": 1,
+        "cached_tokens": 0, "cost_usd": 0.0, "attempts": 1, "has_tool_calls": False,
+    }  # fmt: skip
+    (tmp_path / "a").mkdir()
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "a" / "profile.jsonl").write_text(
+        "".join(f"{json.dumps(row)}\n" for row in (call, call | {key: wrong}))
+    )
+    merge_profiles([EventsPart(tmp_path / "a")], tmp_path / "whole")
+    assert len((tmp_path / "whole" / "profile.jsonl").read_text().splitlines()) == 2
+    slices = [row for row in json.loads((tmp_path / "whole" / "trace.json").read_text()) if row.get("dur") == 9000.0]
+    assert len(slices) == 1
+
+
 def test_lines_of_logs_are_put_in_order_and_what_follows_a_line_stays_behind_it(tmp_path: Path) -> None:
     def line(minute: int, text: str) -> str:
         return f"[INFO] 2026-11-25 10:{minute:02}:00.000 {text}\n"

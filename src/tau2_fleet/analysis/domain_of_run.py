@@ -75,6 +75,9 @@ def _benchmark(directory: Path) -> BenchmarkSettings:
     said = read_config(directory).get("benchmark")
     known = {field.name for field in fields(BenchmarkSettings)}
     kept = {name: value for name, value in said.items() if name in known} if isinstance(said, dict) else {}
+    for name, value in kept.items():
+        if not (isinstance(value, str) or (value is None and name != "name")):
+            raise UserError(f"{directory}/.hydra/config.yaml is damaged: benchmark.{name} is {value!r:.80}, no text")
     if not str(kept.get("data_dir", "")).startswith("/"):
         kept.pop("data_dir", None)  # a reference to a variable, which is read again
     return BenchmarkSettings(**kept)
