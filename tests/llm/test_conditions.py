@@ -72,6 +72,7 @@ def ask(dialect: Dialect, *script: Answer) -> tuple[Reply, int]:
         (completion({"content": "<!DOCTYPE html>\n<title>502 Bad Gateway</title>"}), "error_inside"),
         (completion({"content": '{"error": {"message": "Rate limit", "code": 429}}'}), "error_inside"),
         (completion({"content": "upstream connect error or disconnect/reset before headers"}), "error_inside"),
+        (completion({"content": "503 Service Temporarily Unavailable"}), "error_inside"),
         (completion({"content": "Your or"}, base_resp={"status_code": 1000, "status_msg": "unknown"}), "error_inside"),
     ],
 )
@@ -89,6 +90,12 @@ def test_what_was_broken_off_is_asked_for_again_and_never_said(
     [
         {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
         {"type": "message", "content": [{"type": "text", "text": "Hal"}], "stop_reason": "error"},
+        {
+            "type": "message",
+            "content": [{"type": "text", "text": "Hal"}],
+            "stop_reason": "end_turn",
+            "status": "failed",
+        },
     ],
 )
 def test_an_error_in_a_claude_message_is_asked_for_again(body: dict[str, Any]) -> None:
@@ -132,6 +139,7 @@ def test_an_error_that_a_gateway_puts_around_choices_is_asked_for_again(around: 
     ("text", "more"),
     [
         ('{"error": "User not found"}', {}),
+        ("Service unavailable.", {}),
         ("Internal server errors are no reason to cancel, I am afraid.", {}),
         ("Hello", {"code": 0, "status": "success", "success": True, "errors": []}),
         ("Hello", {"status": 200, "code": "ok", "status_code": None}),

@@ -18,6 +18,7 @@ from tau2_fleet.llm.examine import check_whole
 from tau2_fleet.llm.failures import Failure, FailureCause, brief, failure_of_response, short
 from tau2_fleet.llm.finish_reasons import plain_reason
 from tau2_fleet.llm.http import untrusted
+from tau2_fleet.llm.inside_errors import error_around
 from tau2_fleet.llm.keys import find_key
 from tau2_fleet.llm.provider import ProviderAnswer
 from tau2_fleet.llm.settings import ModelSettings
@@ -90,7 +91,7 @@ class AnthropicClaude:
         """The answer in a decoded message; raises a `Failure` when it is none."""
         usage, written = _usage(message)
         if isinstance(message, dict):
-            check_whole((message.get("stop_reason"),), message.get("error"), usage)
+            check_whole((message.get("stop_reason"),), message.get("error") or error_around(message), usage)
         try:
             content = message["content"]
             if isinstance(content, str):  # some servers that speak this protocol shorten a lone text so

@@ -16,12 +16,13 @@ from tau2_fleet.llm.finish_reasons import meaning_of
 _SPOILT = frozenset({Condition.aborted, Condition.error_inside})
 _PAGE = re.compile(r"\s*(?:<!doctype html|<html[\s>]|<\?xml\s)", re.IGNORECASE)
 _GATEWAY = re.compile(
-    r"\W*(?:(?:http )?(?:error )?(?:5\d\d|429):?\s+)?(?:internal server error|bad gateway|gateway time-?out"
-    r"|service (?:temporarily )?unavailable|too many requests|no healthy upstream|stream timeout"
-    r"|upstream (?:connect error|request timeout)[^\n]*|server overloaded"
-    r"|request (?:was )?aborted|request timed? ?out)\W*",
+    r"\W*(?:(?:http )?(?:error )?(?:5\d\d|429):?\s+(?:service (?:temporarily )?unavailable|too many requests"
+    r"|\w+ timed? ?out)"
+    r"|(?:(?:http )?(?:error )?5\d\d:?\s+)?(?:internal server error|bad gateway|gateway time-?out|no healthy upstream"
+    r"|upstream (?:connect error|request timeout)[^\n]*))\W*",
     re.IGNORECASE,
 )
+"""What customers say too (`service unavailable`, of a phone) counts only behind a status."""
 _LONGEST_LINE = 200
 _OF_AN_ERROR = frozenset({"error", "status", "code", "message", "type", "detail", "success", "object", "request_id"})
 
@@ -30,7 +31,7 @@ def error_beside(completion: dict[str, Any], choice: dict[str, Any]) -> Any:
     """An error beside a choice or its message; None: there is none."""
     message = choice.get("message")
     inside = message.get("error") if isinstance(message, dict) else None
-    return choice.get("error") or inside or _of_minimax(completion) or _of_gateway(completion)
+    return choice.get("error") or inside or _of_minimax(completion) or error_around(completion)
 
 
 def _of_minimax(completion: dict[str, Any]) -> Any:
@@ -41,7 +42,7 @@ def _of_minimax(completion: dict[str, Any]) -> Any:
     return told if told.get("status_code") else None
 
 
-def _of_gateway(completion: dict[str, Any]) -> Any:
+def error_around(completion: dict[str, Any]) -> Any:
     """Words of a gateway around the completion that say that it failed."""
     errors = completion.get("errors")
     failed = (isinstance(errors, list) and bool(errors)) or completion.get("success") is False
