@@ -227,3 +227,12 @@ def test_files_in_the_forms_of_two_versions_are_not_of_the_same_benchmark(tmp_pa
     (tmp_path / "b.json").write_text(json.dumps(newer))
     status, _, err = call("compare", "--baseline", tmp_path / "a.json", "--candidate", tmp_path / "b.json")
     assert (status, "benchmark.name (tau2-0.2 and tau2-1.0.1)" in err) == (2, True)
+
+
+def test_results_with_a_file_for_each_simulation_go_by_the_name_of_their_folder(tmp_path: Path):
+    for model in ("a", "b"):
+        results_file(tmp_path / model / "results.json", {"1": [0, 1]}, model)
+    status, out, err = call("compare", "--baseline", tmp_path / "a", "--candidate", tmp_path / "b")
+    assert status == 0, err
+    assert "results.json: a results file" in out, "in full where it is told of"
+    assert "baseline   a      a     tau2-0.2" in out

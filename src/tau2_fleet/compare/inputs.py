@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tau2_fleet.analysis.profile_reader import run_directories
-from tau2_fleet.analysis.rescore_files import results_below
+from tau2_fleet.analysis.rescore_files import INDEXED, results_below
 from tau2_fleet.compare.pinned import fetched
 from tau2_fleet.compare.results_files import read_results_source
 from tau2_fleet.compare.sources import EmptySource, ResultsSource, read_run_source
 from tau2_fleet.errors import UserError
 from tau2_fleet.record.reading import RECORD_FILE
 from tau2_fleet.record.sweep_jobs import jobs_without
-
-_RESULTS_OF_A_FOLDER = "results.json"
-"""The head of results that the benchmark keeps as a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +75,8 @@ def _runs(path: Path) -> Iterator[Path]:
     Raises:
         UserError: a directory that holds none.
     """
-    if (path / _RESULTS_OF_A_FOLDER).is_file() and not (path / RECORD_FILE).is_file():
-        yield path / _RESULTS_OF_A_FOLDER
+    if (path / INDEXED).is_file() and not (path / RECORD_FILE).is_file():
+        yield path / INDEXED
     elif path.is_dir() and not any(path.glob(f"*/{RECORD_FILE}")) and (found := _results_in(path)):
         yield from found
     elif path.is_dir():

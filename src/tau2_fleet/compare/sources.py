@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tau2_fleet.analysis.rescore_files import INDEXED
 from tau2_fleet.analysis.reviews import read_reviews
 from tau2_fleet.analysis.rows import row_of
 from tau2_fleet.errors import UserError
@@ -86,7 +87,8 @@ class ResultsSource:
 
     @property
     def name(self) -> str:
-        return self.path.resolve().name
+        path = self.path.resolve()
+        return path.parent.name if path.name == INDEXED else path.name
 
     def link(self, task: str, trial: int, beside: Path | None = None) -> str | None:
         """Where a report shows a simulation, as a link from a file in `beside`; None where there is no report."""
