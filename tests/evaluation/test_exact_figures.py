@@ -162,6 +162,10 @@ def test_the_power_of_so_many_trials(
 
 def test_the_power_of_each_test() -> None:
     assert power.power_of_means(0.1, 50, 0.0) == power.power_of_means(0.9, 5000, 0.01) == 1.0
+    # two tasks and little noise: the chance of the wrong side is too small to be computed
+    steps = [power.power_of_means(shift / 100, 2, 0.01) for shift in range(1, 100)]
+    assert steps == sorted(steps)
+    assert 0.05 < steps[0] < 0.1 < 0.6 < steps[-1] < 1
     with_step = power.power_of_means(0.1, 30, 0.2, 0.5)
     assert with_step == power.power_of_means(-0.1, 30, 0.2, 0.5) == pytest.approx(0.166911, abs=1e-6)
     assert power.power_of_means(0.1, 30, 0.2, 5) == pytest.approx(0.05)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import isnan, sqrt
 
 LEVEL = 0.05
 FEW = 10
@@ -31,7 +31,8 @@ def power_of_means(difference: float, tasks: int, variance: float, step: float =
     edge = float(stdtrit(tasks - 1, 1 - level / 2))
     if shift > 30:  # beyond what the distribution is computed for; the answer is plain
         return 1.0
-    return float(1 - nctdtr(tasks - 1, shift, edge) + nctdtr(tasks - 1, shift, -edge))
+    other_way = float(nctdtr(tasks - 1, shift, -edge))  # of a large shift so little that it cannot be computed
+    return float(1 - nctdtr(tasks - 1, shift, edge)) + (0.0 if isnan(other_way) else other_way)
 
 
 def power_of_single_trials(difference: float, tasks: int, variance: float, level: float = LEVEL) -> float:
