@@ -9,9 +9,14 @@ import copy
 import json
 import os
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tau2_fleet import __version__
 from tests.telemetry.run_directory import write_run
@@ -32,6 +37,16 @@ def agrees(file: Path, text: str, **places: Path) -> None:
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
     assert text.splitlines() == file.read_text(encoding="utf-8").splitlines(), f"see tests/golden.py of {file.name}"
+
+
+@contextmanager
+def in_utc() -> Iterator[None]:
+    """Local times are the same on every machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 def eventful_run(directory: Path, seed: int = 1) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.compare.runs import call
-from tests.golden import agrees, eventful_run
+from tests.golden import agrees, eventful_run, in_utc
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(autouse=True)
-def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def utc() -> Iterator[None]:
     """Logs of Inspect have times with their zone."""
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+    with in_utc():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import random
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from tau2_fleet.telemetry.lines import lines_at_level
 from tau2_fleet.telemetry.run_counters import RunCounters
 from tau2_fleet.telemetry.snapshot import RunSnapshot
 from tau2_fleet.telemetry.trace import TraceWriter
-from tests.golden import agrees
+from tests.golden import agrees, in_utc
 from tests.telemetry.earlier import Earlier
 from tests.telemetry.run_directory import STARTED, write_run
 
@@ -38,12 +37,9 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(autouse=True)
-def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+def utc() -> Iterator[None]:
+    with in_utc():
+        yield
 
 
 @pytest.fixture
