@@ -26,7 +26,7 @@ _LONG = re.compile(r"\d+\.\d{7,}(?:e-?\d+)?")
 """Floats in full: the last digits are the machine's own."""
 
 
-def agrees(file: Path, text: str, **places: Path) -> None:
+def assert_agrees(file: Path, text: str, **places: Path) -> None:
     """Whether a text is the file's, once paths of this machine are put out of it by their names."""
     for name, place in places.items():
         text = text.replace(str(place), f"<{name}>")

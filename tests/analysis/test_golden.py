@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.compare.runs import call
-from tests.golden import agrees, eventful_run
+from tests.golden import assert_agrees, eventful_run
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -29,12 +29,12 @@ def test_what_show_says(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     status, out, err = call("show", run, *options.split())
-    agrees(GOLDEN / f"{name}.txt", f"{status}\n{out}\n{err}", run=run)
+    assert_agrees(GOLDEN / f"{name}.txt", f"{status}\n{out}\n{err}", run=run)
 
 
 def test_what_analyze_says_and_writes(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     status, out, err = call("analyze", run, "--output", tmp_path / "a", "--no-plots")
-    agrees(GOLDEN / "analyze.txt", f"{status}\n{out}\n{err}", run=run, output=tmp_path)
+    assert_agrees(GOLDEN / "analyze.txt", f"{status}\n{out}\n{err}", run=run, output=tmp_path)
     for path in sorted((tmp_path / "a").glob("*.csv")):
-        agrees(GOLDEN / path.name, path.read_text(), run=run)
+        assert_agrees(GOLDEN / path.name, path.read_text(), run=run)

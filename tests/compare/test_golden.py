@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.compare.runs import call, drawn, write_run
-from tests.golden import agrees
+from tests.golden import assert_agrees
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -49,14 +49,14 @@ def test_what_compare_says_in_every_form(sides: tuple[Path, Path], tmp_path: Pat
     options = [word for path in files for word in ("-o", path)]
     status, out, err = call("compare", "--baseline", sides[0], "--candidate", sides[1], "--fail-below=-3pp", *options)
     places = {"old": sides[0], "new": sides[1], "output": tmp_path}
-    agrees(GOLDEN / "compare.txt", f"{status}\n{out}\n{err}", **places)
+    assert_agrees(GOLDEN / "compare.txt", f"{status}\n{out}\n{err}", **places)
     for path in files[:3]:
-        agrees(GOLDEN / path.name, path.read_text(), **places)
+        assert_agrees(GOLDEN / path.name, path.read_text(), **places)
     pictures = re.findall(r"<svg.*?</svg>", files[3].read_text(), re.DOTALL)
-    agrees(GOLDEN / "compared.svg", "\n".join(pictures).replace("><", ">\n<"))
+    assert_agrees(GOLDEN / "compared.svg", "\n".join(pictures).replace("><", ">\n<"))
 
 
 @pytest.mark.parametrize(("name", "options"), [("plan", "--power 0.9"), ("plan_json", "--json")])
 def test_what_plan_says(sides: tuple[Path, Path], name: str, options: str) -> None:
     status, out, err = call("plan", sides[0], "--detect", "25pp", "--effects-sd", "2pp", "10pp", *options.split())
-    agrees(GOLDEN / f"{name}.txt", f"{status}\n{out}\n{err}", old=sides[0], new=sides[1])
+    assert_agrees(GOLDEN / f"{name}.txt", f"{status}\n{out}\n{err}", old=sides[0], new=sides[1])

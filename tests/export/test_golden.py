@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.compare.runs import call
-from tests.golden import agrees, eventful_run, in_utc
+from tests.golden import assert_agrees, eventful_run, in_utc
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -36,15 +36,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )  # fmt: skip
 def test_what_is_exported(run: Path, tmp_path: Path, name: str, options: str) -> None:
     status, out, err = call("export", run, *options.split(), "-o", tmp_path / name)
-    agrees(GOLDEN / f"{name}.txt", f"{status}\n{out}\n{err}", run=run, output=tmp_path)
+    assert_agrees(GOLDEN / f"{name}.txt", f"{status}\n{out}\n{err}", run=run, output=tmp_path)
     for path in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
         if not zipfile.is_zipfile(path):
-            agrees(GOLDEN / f"{name}-{path.name.removeprefix('.')}", path.read_text(), run=run, output=tmp_path)
+            assert_agrees(GOLDEN / f"{name}-{path.name.removeprefix('.')}", path.read_text(), run=run, output=tmp_path)
             continue
         with zipfile.ZipFile(path) as log:
             for member in sorted(log.namelist()):
                 text = json.dumps(json.loads(log.read(member)), indent=1, ensure_ascii=False)
-                agrees(GOLDEN / f"{name}-{member.replace('/', '-')}", text, run=run, output=tmp_path)
+                assert_agrees(GOLDEN / f"{name}-{member.replace('/', '-')}", text, run=run, output=tmp_path)
 
 
 def test_a_domain_has_as_many_epochs_as_trials_of_its_own(run: Path, tmp_path: Path) -> None:

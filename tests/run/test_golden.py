@@ -15,7 +15,7 @@ from tau2_fleet.batch.schedule import make_schedule
 from tau2_fleet.record.store import Store
 from tau2_fleet.run.outcome import judge_outcome, show_outcome
 from tests.batch.test_schedule import domain_tasks
-from tests.golden import agrees, eventful_run
+from tests.golden import assert_agrees, eventful_run
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -56,4 +56,4 @@ def test_what_a_run_came_to(run: Path, name: str) -> None:
     with console.capture() as shown:
         show_outcome(outcome, run, console)
     told = json.dumps(outcome.as_dict(), indent=0, sort_keys=True)
-    agrees(GOLDEN / f"outcome_{name}.txt", f"{shown.get()}\n{told}", run=run)
+    assert_agrees(GOLDEN / f"outcome_{name}.txt", f"{shown.get()}\n{told}", run=run)

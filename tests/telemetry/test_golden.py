@@ -29,7 +29,7 @@ from tau2_fleet.telemetry.lines import lines_at_level
 from tau2_fleet.telemetry.run_counters import RunCounters
 from tau2_fleet.telemetry.snapshot import RunSnapshot
 from tau2_fleet.telemetry.trace import TraceWriter
-from tests.golden import agrees, in_utc
+from tests.golden import assert_agrees, in_utc
 from tests.telemetry.earlier import Earlier
 from tests.telemetry.run_directory import STARTED, write_run
 
@@ -66,8 +66,8 @@ def test_the_trace_and_the_log_of_a_run(events: Sequence[Event], tmp_path: Path)
     trace.write(events)
     trace.close()
     rows = json.loads((tmp_path / "trace.json").read_text())
-    agrees(GOLDEN / "trace.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
-    agrees(GOLDEN / "run.log", "\n".join(lines_at_level(events, PROFILE)))
+    assert_agrees(GOLDEN / "trace.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    assert_agrees(GOLDEN / "run.log", "\n".join(lines_at_level(events, PROFILE)))
 
 
 def test_the_figures_of_a_run_at_its_moments(events: Sequence[Event]) -> None:
@@ -114,8 +114,8 @@ def test_the_figures_of_a_run_at_its_moments(events: Sequence[Event]) -> None:
     counters.stopping = True
     counters.paused = lambda: True
     look()
-    agrees(GOLDEN / "snapshots.jsonl", "\n".join(shown))
-    agrees(GOLDEN / "screens.txt", "\n".join(screens))
+    assert_agrees(GOLDEN / "snapshots.jsonl", "\n".join(shown))
+    assert_agrees(GOLDEN / "screens.txt", "\n".join(screens))
 
 
 def test_dollars_ahead_are_those_of_the_line_through_what_is_over() -> None:
@@ -126,4 +126,4 @@ def test_dollars_ahead_are_those_of_the_line_through_what_is_over() -> None:
     told += [repr(ahead.total(spent, left, length)) for spent, left, length in (
         (1.0, 4, None), (1.0, 4, 0.0), (1.0, 0, 1.0), (9.0, 4, 2.0), (0.0, 100, 4.0),
     )]  # fmt: skip
-    agrees(GOLDEN / "cost_ahead.txt", "\n".join(told))
+    assert_agrees(GOLDEN / "cost_ahead.txt", "\n".join(told))
